@@ -1,0 +1,69 @@
+# One command each for a newcomer: the environment, the build, and what runs on top of them. Needs python3 (3.10 or newer),
+# make and a C++ compiler; everything else goes into .venv here. What is already there is not made again.
+#
+#   make test TORCH=torch==2.11.0     the same with another torch
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+CXX_FOUND = $(firstword $(CXX) g++)
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml gnna_plugin/_version.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint build environment tools clean
+
+help:
+	@echo "make demo    what the plug-in does, on a small graph"
+	@echo "make test    all tests that this machine can run (GNNA_DATA=folder adds the real graphs)"
+	@echo "make lint    ruff over the Python files, clang-format over the C++ where it is installed"
+	@echo "make build   the environment and the compiled library only"
+	@echo "make clean   removes what was built, and $(VENV)"
+	@echo "TORCH=torch==X.Y.Z picks another torch, PYTHON=python3.12 another Python"
+
+demo: build
+	$(PY) -m gnna_plugin demo
+
+test: build
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: environment
+	$(PY) -m ruff check .
+	@if command -v clang-format >/dev/null; then \
+	  find csrc -type f | xargs clang-format --dry-run --Werror; \
+	else echo "clang-format is not installed: C++ format not checked"; fi
+
+build: $(VENV)/.built
+environment: $(VENV)/.stamp
+
+# The wish for a torch is a file, so that another one on the command line is noticed; it changes only when the wish does.
+ifneq ($(shell cat $(VENV)/.torch 2>/dev/null),$(TORCH))
+.PHONY: $(VENV)/.torch
+endif
+$(VENV)/.torch: | tools
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { \
+	  echo "Python could not make a virtual environment: apt install python3-venv, or name another one: make PYTHON=..."; exit 1; }
+	@echo '$(TORCH)' > $@
+
+$(VENV)/.stamp: $(VENV)/.torch pyproject.toml setup.py .ci/requirements.txt
+	@echo "installing $(TORCH) and the tools into $(VENV): once, and a few minutes where they must be downloaded"
+	@$(PIP) install --quiet $(TORCH) -r .ci/requirements.txt
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.stamp $(SOURCES)
+	@echo "compiling the library: a minute or two the first time, then only what changed"
+	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+	@$(PY) -c "from gnna_plugin._build_info import INFO as i; print('built for torch', i['torch'] + ': CUDA', i['cuda'] or 'no, ' + i['reason'])"
+	@touch $@
+
+# Said in one sentence each, before anything is downloaded.
+tools:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "gnna_plugin needs Python 3.10 or newer as $(PYTHON): install it, or name it: make PYTHON=python3.12"; exit 1; }
+	@command -v $(CXX_FOUND) >/dev/null || { \
+	  echo "gnna_plugin needs a C++ compiler: apt install g++ (or name one: make CXX=clang++)"; exit 1; }
+
+clean:
+	rm -rf build dist *.egg-info gnna_plugin/*.so gnna_plugin/_build_info.py $(VENV)

@@ -1,0 +1,66 @@
+"""The PyTorch Geometric adapter: which of PyG's functions are replaced, and how that is undone.
+
+Four replacements carry all of it. MessagePassing._index_select returns a gather that has not happened yet (lazy.py);
+Aggregation.reduce and torch's scatter functions turn it into one spmm; gcn_norm remembers its result (norm_memo.py);
+and calls into TorchScript receive plain tensors. PyG has no registry for aggregation backends: these are it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+import torch
+import torch_geometric
+from torch_geometric.nn import Aggregation, MessagePassing
+
+from gnna_plugin.adapters.pyg import hooks, norm_memo
+from gnna_plugin.patching import Patches
+
+TESTED = ((2, 6), (2, 9))  # first and first-after-last tested release of torch_geometric
+
+# What the hooks rely on; where a release differs, the plug-in stays off rather than half-patched.
+_SIGNATURES = (
+    (MessagePassing, "_index_select", ["self", "src", "index"]),
+    (MessagePassing, "_index_select_safe", ["self", "src", "index"]),
+    (Aggregation, "reduce", ["self", "x", "index", "ptr", "dim_size", "dim", "reduce"]),
+)
+
+_patches = Patches()
+
+
+def install() -> bool:
+    """Puts the hooks in place. False, with a warning that says why, where this PyG does not fit them."""
+    for owner, name, expected in _SIGNATURES:
+        function = vars(owner).get(name)
+        found = list(inspect.signature(function).parameters) if inspect.isfunction(function) else None
+        if found != expected:
+            warnings.warn(
+                f"gnna_plugin stays off for PyG {torch_geometric.__version__}: {owner.__name__}.{name} takes {found}, "
+                f"not {expected}; tested releases are {TESTED[0][0]}.{TESTED[0][1]} to before {TESTED[1][0]}.{TESTED[1][1]}",
+                stacklevel=3,
+            )
+            return False
+    version = tuple(int(part) for part in torch_geometric.__version__.split(".")[:2])
+    if not TESTED[0] <= version < TESTED[1]:
+        warnings.warn(
+            f"gnna_plugin is tested with PyG {TESTED[0][0]}.{TESTED[0][1]} to before {TESTED[1][0]}.{TESTED[1][1]}; "
+            f"found {torch_geometric.__version__}, whose hooks fit",
+            stacklevel=3,
+        )
+    _patches.replace(MessagePassing, "_index_select", hooks.index_select_hook(MessagePassing._index_select))
+    _patches.replace(Aggregation, "reduce", hooks.reduce_hook(Aggregation.reduce))
+    for scripted in (torch.jit.ScriptFunction, torch._C.ScriptMethod):
+        _patches.replace(scripted, "__call__", hooks.script_boundary(scripted.__call__))
+    norm_memo.install()
+    return True
+
+
+def uninstall() -> None:
+    """Restores PyG's own functions. A function that somebody else replaced meanwhile is left as it is, with a warning."""
+    norm_memo.uninstall()
+    foreign = _patches.undo()
+    if foreign:
+        warnings.warn(
+            f"gnna_plugin left {', '.join(foreign)} as found: replaced by others after enable()", stacklevel=3
+        )

@@ -1,0 +1,189 @@
+"""Where lazy messages end: the reductions that become one spmm, and what is remembered about each.
+
+PyG reduces messages in two ways: Aggregation.reduce, which is hooked directly, and torch's own scatter functions, called
+by PyG's utilities and by users' aggregate(). Both come here with a LazyMessage; NotImplemented means "not this form".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric import Index
+
+from gnna_plugin import decider, report
+
+_REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
+
+
+def plain_index(index: Any) -> Tensor | None:
+    """A one-dimensional index as an ordinary tensor; None for what the kernels do not take."""
+    if isinstance(index, Index):
+        index = index.as_tensor()
+    if type(index) is not Tensor or index.dim() != 1 or index.dtype not in (torch.int64, torch.int32):
+        return None
+    return index
+
+
+def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
+    """The reduction of lazy messages over their destinations, [num_dst, *S], or NotImplemented."""
+    gather = lazy._gather
+    dst = plain_index(index)
+    if gather.pinned or reduce not in _REDUCES or dst is None:
+        return NotImplemented
+    if dst.numel() != gather.src.numel() or dst.dtype != gather.src.dtype or dst.device != gather.src.device:
+        return NotImplemented
+    reduce = _REDUCES[reduce]
+    gather.check_version()
+    try:
+        out = torch.ops.gnna.spmm(gather.x, gather.weight, gather.src, dst, num_dst, reduce, True)
+    except ValueError as error:
+        raise _as_index_error(str(error), gather) from None
+    layer = gather.layer
+    report.fused(layer)
+    width = out.numel() // num_dst if num_dst else 0
+    key = (layer, num_dst, dst.numel(), width, reduce, gather.weight is None, out.device)
+    if report.decision_key(*key):
+        _describe(key, gather, dst)
+    trail = gather.shape[1:]
+    return out if out.shape[1:] == trail else out.view(num_dst, *trail)
+
+
+def _as_index_error(text: str, gather: Any) -> Exception:
+    """The op's refusal in the type and with the words that PyG's users know; PyG itself turns a bad destination into
+    ValueError."""
+    side, _, rest = text.partition("[")
+    if side not in ("src", "dst"):
+        return ValueError(text)
+    value = int(rest.partition("= ")[2].split()[0])
+    if value < 0:
+        return IndexError(f"Found negative indices in 'edge_index' (got {value}). {text}")
+    limit = gather.x.size(0) - 1
+    if side == "src":
+        return IndexError(f"Found indices in 'edge_index' that are larger than {limit} (got {value}). {text}")
+    return IndexError(f"Found a destination in 'edge_index' that is too large (got {value}). {text}")
+
+
+def _describe(key: tuple, gather: Any, dst: Tensor) -> None:
+    layer, num_dst, edges, width, reduce, unweighted, device = key
+    num_src = gather.x.size(0)
+    cached = edges > 0 and not (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+    max_degree = torch.ops.gnna.max_degree(gather.src, dst, num_src, num_dst) if cached else 0
+    heads = 1 if unweighted else max(gather.weight.numel() // max(edges, 1), 1)
+    config = decider.decide(
+        num_dst, num_src, edges, max_degree, width, head_dim=max(width // heads, 1), itemsize=gather.x.element_size(),
+        weighted=not unweighted, reduce=reduce, device=device,
+    )  # fmt: skip
+    report.decided(
+        key,
+        {
+            "layer": layer,
+            "rows": num_dst,
+            "cols": num_src,
+            "edges": edges,
+            "max_degree": max_degree,
+            "width": width,
+            "heads": heads,
+            "reduce": reduce,
+            "weighted": not unweighted,
+            "dtype": str(gather.x.dtype).removeprefix("torch."),
+            "device": str(device),
+            **config.as_dict(),
+        },
+    )
+
+
+# ---- torch's scatter functions ---------------------------------------------------------------------------------------
+
+
+def mark_zeros(tensor: Tensor) -> None:
+    """Notes that a tensor is fresh zeros: max and min may then overwrite it, as scatter_reduce without self would."""
+    if not tensor.is_inference():
+        tensor._gnna_zeros = tensor._version
+
+
+def _is_fresh_zeros(tensor: Tensor) -> bool:
+    return getattr(tensor, "_gnna_zeros", None) == tensor._version if not tensor.is_inference() else False
+
+
+def _expanded_rows(index: Any, lazy: Any) -> Tensor | None:
+    """The [E] index behind one that was expanded to the messages' shape; None when columns differ."""
+    if isinstance(index, Index):
+        index = index.as_tensor()
+    if type(index) is not Tensor or index.shape != lazy.shape:
+        return None
+    for dim in range(index.dim() - 1, 0, -1):
+        if index.size(dim) == 0 or (index.size(dim) > 1 and index.stride(dim) != 0):
+            return None
+        index = index.select(dim, 0)
+    return index
+
+
+def _scattered(target: Any, dim: int, index: Tensor | None, lazy: Any, reduce: str) -> Tensor | Any:
+    from gnna_plugin.adapters.pyg.lazy import LazyMessage
+
+    if type(target) is not Tensor or type(lazy) is not LazyMessage or index is None:
+        return NotImplemented
+    fits = target.dim() == lazy.dim() and target.shape[1:] == lazy.shape[1:] and target.dtype == lazy.dtype
+    if not fits or dim not in (0, -target.dim()):
+        return NotImplemented
+    return aggregate(lazy, index, target.size(0), reduce)
+
+
+def _scatter_add(in_place: bool) -> Callable:
+    def handler(func: Callable, args: tuple, kwargs: dict) -> Any:
+        if len(args) != 4 or kwargs:
+            return NotImplemented
+        target, dim, index, lazy = args
+        out = _scattered(target, dim, _expanded_rows(index, lazy), lazy, "sum")
+        if out is NotImplemented:
+            return out
+        return target.add_(out) if in_place else target + out
+
+    return handler
+
+
+def _index_add(in_place: bool) -> Callable:
+    def handler(func: Callable, args: tuple, kwargs: dict) -> Any:
+        if len(args) != 4 or kwargs.get("alpha", 1) != 1:
+            return NotImplemented
+        target, dim, index, lazy = args
+        out = _scattered(target, dim, plain_index(index), lazy, "sum")
+        if out is NotImplemented:
+            return out
+        return target.add_(out) if in_place else target + out
+
+    return handler
+
+
+def _scatter_reduce(in_place: bool) -> Callable:
+    def handler(
+        func: Callable, args: tuple, kwargs: dict, names=("self", "dim", "index", "src", "reduce", "include_self")
+    ) -> Any:
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        target, lazy = given.get("self"), given.get("src")
+        if set(given) != set(names) or given["include_self"] or given["reduce"] not in ("amax", "amin"):
+            return NotImplemented
+        if type(target) is not Tensor or not _is_fresh_zeros(target):
+            return NotImplemented
+        out = _scattered(target, given["dim"], _expanded_rows(given["index"], lazy), lazy, given["reduce"])
+        if out is NotImplemented:
+            return out
+        return target.copy_(out) if in_place else out
+
+    return handler
+
+
+HANDLERS: dict[Callable, Callable] = {
+    Tensor.scatter_add_: _scatter_add(in_place=True),
+    Tensor.scatter_add: _scatter_add(in_place=False),
+    torch.scatter_add: _scatter_add(in_place=False),
+    Tensor.index_add_: _index_add(in_place=True),
+    Tensor.index_add: _index_add(in_place=False),
+    torch.index_add: _index_add(in_place=False),
+    Tensor.scatter_reduce_: _scatter_reduce(in_place=True),
+    Tensor.scatter_reduce: _scatter_reduce(in_place=False),
+    torch.scatter_reduce: _scatter_reduce(in_place=False),
+}

@@ -1,0 +1,135 @@
+"""The functions that take the place of PyG's, and the question each call starts with: is there a reason to leave it to PyG?
+
+Stand-ins reach their own names as closure variables only (see patching.stand_in); under torch.compile they are PyG's
+functions again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnna_plugin import _load, report, settings
+from gnna_plugin.adapters.pyg import consume
+from gnna_plugin.adapters.pyg.lazy import LazyMessage, lift, unwrap
+from gnna_plugin.patching import stand_in
+
+_top_saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_functorch_levels = torch._C._functorch.peek_interpreter_stack
+_tracing = torch._C._get_tracing_state
+_PLAIN = (Tensor, torch.nn.Parameter)
+_HOOKS = (
+    "_message_forward_pre_hooks",
+    "_message_forward_hooks",
+    "_aggregate_forward_pre_hooks",
+    "_edge_update_forward_pre_hooks",
+    "_edge_update_forward_hooks",
+)
+
+
+def why_not(conv: Any, src: Any, index: Any) -> str | None:
+    """Why this gather is left to PyG, in words for its user; None when it may become lazy."""
+    if type(src) not in _PLAIN or consume.plain_index(index) is None:
+        return f"features or indices of type {type(src).__name__}, {type(index).__name__}"
+    if src.dtype is not torch.float32 and src.dtype is not torch.float64:
+        return f"{str(src.dtype).removeprefix('torch.')} features"
+    if src.dim() == 0 or conv.node_dim not in (0, -src.dim()):
+        return "nodes are not the first dimension of the features"
+    if src.layout is not torch.strided:
+        return "sparse features"
+    device = src.device
+    if device.type == "cuda":
+        if not _load.built_with_cuda():
+            return "gnna_plugin was built without CUDA"
+        if torch.cuda.is_current_stream_capturing():
+            return "a CUDA graph is being captured"
+    elif device.type != "cpu":
+        return f"device {device.type}"
+    if _tracing() is not None:
+        return "torch.jit.trace"
+    if _functorch_levels() is not None:
+        return "a torch.func transform"
+    if _dispatch_modes():
+        return "a torch dispatch mode (export, fake tensors)"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    if _top_saved_tensor_hooks(False) is not None:
+        return "saved-tensor hooks (activation checkpointing)"
+    if conv.explain:
+        return "explain mode"
+    attributes = conv.__dict__
+    if any(attributes[name] for name in _HOOKS):
+        return "hooks on the layer's messages"
+    layer = type(conv).__name__
+    if not attributes.get("gnna", True) or not settings.current.chooses(layer):
+        return "excluded by its user"
+    nodes = src.size(0)
+    width = src.numel() // nodes if nodes else 0
+    edges = index.numel()
+    if not edges or not width:
+        return "no edges or no features"
+    if edges * width < settings.current.least_work(device.type):
+        return f"{edges:,} edges x {width}, below min_work"
+    return None
+
+
+def index_select_hook(original: Callable) -> Callable:
+    """MessagePassing._index_select: x[index] as a lazy gather where nothing speaks against it."""
+    compiling = torch.compiler.is_compiling
+    note = torch.compiler.assume_constant_result(_note_compiled)
+
+    def gather(conv: Any, src: Any, index: Any) -> Any:
+        if type(src) is LazyMessage:
+            src = unwrap(src, "index_select")
+        if not settings.active():
+            return original(conv, src, index)
+        reason = why_not(conv, src, index)
+        if reason is not None:
+            report.left_to_framework(type(conv).__name__, reason)
+            return original(conv, src, index)
+        return lift(src, consume.plain_index(index), conv, index)
+
+    def _index_select(self, src, index):
+        if compiling():
+            note(type(self).__name__)
+            return original(self, src, index)
+        return gather(self, src, index)
+
+    return stand_in(_index_select, original)
+
+
+def _note_compiled(layer: str) -> bool:
+    report.left_to_framework(layer, "torch.compile")
+    return True
+
+
+def reduce_hook(original: Callable) -> Callable:
+    """Aggregation.reduce: lazy messages as one spmm; everything else as before."""
+    compiling = torch.compiler.is_compiling
+    lazy_type, aggregate = LazyMessage, consume.aggregate
+
+    def reduce(self, x, index=None, ptr=None, dim_size=None, dim=-2, reduce="sum"):
+        if not compiling() and type(x) is lazy_type and index is not None and dim in (0, -x.dim()):
+            if dim_size is None:
+                dim_size = int(index.max()) + 1 if index.numel() > 0 else 0
+            out = aggregate(x, index, dim_size, reduce)
+            if out is not NotImplemented:
+                return out
+        return original(self, x, index, ptr, dim_size, dim, reduce)
+
+    return stand_in(reduce, original)
+
+
+def script_boundary(original: Callable) -> Callable:
+    """A call into TorchScript, which would compute on a lazy message's placeholder: it gets the messages."""
+
+    def __call__(self, *args, **kwargs):
+        if any(type(arg) is LazyMessage for arg in args) or kwargs:
+            args, kwargs = unwrap(args, "torch.jit.script"), unwrap(kwargs, "torch.jit.script")
+        return original(self, *args, **kwargs)
+
+    return __call__

@@ -1,0 +1,122 @@
+"""A memory for gcn_norm: GCN-like layers normalise the same graph in every forward pass, which costs as much as a fused step and
+makes a fresh edge index each time. Remembered, the same tensors come back, and so do the plans that belong to them.
+
+An entry belongs to one edge_index (and edge_weight) object and dies with it. It holds only where neither they nor the results were
+changed since, and never for trained weights, inference tensors or while something traces.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnna_plugin import settings
+from gnna_plugin.patching import stand_in
+
+_LIMIT = 64  # entries; each lives no longer than its edge_index anyway
+_memo: dict[tuple, _Entry] = {}
+_lock = threading.Lock()
+_original: Callable | None = None
+_ours: Callable | None = None
+
+
+class _Entry:
+    """The inputs by weak reference, the results, and a stamp of both. A result that is an input itself (no self-loops were
+    added) is kept as that input's position, or the entry would keep its own key alive."""
+
+    __slots__ = ("inputs", "kept", "stamp")
+
+    def __init__(self, key: tuple, inputs: tuple, results: tuple):
+        def forget(_):
+            _memo.pop(key, None)
+
+        self.inputs = tuple(None if t is None else weakref.ref(t, forget) for t in inputs)
+        self.kept = tuple(next((i for i, t in enumerate(inputs) if t is r), r) for r in results)
+        self.stamp = _stamp(*inputs, *results)
+
+    def results(self, inputs: tuple) -> tuple | None:
+        """The results, if these are the inputs they came from and nothing was changed since."""
+        if any((r() if r is not None else None) is not t for r, t in zip(self.inputs, inputs, strict=True)):
+            return None
+        results = tuple(inputs[k] if type(k) is int else k for k in self.kept)
+        return results if self.stamp == _stamp(*inputs, *results) else None
+
+
+def _stamp(*tensors: Tensor | None) -> tuple:
+    return tuple(None if t is None else (t._version, t.data_ptr(), t.shape) for t in tensors)
+
+
+def _memorable(edge_index: Any, edge_weight: Any) -> bool:
+    if type(edge_index) is not Tensor or edge_index.layout is not torch.strided or edge_index.is_inference():
+        return False
+    if edge_weight is not None:
+        if type(edge_weight) not in (Tensor, torch.nn.Parameter) or edge_weight.requires_grad:
+            return False
+        if edge_weight.is_inference():
+            return False
+    return not (
+        torch.is_inference_mode_enabled()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._len_torch_dispatch_stack()
+        or (edge_index.is_cuda and torch.cuda.is_current_stream_capturing())
+    )
+
+
+def _remembering(original: Callable) -> Callable:
+    compiling = torch.compiler.is_compiling
+
+    def remember(edge_index, edge_weight, *options):
+        if not settings.active() or not _memorable(edge_index, edge_weight):
+            return original(edge_index, edge_weight, *options)
+        inputs = (edge_index, edge_weight)
+        key = (id(edge_index), None if edge_weight is None else id(edge_weight), *options)
+        entry = _memo.get(key)
+        if entry is not None and (results := entry.results(inputs)) is not None:
+            return results
+        results = original(edge_index, edge_weight, *options)
+        with _lock:
+            while len(_memo) >= _LIMIT:
+                _memo.pop(next(iter(_memo)), None)
+            _memo[key] = _Entry(key, inputs, results)
+        return results
+
+    def gcn_norm(edge_index, edge_weight=None, num_nodes=None, improved=False, add_self_loops=True,
+                 flow="source_to_target", dtype=None):  # fmt: skip
+        if compiling():
+            return original(edge_index, edge_weight, num_nodes, improved, add_self_loops, flow, dtype)
+        return remember(edge_index, edge_weight, num_nodes, improved, add_self_loops, flow, dtype)
+
+    return stand_in(gcn_norm, original)
+
+
+def _holders(function: Callable) -> list:
+    """The torch_geometric modules that hold a function under the name gcn_norm: each imported it by name."""
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith("torch_geometric.") and vars(module).get("gcn_norm") is function
+    ]
+
+
+def install() -> None:
+    """Puts the remembering gcn_norm in place of PyG's everywhere it was imported by name."""
+    global _original, _ours
+    from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+    _original, _ours = gcn_norm, _remembering(gcn_norm)
+    for module in _holders(_original):
+        module.gcn_norm = _ours
+
+
+def uninstall() -> None:
+    """Gives PyG's own function back to every module that holds ours, those imported while the plug-in was on included."""
+    _memo.clear()
+    for module in _holders(_ours):
+        module.gcn_norm = _original

@@ -1,0 +1,30 @@
+// The kernels of one instruction set, as function pointers over a range of rows. Each *_avx512 / *_avx2 / *_generic file fills
+// one table from the same templates (row_kernels.inl); kernels.cpp picks the table that this processor can run.
+#pragma once
+
+#include "gnna/types.h"
+
+namespace gnna::cpu {
+
+template <typename T>
+struct KernelTable {
+  void (*spmm)(const SpmmArgs<T>&, int64_t row_begin, int64_t row_end);
+  void (*sddmm)(const SddmmArgs<T>&, int64_t row_begin, int64_t row_end);
+  void (*extremum_share)(const CsrView&, const ExtremumArgs<T>&, int64_t row_begin, int64_t row_end);
+  void (*extremum_grad_x)(const CsrView&, const ExtremumArgs<T>&, int64_t row_begin, int64_t row_end);
+  void (*extremum_grad_weight)(const CsrView&, const ExtremumArgs<T>&, int64_t row_begin, int64_t row_end);
+};
+
+struct Kernels {
+  const char* name;
+  KernelTable<float> f32;
+  KernelTable<double> f64;
+};
+
+extern const Kernels kGenericKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+}  // namespace gnna::cpu

@@ -1,0 +1,116 @@
+// Which table of kernels this processor runs, and how the rows of one call are dealt to the threads: tasks of about equal
+// edges, taken by whichever thread is free, so that neither a hub nor a busy core holds the others up.
+#include <algorithm>
+#include <atomic>
+
+#include "gnna/cpu_api.h"
+#include "kernel_table.h"
+
+namespace gnna::cpu {
+namespace {
+
+const Kernels& kernels() {
+  static const Kernels& chosen = []() -> const Kernels& {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw"))
+      return kAvx512Kernels;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kAvx2Kernels;
+#endif
+    return kGenericKernels;
+  }();
+  return chosen;
+}
+
+template <typename T>
+const KernelTable<T>& table();
+template <>
+const KernelTable<float>& table<float>() {
+  return kernels().f32;
+}
+template <>
+const KernelTable<double>& table<double>() {
+  return kernels().f64;
+}
+
+// Elements of work below which one thread is quicker than two: a parallel region costs some microseconds.
+constexpr int64_t kSerialWork = 1 << 14;
+// Tasks per thread: small enough to even out a busy core, large enough that a task is tens of microseconds.
+constexpr int64_t kTasksPerThread = 8;
+
+template <typename Body>
+void for_rows(const CsrView& csr, int64_t width, const Executor& executor, const Body& body) {
+  const int64_t cost = csr.edges + csr.rows;
+  if (executor.threads <= 1 || cost * width < kSerialWork) {
+    body(0, csr.rows);
+    return;
+  }
+  const int64_t tasks = std::min<int64_t>(csr.rows, executor.threads * kTasksPerThread);
+  // First row whose cost so far (edges before it plus rows before it) reaches the task's share.
+  const auto first_row = [&](int64_t task) {
+    const int64_t target = cost / tasks * task + std::min(cost % tasks, task);
+    int64_t low = 0, high = csr.rows;
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      if (csr.rowptr[middle] + middle < target) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  };
+  std::atomic<int64_t> next{0};
+  executor.run(executor.threads, [&](int64_t) {
+    for (int64_t task = next++; task < tasks; task = next++) {
+      body(first_row(task), task + 1 == tasks ? csr.rows : first_row(task + 1));
+    }
+  });
+}
+
+}  // namespace
+
+const char* instruction_set() { return kernels().name; }
+
+template <typename T>
+void spmm(const SpmmArgs<T>& args, const Executor& executor) {
+  for_rows(args.csr, args.heads * args.head_dim, executor,
+           [&](int64_t begin, int64_t end) { table<T>().spmm(args, begin, end); });
+}
+
+template <typename T>
+void sddmm(const SddmmArgs<T>& args, const Executor& executor) {
+  for_rows(args.csr, args.heads * args.head_dim, executor,
+           [&](int64_t begin, int64_t end) { table<T>().sddmm(args, begin, end); });
+}
+
+template <typename T>
+void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, const Executor& executor) {
+  for_rows(forward, args.heads * args.head_dim, executor,
+           [&](int64_t begin, int64_t end) { table<T>().extremum_share(forward, args, begin, end); });
+}
+
+template <typename T>
+void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, const Executor& executor) {
+  for_rows(transposed, args.heads * args.head_dim, executor,
+           [&](int64_t begin, int64_t end) { table<T>().extremum_grad_x(transposed, args, begin, end); });
+}
+
+template <typename T>
+void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, const Executor& executor) {
+  for_rows(forward, args.heads * args.head_dim, executor,
+           [&](int64_t begin, int64_t end) { table<T>().extremum_grad_weight(forward, args, begin, end); });
+}
+
+#define GNNA_INSTANTIATE(T)                                                                       \
+  template void spmm<T>(const SpmmArgs<T>&, const Executor&);                                     \
+  template void sddmm<T>(const SddmmArgs<T>&, const Executor&);                                   \
+  template void extremum_share<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);       \
+  template void extremum_grad_x<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);      \
+  template void extremum_grad_weight<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);
+GNNA_INSTANTIATE(float)
+GNNA_INSTANTIATE(double)
+#undef GNNA_INSTANTIATE
+
+}  // namespace gnna::cpu

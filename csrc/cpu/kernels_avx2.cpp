@@ -1,0 +1,33 @@
+// The row kernels for processors with AVX2: the same templates, compiled for that instruction set by the pragma below. Only
+// kernels.cpp reaches this table, and only on a processor that has the instructions. Standard headers come before the pragma, so
+// that no inline function of theirs is compiled for it and then picked by the linker for everyone.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "kernel_table.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+
+#define GNNA_VECTOR_BYTES 32
+#define GNNA_ISA_NAMESPACE avx2
+#include "row_kernels.inl"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace gnna::cpu {
+const Kernels kAvx2Kernels = {"avx2", avx2::make_table<float>(), avx2::make_table<double>()};
+}  // namespace gnna::cpu
+#endif

@@ -1,0 +1,14 @@
+// The row kernels for any processor: 16-byte vectors through the compiler's own vector types.
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "kernel_table.h"
+
+#define GNNA_VECTOR_BYTES 16
+#define GNNA_ISA_NAMESPACE generic
+#include "row_kernels.inl"
+
+namespace gnna::cpu {
+const Kernels kGenericKernels = {"generic", generic::make_table<float>(), generic::make_table<double>()};
+}  // namespace gnna::cpu

@@ -1,0 +1,296 @@
+// Row kernels on the CPU, as templates over the vector width that the including file sets (GNNA_VECTOR_BYTES) in a namespace of its
+// own (GNNA_ISA_NAMESPACE). One thread owns a range of rows. A row is covered by column tiles of up to eight vectors that stay in
+// registers while its neighbours stream past, so memory sees each neighbour's feature row once, the column id once, and one
+// store of the result. Rows further ahead are prefetched by their column ids, across row ends: with a feature matrix beyond the
+// L2 cache the gather is latency, not arithmetic.
+
+namespace gnna::cpu::GNNA_ISA_NAMESPACE {
+
+constexpr int kMaxVectors = 8;  // accumulators per tile: 128 floats with AVX-512, half of the registers
+constexpr int64_t kPrefetchEdges = 16;
+
+enum class Weight { None, PerHead, PerFeature };
+
+template <typename T>
+struct Simd {
+  static constexpr int kWidth = GNNA_VECTOR_BYTES / sizeof(T);
+  typedef T Vector __attribute__((vector_size(GNNA_VECTOR_BYTES)));
+  typedef T Unaligned __attribute__((vector_size(GNNA_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+
+  static inline Vector load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
+  static inline void store(T* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
+  static inline Vector broadcast(T value) { return value - Vector{}; }
+
+  // The first n < kWidth elements; the others are zero and never touch memory.
+  static inline Vector load_tail(const T* p, int n) {
+#if GNNA_VECTOR_BYTES == 64
+    if constexpr (sizeof(T) == 4) {
+      return (Vector)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+    } else {
+      return (Vector)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
+    }
+#elif GNNA_VECTOR_BYTES == 32
+    alignas(32) static constexpr int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+    if constexpr (sizeof(T) == 4) {
+      const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - n));
+      return (Vector)_mm256_maskload_ps(p, mask);
+    } else {
+      const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - 2 * n));
+      return (Vector)_mm256_maskload_pd(p, mask);
+    }
+#else
+    Vector v{};
+    for (int i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+#endif
+  }
+
+  static inline void store_tail(T* p, Vector v, int n) { std::memcpy(p, &v, n * sizeof(T)); }
+};
+
+template <typename T, Reduce kReduce>
+inline void combine(typename Simd<T>::Vector& acc, typename Simd<T>::Vector message) {
+  if constexpr (kReduce == Reduce::Max) {
+    acc = ((message > acc) | (message != message)) ? message : acc;  // a NaN on either side stays
+  } else if constexpr (kReduce == Reduce::Min) {
+    acc = ((message < acc) | (message != message)) ? message : acc;
+  } else {
+    acc += message;
+  }
+}
+
+template <typename T>
+struct Tile {
+  void (*run)(const SpmmArgs<T>&, const Tile&, int64_t row_begin, int64_t row_end);
+  int64_t column;  // first column of the tile in the feature row
+  int64_t head;    // whose weight applies
+  int tail;        // elements after the last whole vector
+};
+
+template <typename T, int kVectors, bool kTail, Weight kWeight, Reduce kReduce>
+void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, int64_t row_end) {
+  using S = Simd<T>;
+  using V = typename S::Vector;
+  constexpr int kParts = kVectors + (kTail ? 1 : 0);
+  // Narrow tiles keep several sums going, or each addition would wait for the one before.
+  constexpr int kUnroll = kParts == 1 ? 4 : kParts <= 3 ? 2 : 1;
+  constexpr bool kSum = kReduce == Reduce::Sum || kReduce == Reduce::Mean;
+  const CsrView& csr = args.csr;
+  const int64_t width = args.heads * args.head_dim;
+  const int64_t weight_stride = kWeight == Weight::PerFeature ? width : args.heads;
+  const T* const x = args.x + tile.column;
+  const T* const weight = args.weight + (kWeight == Weight::PerFeature ? tile.column : tile.head);
+  const V initial = kSum ? V{}
+                         : S::broadcast(kReduce == Reduce::Max ? -__builtin_inf() : __builtin_inf());
+  const int64_t last = csr.edges - 1;
+
+  const auto add = [&](V* acc, int64_t slot) __attribute__((always_inline)) {
+    const T* source = x + csr.col[slot] * args.x_stride;
+    const int64_t edge = kWeight != Weight::None && args.weight_index ? args.weight_index[slot] : slot;
+    const T* w = kWeight == Weight::None ? nullptr : weight + edge * weight_stride;
+    for (int v = 0; v < kVectors; ++v) {
+      V message = S::load(source + v * S::kWidth);
+      if constexpr (kWeight == Weight::PerHead) message = message * *w;
+      if constexpr (kWeight == Weight::PerFeature) message = message * S::load(w + v * S::kWidth);
+      combine<T, kReduce>(acc[v], message);
+    }
+    if constexpr (kTail) {
+      V message = S::load_tail(source + kVectors * S::kWidth, tile.tail);
+      if constexpr (kWeight == Weight::PerHead) message = message * *w;
+      if constexpr (kWeight == Weight::PerFeature)
+        message = message * S::load_tail(w + kVectors * S::kWidth, tile.tail);
+      combine<T, kReduce>(acc[kVectors], message);
+    }
+  };
+
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    const int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
+    V acc[kUnroll][kParts];
+    for (int u = 0; u < kUnroll; ++u)
+      for (int v = 0; v < kParts; ++v) acc[u][v] = initial;
+    int64_t slot = begin;
+    for (; slot + kUnroll <= end; slot += kUnroll) {
+      for (int u = 0; u < kUnroll; ++u) {
+        const int64_t ahead = slot + u + kPrefetchEdges;
+        const T* next = x + csr.col[ahead < last ? ahead : last] * args.x_stride;
+        for (int line = 0; line * 64 < kParts * GNNA_VECTOR_BYTES; ++line)
+          __builtin_prefetch(next + line * (64 / sizeof(T)), 0, 3);
+        add(acc[u], slot + u);
+      }
+    }
+    for (; slot < end; ++slot) add(acc[0], slot);
+    for (int u = 1; u < kUnroll; ++u)
+      for (int v = 0; v < kParts; ++v) combine<T, kReduce>(acc[0][v], acc[u][v]);
+    const int64_t degree = end - begin;
+    if (!kSum && degree == 0)
+      for (int v = 0; v < kParts; ++v) acc[0][v] = V{};
+    if (args.reduce == Reduce::Mean && degree > 1)
+      for (int v = 0; v < kParts; ++v) acc[0][v] = acc[0][v] / static_cast<T>(degree);
+    T* out = args.out + row * width + tile.column;
+    for (int v = 0; v < kVectors; ++v) S::store(out + v * S::kWidth, acc[0][v]);
+    if constexpr (kTail) S::store_tail(out + kVectors * S::kWidth, acc[0][kVectors], tile.tail);
+  }
+}
+
+template <typename T, Weight kWeight, Reduce kReduce, int... kCounts>
+auto pick_tile(int vectors, bool tail, std::integer_sequence<int, kCounts...>) {
+  decltype(Tile<T>::run) chosen = nullptr;
+  ((vectors == kCounts + 1 && !tail ? void(chosen = spmm_tile<T, kCounts + 1, false, kWeight, kReduce>) : void()), ...);
+  ((vectors == kCounts && tail ? void(chosen = spmm_tile<T, kCounts, true, kWeight, kReduce>) : void()), ...);
+  return chosen;
+}
+
+template <typename T, Weight kWeight, Reduce kReduce>
+void spmm_rows(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+  constexpr int kWidth = Simd<T>::kWidth;
+  const bool by_head = kWeight == Weight::PerHead && args.heads > 1;
+  const int64_t spans = by_head ? args.heads : 1;
+  const int64_t span = args.heads * args.head_dim / spans;  // columns that share a weight
+  constexpr int64_t kBatch = 32;  // tiles planned at a time, so that no allocation is needed
+  Tile<T> tiles[kBatch];
+  int64_t head = 0, column = 0;
+  while (head < spans) {
+    int count = 0;
+    while (head < spans && count < kBatch) {
+      const int64_t left = span - column;
+      const int whole = static_cast<int>(left / kWidth < kMaxVectors ? left / kWidth : kMaxVectors);
+      const int tail = whole < kMaxVectors ? static_cast<int>(left % kWidth) : 0;
+      tiles[count++] = {pick_tile<T, kWeight, kReduce>(whole, tail > 0, std::make_integer_sequence<int, kMaxVectors>{}),
+                        head * span + column, head, tail};
+      column += whole * kWidth + tail;
+      if (column == span) {
+        ++head;
+        column = 0;
+      }
+    }
+    if (count == 1) {
+      tiles[0].run(args, tiles[0], row_begin, row_end);
+      continue;
+    }
+    for (int64_t row = row_begin; row < row_end; ++row)  // all tiles of a row while its neighbours are in the L1 cache
+      for (int t = 0; t < count; ++t) tiles[t].run(args, tiles[t], row, row + 1);
+  }
+}
+
+template <typename T, Reduce kReduce>
+void spmm_weighted(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+  if (args.weight == nullptr) {
+    spmm_rows<T, Weight::None, kReduce>(args, row_begin, row_end);
+  } else if (args.head_dim == 1 && args.heads > 1) {
+    spmm_rows<T, Weight::PerFeature, kReduce>(args, row_begin, row_end);
+  } else {
+    spmm_rows<T, Weight::PerHead, kReduce>(args, row_begin, row_end);
+  }
+}
+
+template <typename T>
+void spmm(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+  switch (args.reduce) {
+    case Reduce::Max:
+      return spmm_weighted<T, Reduce::Max>(args, row_begin, row_end);
+    case Reduce::Min:
+      return spmm_weighted<T, Reduce::Min>(args, row_begin, row_end);
+    default:  // a mean is the sum with a division at the row's end
+      return spmm_weighted<T, Reduce::Sum>(args, row_begin, row_end);
+  }
+}
+
+template <typename T>
+T dot(const T* a, const T* b, int64_t n) {
+  using S = Simd<T>;
+  typename S::Vector acc[2] = {};
+  int64_t i = 0;
+  for (; i + 2 * S::kWidth <= n; i += 2 * S::kWidth) {
+    acc[0] += S::load(a + i) * S::load(b + i);
+    acc[1] += S::load(a + i + S::kWidth) * S::load(b + i + S::kWidth);
+  }
+  for (; i + S::kWidth <= n; i += S::kWidth) acc[0] += S::load(a + i) * S::load(b + i);
+  if (i < n) acc[1] += S::load_tail(a + i, static_cast<int>(n - i)) * S::load_tail(b + i, static_cast<int>(n - i));
+  const typename S::Vector total = acc[0] + acc[1];
+  T sum = 0;
+  for (int v = 0; v < S::kWidth; ++v) sum += total[v];
+  return sum;
+}
+
+template <typename T>
+void sddmm(const SddmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+  const CsrView& csr = args.csr;
+  const int64_t width = args.heads * args.head_dim;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    const T* b = args.b + row * width;
+    for (int64_t slot = csr.rowptr[row]; slot < csr.rowptr[row + 1]; ++slot) {
+      const int64_t ahead = slot + kPrefetchEdges;
+      if (ahead < csr.edges)
+        for (int64_t c = 0; c < width; c += 64 / sizeof(T)) __builtin_prefetch(args.a + csr.col[ahead] * width + c, 0, 3);
+      const T* a = args.a + csr.col[slot] * width;
+      T* out = args.out + (csr.perm ? csr.perm[slot] : slot) * args.heads;
+      for (int64_t h = 0; h < args.heads; ++h)
+        out[h] = dot(a + h * args.head_dim, b + h * args.head_dim, args.head_dim);
+    }
+  }
+}
+
+// One edge and head of a max / min gradient: calls body(column, shares in it: 1 or 0) for the head's columns.
+template <typename T, typename Body>
+inline void for_shares(const ExtremumArgs<T>& args, int64_t edge, int64_t source, int64_t destination, const Body& body) {
+  const int64_t width = args.heads * args.head_dim;
+  const T* x = args.x + source * width;
+  const T* out = args.out + destination * width;
+  for (int64_t h = 0; h < args.heads; ++h) {
+    const T w = args.weight ? args.weight[edge * args.heads + h] : T(1);
+    for (int64_t c = h * args.head_dim; c < (h + 1) * args.head_dim; ++c)
+      body(c, h, w, w * x[c] == out[c] ? T(1) : T(0));
+  }
+}
+
+template <typename T>
+void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
+  const int64_t width = args.heads * args.head_dim;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    T* sharers = args.share + row * width;  // counts first, the quotient in the same place afterwards
+    const T* out = args.out + row * width;
+    const T* grad = args.grad + row * width;
+    for (int64_t c = 0; c < width; ++c) sharers[c] = out[c] == T(0) ? T(1) : T(0);
+    for (int64_t slot = forward.rowptr[row]; slot < forward.rowptr[row + 1]; ++slot)
+      for_shares(args, forward.perm ? forward.perm[slot] : slot, forward.col[slot], row,
+                 [&](int64_t c, int64_t, T, T shares) { sharers[c] += shares; });
+    for (int64_t c = 0; c < width; ++c) sharers[c] = grad[c] / sharers[c];
+  }
+}
+
+template <typename T>
+void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
+  const int64_t width = args.heads * args.head_dim;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    T* grad_x = args.grad_x + row * width;
+    for (int64_t c = 0; c < width; ++c) grad_x[c] = 0;
+    for (int64_t slot = transposed.rowptr[row]; slot < transposed.rowptr[row + 1]; ++slot) {
+      const T* share = args.share + transposed.col[slot] * width;
+      for_shares(args, transposed.perm ? transposed.perm[slot] : slot, row, transposed.col[slot],
+                 [&](int64_t c, int64_t, T w, T shares) { grad_x[c] += shares * share[c] * w; });
+    }
+  }
+}
+
+template <typename T>
+void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
+  const int64_t width = args.heads * args.head_dim;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    const T* share = args.share + row * width;
+    for (int64_t slot = forward.rowptr[row]; slot < forward.rowptr[row + 1]; ++slot) {
+      const int64_t edge = forward.perm ? forward.perm[slot] : slot;
+      const T* x = args.x + forward.col[slot] * width;
+      T* grad_weight = args.grad_weight + edge * args.heads;
+      for (int64_t h = 0; h < args.heads; ++h) grad_weight[h] = 0;
+      for_shares(args, edge, forward.col[slot], row,
+                 [&](int64_t c, int64_t h, T, T shares) { grad_weight[h] += shares * share[c] * x[c]; });
+    }
+  }
+}
+
+template <typename T>
+constexpr KernelTable<T> make_table() {
+  return {spmm<T>, sddmm<T>, extremum_share<T>, extremum_grad_x<T>, extremum_grad_weight<T>};
+}
+
+}  // namespace gnna::cpu::GNNA_ISA_NAMESPACE

@@ -1,0 +1,59 @@
+// Weight gradient of a max or min aggregation: per edge and head, the sum of x times the shares that the edge's
+// messages receive. Edge-parallel, like SDDMM.
+#include "gnna/cuda_api.h"
+#include "gnna/edge_pairs.cuh"
+
+namespace gnna::cuda {
+
+namespace {
+
+// The mask multiplies, as in torch: an infinite or NaN share reaches the edges that lost, too.
+template <typename T>
+struct WinnerTerm {
+  const T* x;
+  const T* weight;
+  const T* out;
+  const T* share;
+
+  template <int VW>
+  __device__ __forceinline__ T add(T acc, int64_t source, int64_t destination, int64_t pair) const {
+    const T w = __ldg(weight + pair);
+    const Pack<T, VW> xs = load_pack<VW>(x + source);
+    const Pack<T, VW> best = load_pack<VW>(out + destination);
+    const Pack<T, VW> part = load_pack<VW>(share + destination);
+#pragma unroll
+    for (int i = 0; i < VW; ++i) {
+      const T mask = product(w, xs.v[i]) == best.v[i] ? T(1) : T(0);
+      acc = fma(mask * part.v[i], xs.v[i], acc);
+    }
+    return acc;
+  }
+};
+
+}  // namespace
+
+template <typename T, typename Id>
+cudaError_t extremum_grad_weight(const Id* src, const Id* dst, int64_t edges, const ExtremumArgs<T>& args,
+                                 cudaStream_t stream) {
+  if (edges < 0 || args.heads < 0 || args.head_dim < 0 || args.heads > kMaxIndex) return cudaErrorInvalidValue;
+  if (edges == 0 || args.heads == 0) return cudaSuccess;
+  if (args.weight == nullptr) return cudaErrorInvalidValue;
+  const WinnerTerm<T> term{args.x, args.weight, args.out, args.share};
+  if (args.head_dim % kVectorWidth<T> == 0 && is_aligned(args.x, kVectorBytes) && is_aligned(args.out, kVectorBytes) &&
+      is_aligned(args.share, kVectorBytes)) {
+    return launch_edge_pairs<T, kVectorWidth<T>>(src, dst, edges, args.heads, args.head_dim, args.grad_weight, term,
+                                                 stream);
+  }
+  return launch_edge_pairs<T, 1>(src, dst, edges, args.heads, args.head_dim, args.grad_weight, term, stream);
+}
+
+template cudaError_t extremum_grad_weight(const int32_t*, const int32_t*, int64_t, const ExtremumArgs<float>&,
+                                          cudaStream_t);
+template cudaError_t extremum_grad_weight(const int64_t*, const int64_t*, int64_t, const ExtremumArgs<float>&,
+                                          cudaStream_t);
+template cudaError_t extremum_grad_weight(const int32_t*, const int32_t*, int64_t, const ExtremumArgs<double>&,
+                                          cudaStream_t);
+template cudaError_t extremum_grad_weight(const int64_t*, const int64_t*, int64_t, const ExtremumArgs<double>&,
+                                          cudaStream_t);
+
+}  // namespace gnna::cuda

@@ -1,0 +1,43 @@
+// SDDMM: one dot product of a source and a destination row per edge and head.
+#include "gnna/cuda_api.h"
+#include "gnna/edge_pairs.cuh"
+
+namespace gnna::cuda {
+
+namespace {
+
+template <typename T>
+struct DotTerm {
+  const T* a;
+  const T* b;
+
+  template <int VW>
+  __device__ __forceinline__ T add(T acc, int64_t source, int64_t destination, int64_t) const {
+    const Pack<T, VW> x = load_pack<VW>(a + source);
+    const Pack<T, VW> y = load_pack<VW>(b + destination);
+#pragma unroll
+    for (int i = 0; i < VW; ++i) acc = fma(x.v[i], y.v[i], acc);
+    return acc;
+  }
+};
+
+}  // namespace
+
+template <typename T, typename Id>
+cudaError_t sddmm(const Id* src, const Id* dst, const SddmmArgs<T>& args, cudaStream_t stream) {
+  const int64_t edges = args.csr.edges;
+  if (edges < 0 || args.heads < 0 || args.head_dim < 0 || args.heads > kMaxIndex) return cudaErrorInvalidValue;
+  if (edges == 0 || args.heads == 0) return cudaSuccess;
+  const DotTerm<T> term{args.a, args.b};
+  if (args.head_dim % kVectorWidth<T> == 0 && is_aligned(args.a, kVectorBytes) && is_aligned(args.b, kVectorBytes)) {
+    return launch_edge_pairs<T, kVectorWidth<T>>(src, dst, edges, args.heads, args.head_dim, args.out, term, stream);
+  }
+  return launch_edge_pairs<T, 1>(src, dst, edges, args.heads, args.head_dim, args.out, term, stream);
+}
+
+template cudaError_t sddmm(const int32_t*, const int32_t*, const SddmmArgs<float>&, cudaStream_t);
+template cudaError_t sddmm(const int64_t*, const int64_t*, const SddmmArgs<float>&, cudaStream_t);
+template cudaError_t sddmm(const int32_t*, const int32_t*, const SddmmArgs<double>&, cudaStream_t);
+template cudaError_t sddmm(const int64_t*, const int64_t*, const SddmmArgs<double>&, cudaStream_t);
+
+}  // namespace gnna::cuda

@@ -1,0 +1,30 @@
+// spmm as cuda_api.h promises it: picks the reduction's instantiation, each of which is compiled in a file of its own.
+#include "gnna/spmm_launch.cuh"
+
+namespace gnna::cuda {
+
+size_t spmm_scratch_bytes(int64_t long_items, int64_t width, size_t itemsize) {
+  if (long_items <= 0 || width <= 0) return 0;
+  const size_t counters = static_cast<size_t>(long_items) * static_cast<size_t>(ceil_div(width, kMinTile));
+  return partials_bytes(long_items, width, itemsize) + counters * sizeof(int32_t);
+}
+
+template <typename T>
+cudaError_t spmm(const SpmmArgs<T>& args, const RowConfig& config, const LongRows& long_rows, void* scratch,
+                 cudaStream_t stream) {
+  switch (args.reduce) {
+    case Reduce::Sum:
+    case Reduce::Mean:
+      return spmm_op<T, SumOp>(args, config, long_rows, scratch, stream);
+    case Reduce::Max:
+      return spmm_op<T, MaxOp>(args, config, long_rows, scratch, stream);
+    case Reduce::Min:
+      return spmm_op<T, MinOp>(args, config, long_rows, scratch, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+template cudaError_t spmm(const SpmmArgs<float>&, const RowConfig&, const LongRows&, void*, cudaStream_t);
+template cudaError_t spmm(const SpmmArgs<double>&, const RowConfig&, const LongRows&, void*, cudaStream_t);
+
+}  // namespace gnna::cuda

@@ -1,0 +1,93 @@
+// The CUDA side as the rest of the project sees it: host functions on raw device pointers and an explicit stream.
+// Nothing here synchronises or allocates unless its comment says so; every launch is checked and its error returned.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+
+#include "gnna/decide.h"
+#include "gnna/types.h"
+
+namespace gnna::cuda {
+
+// ---- plan building ------------------------------------------------------------------------------------------------
+
+// What one pass over the edge list finds. All positions are -1 when there is none.
+struct EdgeCheck {
+  int64_t bad_row = -1;  // smallest position whose row id is outside [0, rows)
+  int64_t bad_col = -1;  // smallest position whose column id is outside [0, cols)
+  int64_t unsorted = 0;  // 1 when the row ids are not ascending
+};
+
+// Checks both ends of every edge and whether the rows are ascending. Id is int32_t or int64_t.
+// device_result points to one EdgeCheck in device memory, which the call initialises; the caller copies it back.
+template <typename Id>
+cudaError_t check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols, EdgeCheck* device_result,
+                        cudaStream_t stream);
+
+// Bytes of workspace that build_csr needs for this many edges (0 when sorted).
+template <typename Id>
+size_t build_csr_workspace(int64_t edges, int64_t rows, bool sorted);
+
+// COO to CSR: rowptr [rows + 1], out_col [edges], out_perm [edges] (nullptr when sorted). Stable: edges of a row keep the
+// user's order. The ids must have passed check_edges.
+template <typename Id>
+cudaError_t build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows, bool sorted, int64_t* rowptr,
+                      int32_t* out_col, int32_t* out_perm, void* workspace, size_t workspace_bytes, cudaStream_t stream);
+
+// max_degree: one int64 in device memory, overwritten.
+cudaError_t max_degree(const int64_t* rowptr, int64_t rows, int64_t* device_max, cudaStream_t stream);
+
+// Rows longer than a threshold are cut into items of at most item_edges edges, one block each.
+struct LongItem {
+  int64_t begin;     // first slot
+  int64_t end;       // one past the last slot
+  int32_t row;
+  int32_t part;      // which part of its row, from 0
+  int32_t parts;     // how many parts the row has
+  int32_t first;     // index of the row's part 0 among all items: where its partial results start
+};
+
+// Lists the items of all rows with more than threshold edges, in row order. count_items sizes the list (device_count: one
+// int64 in device memory, overwritten); list_items fills it. workspace: rows + 1 int64 (the same buffer for both calls).
+cudaError_t count_items(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, int64_t* workspace,
+                        int64_t* device_count, void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
+size_t count_items_scan_bytes(int64_t rows);
+cudaError_t list_items(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges,
+                       const int64_t* workspace, LongItem* items, cudaStream_t stream);
+
+// ---- operations ---------------------------------------------------------------------------------------------------
+
+struct LongRows {
+  const LongItem* items = nullptr;
+  int64_t count = 0;
+};
+
+// Bytes of scratch that one launch of spmm needs: partial results and arrival counters of the long rows. The scratch belongs
+// to the launch, so that launches on different streams cannot meet in it. 0 when there are no long rows.
+size_t spmm_scratch_bytes(int64_t long_items, int64_t width, size_t itemsize);
+
+// T is float or double.
+template <typename T>
+cudaError_t spmm(const SpmmArgs<T>& args, const RowConfig& config, const LongRows& long_rows, void* scratch,
+                 cudaStream_t stream);
+
+// Edge-parallel; needs no plan beyond the edge list. Id is int32_t or int64_t; out[e, h] in the user's edge order.
+template <typename T, typename Id>
+cudaError_t sddmm(const Id* src, const Id* dst, const SddmmArgs<T>& args, cudaStream_t stream);
+
+// args.share = args.grad / number of sharers, on the forward plan.
+template <typename T>
+cudaError_t extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, cudaStream_t stream);
+
+// args.grad_x from args.share, on the transposed plan (rows are sources).
+template <typename T>
+cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, cudaStream_t stream);
+
+// args.grad_weight from args.share, edge-parallel.
+template <typename T, typename Id>
+cudaError_t extremum_grad_weight(const Id* src, const Id* dst, int64_t edges, const ExtremumArgs<T>& args,
+                                 cudaStream_t stream);
+
+}  // namespace gnna::cuda

@@ -1,0 +1,38 @@
+// Host arithmetic that every launcher needs: grid sizes, powers of two, alignment.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace gnna::cuda {
+
+constexpr int64_t kMaxIndex = INT32_MAX;  // of slots, rows and columns (int32 ids), and of grid.x
+constexpr int64_t kMaxGridY = 65535;
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+inline bool is_power_of_two(int64_t n) { return n > 0 && (n & (n - 1)) == 0; }
+
+inline int log2_of(int64_t power_of_two) {
+  int bits = 0;
+  while ((int64_t{1} << bits) < power_of_two) ++bits;
+  return bits;
+}
+
+inline bool is_aligned(const void* p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
+
+// Blocks for a kernel that strides over n elements by the whole grid. At least one, at most `most`.
+inline unsigned stride_blocks(int64_t n, int64_t per_block, int64_t most) {
+  const int64_t blocks = ceil_div(n, per_block);
+  return static_cast<unsigned>(blocks < 1 ? 1 : (blocks > most ? most : blocks));
+}
+
+// Threads, a power of two up to 32, that share `pieces` loads: two loads a thread from 9 pieces on.
+inline int lanes_for(int64_t pieces) {
+  int lanes = 1;
+  while (lanes < 32 && lanes < (pieces > 8 ? (pieces + 1) / 2 : pieces)) lanes *= 2;
+  return lanes;
+}
+
+}  // namespace gnna::cuda

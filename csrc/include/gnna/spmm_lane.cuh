@@ -1,0 +1,201 @@
+// What one thread does in the row kernel (spmm_rows.cuh): it owns V pieces of VW elements of a feature row, gathers
+// them over a range of edges, combines them with the threads that took other edges, and stores the result.
+#pragma once
+
+#include "gnna/cuda_api.h"
+#include "gnna/pack.cuh"
+
+namespace gnna::cuda {
+
+constexpr int kMaxRowBlock = 512;
+
+// PerEdge: one weight for the whole row of x, so one load per edge. PerHead: one for each piece of a lane.
+enum class Weighting { None, PerEdge, PerHead };
+
+template <typename T>
+struct RowParams {
+  const int64_t* rowptr;
+  const int32_t* col;
+  const T* x;
+  const T* weight;
+  const int32_t* weight_index;
+  T* out;
+  const LongItem* items;
+  T* partials;        // [item_count, width]
+  int32_t* counters;  // [item_count, tiles], zero at launch; only those of a row's part 0 are used
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t heads;
+  int64_t head_dim;
+  int64_t long_row;
+  int64_t tiles;       // column tiles of the whole width
+  int64_t first_tile;  // of this launch, which covers gridDim.y tiles
+  uint32_t item_count;
+  int lanes_log2;
+  int groups_log2;
+  bool mean;
+};
+
+// What one thread owns of a row: pieces of VW elements, `step` elements apart, so that the lanes of a group read one
+// contiguous run per piece.
+template <typename T, int VW, int V, Weighting W, typename Op>
+struct RowLane {
+  // Neighbours in flight per group; fewer leave the latency of L2 uncovered. Four pieces of 16 bytes are already eight
+  // loads with two neighbours, and twice that needs more registers than a thread has.
+  static constexpr uint32_t kUnroll = VW > 1 && V > 2 ? 2 : 4;
+  static constexpr int kWeights = W == Weighting::PerHead ? V : 1;
+  using Piece = Pack<T, VW>;
+
+  const RowParams<T>& p;
+  int64_t column;  // of the first piece
+  int64_t step;
+  bool active[V];  // the piece lies inside the width
+  int32_t head[kWeights];
+
+  __device__ __forceinline__ RowLane(const RowParams<T>& params, uint32_t lane, uint32_t lanes, int64_t tile)
+      : p(params) {
+    column = (tile * V * lanes + lane) * VW;
+    step = static_cast<int64_t>(lanes) * VW;
+#pragma unroll
+    for (int v = 0; v < V; ++v) active[v] = column + v * step < p.width;
+    if constexpr (W == Weighting::PerHead) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) head[v] = active[v] ? static_cast<int32_t>((column + v * step) / p.head_dim) : 0;
+    }
+  }
+
+  // Adds slots k, k + stride, ... of one batch. All column ids are asked for first, then all features, so that the
+  // batch waits for memory twice and not twice per edge. A batch that is not full ends before `end`: what is missing
+  // reads the ids and weights of slot k again and adds nothing. Pieces that are not active hold garbage, which nobody
+  // stores.
+  template <bool kFull>
+  __device__ __forceinline__ void add_batch(uint32_t k, uint32_t end, uint32_t stride, Piece (&acc)[V]) const {
+    constexpr uint32_t kCount = kFull ? kUnroll : kUnroll - 1;
+    uint32_t slot[kCount];
+    bool valid[kCount];
+    const T* row[kCount];
+    T weight[kCount][kWeights];
+    Piece piece[kCount][V];
+#pragma unroll
+    for (uint32_t u = 0; u < kCount; ++u) {
+      slot[u] = k + u * stride;
+      valid[u] = kFull || slot[u] < end;
+      if (!valid[u]) slot[u] = k;
+      row[u] = p.x + column + static_cast<int64_t>(__ldg(p.col + slot[u])) * p.x_stride;
+    }
+    if constexpr (W != Weighting::None) {
+      int64_t at[kCount];
+#pragma unroll
+      for (uint32_t u = 0; u < kCount; ++u) at[u] = slot[u];
+      if (p.weight_index != nullptr) {
+#pragma unroll
+        for (uint32_t u = 0; u < kCount; ++u) at[u] = __ldg(p.weight_index + slot[u]);
+      }
+#pragma unroll
+      for (uint32_t u = 0; u < kCount; ++u) {
+        if constexpr (W == Weighting::PerEdge) {
+          weight[u][0] = __ldg(p.weight + at[u]);
+        } else {
+#pragma unroll
+          for (int v = 0; v < V; ++v) weight[u][v] = __ldg(p.weight + at[u] * p.heads + head[v]);
+        }
+      }
+    }
+#pragma unroll
+    for (uint32_t u = 0; u < kCount; ++u) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) piece[u][v] = load_pack_if<VW>(valid[u] && active[v], row[u] + v * step);
+    }
+#pragma unroll
+    for (uint32_t u = 0; u < kCount; ++u) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+#pragma unroll
+        for (int i = 0; i < VW; ++i) {
+          T& a = acc[v].v[i];
+          T next;
+          if constexpr (W == Weighting::None) {
+            next = Op::combine(a, piece[u][v].v[i]);
+          } else {
+            next = Op::weighted(a, weight[u][W == Weighting::PerHead ? v : 0], piece[u][v].v[i]);
+          }
+          a = valid[u] ? next : a;
+        }
+      }
+    }
+  }
+
+  // Slots k, k + stride, ... below end. Slots are below 2^31 and the stride at most kMaxRowBlock: no sum here
+  // overflows.
+  __device__ __forceinline__ void gather(uint32_t k, uint32_t end, uint32_t stride, Piece (&acc)[V]) const {
+    for (; k + (kUnroll - 1) * stride < end; k += kUnroll * stride) add_batch<true>(k, end, stride, acc);
+    if (k < end) add_batch<false>(k, end, stride, acc);
+  }
+
+  static __device__ __forceinline__ void clear(Piece (&acc)[V]) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+#pragma unroll
+      for (int i = 0; i < VW; ++i) acc[v].v[i] = Op::template identity<T>();
+    }
+  }
+
+  static __device__ __forceinline__ void combine(Piece& acc, const Piece& other) {
+#pragma unroll
+    for (int i = 0; i < VW; ++i) acc.v[i] = Op::combine(acc.v[i], other.v[i]);
+  }
+
+  // Threads a multiple of `lanes` apart, up to `spread`, combine what they hold. The whole warp calls it.
+  static __device__ __forceinline__ void combine_groups(uint32_t lanes, uint32_t spread, Piece (&acc)[V]) {
+    __syncwarp();
+    for (uint32_t offset = lanes; offset < spread; offset *= 2) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        Piece other;
+#pragma unroll
+        for (int i = 0; i < VW; ++i) other.v[i] = __shfl_xor_sync(kFullWarp, acc[v].v[i], offset);
+        combine(acc[v], other);
+      }
+    }
+  }
+
+  // Every group of the block combines; the threads below `lanes` end with the result. shared: lanes * V pieces per
+  // warp.
+  static __device__ __forceinline__ void combine_block(uint32_t lanes, Piece* shared, Piece (&acc)[V]) {
+    combine_groups(lanes, 32, acc);
+    const uint32_t in_warp = threadIdx.x & 31;
+    const uint32_t warp_pieces = V * lanes;
+    if (in_warp < lanes) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) shared[(threadIdx.x >> 5) * warp_pieces + v * lanes + in_warp] = acc[v];
+    }
+    __syncthreads();
+    if (threadIdx.x < lanes) {
+      for (uint32_t warp = 1; warp < blockDim.x >> 5; ++warp) {
+#pragma unroll
+        for (int v = 0; v < V; ++v) combine(acc[v], shared[warp * warp_pieces + v * lanes + in_warp]);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void store_row(int64_t row, int64_t degree, Piece (&acc)[V]) const {
+    T* out = p.out + row * p.width + column;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      if (!active[v]) continue;
+#pragma unroll
+      for (int i = 0; i < VW; ++i) {
+        T& a = acc[v].v[i];
+        if (degree == 0) {
+          a = T(0);
+        } else if (p.mean) {
+          a /= static_cast<T>(degree);
+        }
+      }
+      store_pack(out + v * step, acc[v]);
+    }
+  }
+};
+
+}  // namespace gnna::cuda

@@ -1,0 +1,64 @@
+// What every kernel works on: a neighbour list in CSR form, the reduction, and the arguments of each
+// operation as plain structs of raw pointers. No torch and no CUDA header is needed to read this file.
+#pragma once
+
+#include <cstdint>
+
+namespace gnna {
+
+// How a row combines the messages that reach it. An empty row gives 0 for all four.
+// Max and Min propagate NaN, as torch.scatter_reduce does.
+enum class Reduce : int { Sum = 0, Mean = 1, Max = 2, Min = 3 };
+
+// Neighbour lists: row r gathers columns col[rowptr[r] .. rowptr[r + 1]).
+// In a forward plan rows are destinations and columns sources; in a transposed plan it is the other way round.
+struct CsrView {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t edges = 0;
+  const int64_t* rowptr = nullptr;  // [rows + 1]
+  const int32_t* col = nullptr;     // [edges]
+  const int32_t* perm = nullptr;    // [edges] slot -> position of that edge in the user's list; nullptr: identity
+};
+
+// out[r, h, d] = reduce over the slots k of row r of  weight[k, h] * x[col[k], h, d]
+template <typename T>
+struct SpmmArgs {
+  CsrView csr;
+  const T* x = nullptr;       // [cols, heads * head_dim], rows x_stride elements apart
+  int64_t x_stride = 0;
+  const T* weight = nullptr;  // [edges, heads] or nullptr (all ones)
+  const int32_t* weight_index = nullptr;  // slot -> row of weight; nullptr: weight is stored in slot order
+  T* out = nullptr;           // [rows, heads * head_dim], contiguous
+  int64_t heads = 1;
+  int64_t head_dim = 0;
+  Reduce reduce = Reduce::Sum;
+};
+
+// out[e, h] = sum over d of a[src[e], h, d] * b[dst[e], h, d], e in the user's edge order
+template <typename T>
+struct SddmmArgs {
+  CsrView csr;          // rows index b, columns index a
+  const T* a = nullptr;  // [cols, heads * head_dim], contiguous
+  const T* b = nullptr;  // [rows, heads * head_dim], contiguous
+  T* out = nullptr;      // [edges, heads]
+  int64_t heads = 1;
+  int64_t head_dim = 0;
+};
+
+// Gradient of a max / min aggregation. A message m[e] = weight[e] * x[src[e]] shares the gradient of its row when it
+// equals the row's result; the shares are grad / (number of equal messages + (result == 0)), torch.scatter_reduce's rule.
+template <typename T>
+struct ExtremumArgs {
+  const T* grad = nullptr;    // [destinations, heads * head_dim]
+  const T* x = nullptr;       // [sources, heads * head_dim], contiguous
+  const T* weight = nullptr;  // [edges, heads] in the user's edge order, or nullptr
+  const T* out = nullptr;     // [destinations, heads * head_dim], the forward result
+  T* share = nullptr;         // [destinations, heads * head_dim]: grad divided by the number of sharers
+  T* grad_x = nullptr;        // [sources, heads * head_dim]
+  T* grad_weight = nullptr;   // [edges, heads] in the user's edge order
+  int64_t heads = 1;
+  int64_t head_dim = 0;
+};
+
+}  // namespace gnna

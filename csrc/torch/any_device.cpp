@@ -1,0 +1,37 @@
+// The ops whose code is the same on every device: what a mean divides by, and the stand-in for messages that were not gathered.
+#include <torch/library.h>
+
+#include <limits>
+
+#include "plan.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/full.h>
+
+namespace gnna {
+namespace {
+
+at::Tensor mean_divisor(const at::Tensor& like, const at::Tensor& src, const at::Tensor& dst, int64_t num_src,
+                        int64_t num_dst, bool cache) {
+  const auto plan = plan_for(dst, src, num_dst, num_src, "dst", "src", cache);
+  return (plan->rowptr.slice(0, 1) - plan->rowptr.slice(0, 0, plan->rows)).clamp_min_(1).to(like.scalar_type());
+}
+
+at::Tensor lift(const at::Tensor& x, const std::optional<at::Tensor>&, const at::Tensor& src) {
+  at::DimVector sizes(x.sizes());
+  sizes[0] = src.numel();
+  return at::full({1}, std::numeric_limits<double>::quiet_NaN(), x.options()).expand(sizes);
+}
+
+TORCH_LIBRARY_IMPL(gnna, CPU, m) {
+  m.impl("mean_divisor", &mean_divisor);
+  m.impl("lift", &lift);
+}
+
+TORCH_LIBRARY_IMPL(gnna, CUDA, m) {
+  m.impl("mean_divisor", &mean_divisor);
+  m.impl("lift", &lift);
+}
+
+}  // namespace
+}  // namespace gnna

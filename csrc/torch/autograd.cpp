@@ -1,0 +1,207 @@
+// Derivatives of the ops. spmm and sddmm are each other's: d spmm / dx is spmm on the transposed edge list, d spmm / dweight is
+// sddmm, and the derivatives of sddmm are two spmm. So every order of differentiation runs on the same kernels; only the second
+// order of max / min falls back to ATen on edge-sized tensors. C++ throughout: on small graphs the host's time decides.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/ones_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "ops.h"
+
+namespace gnna {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using ops::MaybeTensor;
+
+bool wants_grad(const at::Tensor& t) { return t.defined() && t.requires_grad(); }
+bool wants_grad(const MaybeTensor& t) { return t.has_value() && wants_grad(*t); }
+MaybeTensor maybe(const at::Tensor& t) { return t.defined() ? MaybeTensor(t) : std::nullopt; }
+
+// t [E, *W] against messages [E, *S], W a prefix of S: trailing ones, so that the two broadcast.
+at::Tensor broadcast_to_messages(const at::Tensor& t, int64_t message_dims) {
+  std::vector<c10::SymInt> sizes(t.sym_sizes().begin(), t.sym_sizes().end());
+  sizes.resize(message_dims, 1);
+  return t.reshape_symint(sizes);
+}
+
+// messages [E, *S] summed over what one weight [E, *W] multiplies.
+at::Tensor sum_to_weight(const at::Tensor& messages, int64_t weight_dims) {
+  std::vector<int64_t> dims;
+  for (int64_t d = weight_dims; d < messages.dim(); ++d) dims.push_back(d);
+  return dims.empty() ? messages : messages.sum(dims);
+}
+
+at::Tensor scatter_rows(const at::Tensor& messages, const at::Tensor& index, c10::SymInt rows) {
+  std::vector<c10::SymInt> sizes(messages.sym_sizes().begin(), messages.sym_sizes().end());
+  sizes[0] = std::move(rows);
+  return messages.new_zeros_symint(sizes).index_add(0, index, messages);
+}
+
+struct Spmm : torch::autograd::Function<Spmm> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src,
+                            const at::Tensor& dst, const c10::SymInt& num_dst, const std::string& reduce, bool cache) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    at::Tensor out = ops::spmm(x, weight, src, dst, num_dst, reduce, cache);
+    const bool extremum = reduce == "max" || reduce == "min";
+    const bool weight_grad = wants_grad(weight);
+    ctx->saved_data["reduce"] = reduce;
+    ctx->saved_data["cache"] = cache;
+    ctx->saved_data["x_grad"] = wants_grad(x);
+    ctx->saved_data["weight_grad"] = weight_grad;
+    ctx->saved_data["num_src"] = x.sym_size(0);
+    ctx->saved_data["num_dst"] = num_dst;
+    ctx->save_for_backward({src, dst, weight.value_or(at::Tensor()), weight_grad || extremum ? x : at::Tensor(),
+                            extremum ? out : at::Tensor()});
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &src = saved[0], &dst = saved[1], &x = saved[3], &out = saved[4];
+    const MaybeTensor weight = maybe(saved[2]);
+    const bool cache = ctx->saved_data["cache"].toBool();
+    const bool x_grad = ctx->saved_data["x_grad"].toBool(), weight_grad = ctx->saved_data["weight_grad"].toBool();
+    const c10::SymInt num_src = ctx->saved_data["num_src"].toSymInt(), num_dst = ctx->saved_data["num_dst"].toSymInt();
+    const std::string& reduce = ctx->saved_data["reduce"].toStringRef();
+    at::Tensor grad = grads[0], grad_x, grad_weight;
+    if (!grad.defined()) return variable_list(7);
+    if (reduce == "max" || reduce == "min") {
+      std::tie(grad_x, grad_weight) = ops::extremum_backward(grad, x, weight, out, src, dst, weight_grad, cache);
+    } else {
+      if (reduce == "mean") {
+        grad = grad / broadcast_to_messages(ops::mean_divisor(grad, src, dst, num_src, num_dst, cache), grad.dim());
+      }
+      if (x_grad) grad_x = ops::spmm(grad, weight, dst, src, num_src, "sum", cache);
+      if (weight_grad) grad_weight = ops::sddmm(x, grad, src, dst, weight->dim() - 1, cache);
+    }
+    return {x_grad ? grad_x : at::Tensor(), weight_grad ? grad_weight : at::Tensor(), {}, {}, {}, {}, {}};
+  }
+};
+
+struct Sddmm : torch::autograd::Function<Sddmm> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& a, const at::Tensor& b, const at::Tensor& src,
+                            const at::Tensor& dst, int64_t head_dims, bool cache) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    ctx->saved_data["cache"] = cache;
+    ctx->saved_data["a_rows"] = a.sym_size(0);
+    ctx->saved_data["b_rows"] = b.sym_size(0);
+    ctx->saved_data["a_grad"] = wants_grad(a);
+    ctx->saved_data["b_grad"] = wants_grad(b);
+    ctx->save_for_backward({src, dst, wants_grad(b) ? a : at::Tensor(), wants_grad(a) ? b : at::Tensor()});
+    return ops::sddmm(a, b, src, dst, head_dims, cache);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &src = saved[0], &dst = saved[1], &a = saved[2], &b = saved[3], &grad = grads[0];
+    if (!grad.defined()) return variable_list(6);
+    const bool cache = ctx->saved_data["cache"].toBool();
+    at::Tensor grad_a, grad_b;
+    if (ctx->saved_data["a_grad"].toBool())
+      grad_a = ops::spmm(b, grad, dst, src, ctx->saved_data["a_rows"].toSymInt(), "sum", cache);
+    if (ctx->saved_data["b_grad"].toBool())
+      grad_b = ops::spmm(a, grad, src, dst, ctx->saved_data["b_rows"].toSymInt(), "sum", cache);
+    return {grad_a, grad_b, {}, {}, {}, {}};
+  }
+};
+
+struct ExtremumBackward : torch::autograd::Function<ExtremumBackward> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& grad, const at::Tensor& x,
+                               const MaybeTensor& weight, const at::Tensor& out, const at::Tensor& src,
+                               const at::Tensor& dst, bool with_weight, bool cache) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    ctx->saved_data["with_weight"] = with_weight;
+    ctx->save_for_backward({grad, x, weight.value_or(at::Tensor()), out, src, dst});
+    auto [grad_x, grad_weight] = ops::extremum_backward(grad, x, weight, out, src, dst, with_weight, cache);
+    return {grad_x, grad_weight};
+  }
+
+  // The op is linear in grad and, for fixed winners, bilinear in the weight or x: written out on messages.
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &grad = saved[0], &x = saved[1], &weight = saved[2], &out = saved[3];
+    const at::Tensor &src = saved[4], &dst = saved[5];
+    const int64_t dims = x.dim();
+    const at::Tensor x_src = x.index_select(0, src);
+    const at::Tensor w = weight.defined() ? broadcast_to_messages(weight, dims) : at::ones_like(x_src);
+    const at::Tensor wins = (w * x_src).eq(out.index_select(0, dst)).to(x.scalar_type()).detach();
+    const at::Tensor sharers = scatter_rows(wins, dst, out.sym_size(0)) + out.eq(0).to(x.scalar_type()).detach();
+    const at::Tensor share = wins * (grad / sharers).index_select(0, dst);
+    at::Tensor to_grad, to_x, to_weight;
+    if (grads[0].defined()) {  // grad_x = scatter(share * w)
+      const at::Tensor g = grads[0].index_select(0, src);
+      to_grad = scatter_rows(wins * w * g, dst, out.sym_size(0)) / sharers;
+      if (weight.defined()) to_weight = sum_to_weight(share * g, weight.dim());
+    }
+    if (ctx->saved_data["with_weight"].toBool() && grads[1].defined()) {  // grad_weight = sum(share * x_src)
+      const at::Tensor g = broadcast_to_messages(grads[1], dims);
+      const at::Tensor part = scatter_rows(wins * x_src * g, dst, out.sym_size(0)) / sharers;
+      to_grad = to_grad.defined() ? to_grad + part : part;
+      to_x = scatter_rows(share * g, src, x.sym_size(0));
+    }
+    return {to_grad, to_x, to_weight, {}, {}, {}, {}, {}};
+  }
+};
+
+struct Lift : torch::autograd::Function<Lift> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    ctx->saved_data["x_grad"] = wants_grad(x);
+    ctx->saved_data["weight_grad"] = wants_grad(weight);
+    ctx->saved_data["rows"] = x.sym_size(0);
+    ctx->save_for_backward({src, weight.value_or(at::Tensor()), wants_grad(weight) ? x : at::Tensor()});
+    return ops::lift(x, weight, src);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &src = saved[0], &weight = saved[1], &x = saved[2], &grad = grads[0];
+    if (!grad.defined()) return variable_list(3);
+    at::Tensor grad_x, grad_weight;
+    if (ctx->saved_data["x_grad"].toBool()) {
+      const at::Tensor messages = weight.defined() ? grad * broadcast_to_messages(weight, grad.dim()) : grad;
+      grad_x = scatter_rows(messages, src, ctx->saved_data["rows"].toSymInt());
+    }
+    if (ctx->saved_data["weight_grad"].toBool())
+      grad_weight = sum_to_weight(grad * x.index_select(0, src), weight.dim());
+    return {grad_x, grad_weight, {}};
+  }
+};
+
+at::Tensor spmm(const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src, const at::Tensor& dst,
+                c10::SymInt num_dst, c10::string_view reduce, bool cache) {
+  if (c10::GradMode::is_enabled() && (wants_grad(x) || wants_grad(weight)))
+    return Spmm::apply(x, weight, src, dst, num_dst, std::string(reduce.data(), reduce.size()), cache);
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return ops::spmm(x, weight, src, dst, std::move(num_dst), reduce, cache);
+}
+
+at::Tensor sddmm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& src, const at::Tensor& dst,
+                 int64_t head_dims, bool cache) {
+  return Sddmm::apply(a, b, src, dst, head_dims, cache);
+}
+
+std::tuple<at::Tensor, at::Tensor> extremum_backward(const at::Tensor& grad, const at::Tensor& x, const MaybeTensor& weight,
+                                                     const at::Tensor& out, const at::Tensor& src, const at::Tensor& dst,
+                                                     bool with_weight, bool cache) {
+  const auto result = ExtremumBackward::apply(grad, x, weight, out, src, dst, with_weight, cache);
+  return {result[0], result[1]};
+}
+
+at::Tensor lift(const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src) {
+  if (c10::GradMode::is_enabled() && (wants_grad(x) || wants_grad(weight))) return Lift::apply(x, weight, src);
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return ops::lift(x, weight, src);
+}
+
+TORCH_LIBRARY_IMPL(gnna, Autograd, m) {
+  m.impl("spmm", &spmm);
+  m.impl("sddmm", &sddmm);
+  m.impl("extremum_backward", &extremum_backward);
+  m.impl("lift", &lift);
+}
+
+}  // namespace
+}  // namespace gnna

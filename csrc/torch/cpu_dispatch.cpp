@@ -1,0 +1,85 @@
+// The CPU as a device of the ops (dispatch.h): how its plans are built, and its kernels, run on the framework's own threads.
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include "dispatch.h"
+#include "gnna/cpu_api.h"
+
+namespace gnna {
+namespace {
+
+cpu::Executor executor() {
+  return {at::get_num_threads(), [](int64_t tasks, const std::function<void(int64_t)>& body) {
+            at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+              for (int64_t task = begin; task < end; ++task) body(task);
+            });
+          }};
+}
+
+template <typename Id>
+void build_typed(const at::Tensor& row, const at::Tensor& col, Plan& plan, const char* row_name, const char* col_name) {
+  const Id* rows = row.const_data_ptr<Id>();
+  const Id* cols = col.const_data_ptr<Id>();
+  const cpu::Executor run = executor();
+  const cpu::EdgeCheck check = cpu::check_edges(rows, cols, plan.edges, plan.rows, plan.cols, run);
+  if (check.bad_col >= 0) throw_bad_index(col_name, check.bad_col, cols[check.bad_col], plan.cols);
+  if (check.bad_row >= 0) throw_bad_index(row_name, check.bad_row, rows[check.bad_row], plan.rows);
+  plan.rowptr = at::empty({plan.rows + 1}, at::kLong);
+  plan.col = at::empty({plan.edges}, at::kInt);
+  if (!check.sorted) plan.perm = at::empty({plan.edges}, at::kInt);
+  cpu::build_csr(rows, cols, plan.edges, plan.rows, plan.rowptr.mutable_data_ptr<int64_t>(),
+                 plan.col.mutable_data_ptr<int32_t>(), check.sorted ? nullptr : plan.perm.mutable_data_ptr<int32_t>(),
+                 run);
+  plan.max_degree = cpu::max_degree(plan.rowptr.const_data_ptr<int64_t>(), plan.rows);
+}
+
+std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
+                                 const char* row_name, const char* col_name) {
+  auto plan = std::make_shared<Plan>();
+  plan->rows = rows;
+  plan->cols = cols;
+  plan->edges = row.numel();
+  const at::Tensor r = row.contiguous(), c = col.contiguous();
+  if (r.scalar_type() == at::kInt) {
+    build_typed<int32_t>(r, c, *plan, row_name, col_name);
+  } else {
+    build_typed<int64_t>(r, c, *plan, row_name, col_name);
+  }
+  return plan;
+}
+
+const bool registered = (register_plan_builder(c10::DeviceType::CPU, {build_plan, [] { return false; }}), true);
+
+struct Cpu {
+  struct Guard {
+    explicit Guard(at::Device) {}
+  };
+
+  template <typename T>
+  static void spmm(const Plan&, const SpmmArgs<T>& args, at::Tensor&) {
+    cpu::spmm(args, executor());
+  }
+
+  template <typename T>
+  static void sddmm(const SddmmArgs<T>& args, const at::Tensor&, const at::Tensor&) {
+    cpu::sddmm(args, executor());
+  }
+
+  template <typename T>
+  static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>& args, const at::Tensor&,
+                       const at::Tensor&) {
+    const cpu::Executor run = executor();
+    cpu::extremum_share(forward.view(), args, run);
+    cpu::extremum_grad_x(transposed.view(), args, run);
+    if (args.grad_weight) cpu::extremum_grad_weight(forward.view(), args, run);
+  }
+};
+
+TORCH_LIBRARY_IMPL(gnna, CPU, m) {
+  m.impl("spmm", &spmm_on<Cpu>);
+  m.impl("sddmm", &sddmm_on<Cpu>);
+  m.impl("extremum_backward", &extremum_backward_on<Cpu>);
+}
+
+}  // namespace
+}  // namespace gnna

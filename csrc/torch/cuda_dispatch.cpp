@@ -1,0 +1,183 @@
+// CUDA as a device of the ops (dispatch.h): how its plans are built on the GPU, and its kernels, launched on the current stream with
+// the decider's configuration. The kernels themselves are torch-free (gnna/cuda_api.h); memory comes from torch's allocator.
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include <vector>
+
+#include "dispatch.h"
+#include "gnna/cuda_api.h"
+
+namespace gnna {
+namespace {
+
+DeviceFacts device_facts() {
+  static thread_local std::vector<DeviceFacts> known;
+  const auto device = static_cast<size_t>(c10::cuda::current_device());
+  if (known.size() <= device) known.resize(device + 1);
+  DeviceFacts& facts = known[device];
+  if (!facts.cuda) {
+    int processors = 0, l2 = 0;
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, static_cast<int>(device)));
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, static_cast<int>(device)));
+    facts = {true, processors, l2};
+  }
+  return facts;
+}
+
+bool capturing() {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  C10_CUDA_CHECK(cudaStreamIsCapturing(c10::cuda::getCurrentCUDAStream(), &status));
+  return status != cudaStreamCaptureStatusNone;
+}
+
+at::Tensor bytes_on(const at::Tensor& like, size_t bytes) {
+  return at::empty({static_cast<int64_t>(bytes)}, like.options().dtype(at::kByte));
+}
+
+// Rows above the threshold as items, when there are any.
+void cut_long_rows(Plan& plan, cudaStream_t stream) {
+  decide_cut({plan.rows, plan.cols, plan.edges, plan.max_degree}, device_facts(), &plan.long_row, &plan.item_edges);
+  if (plan.max_degree <= plan.long_row) return;
+  const int64_t* rowptr = plan.rowptr.const_data_ptr<int64_t>();
+  const at::Tensor offsets = at::empty({plan.rows + 1}, plan.rowptr.options());
+  const at::Tensor count = at::empty({1}, plan.rowptr.options());
+  const at::Tensor scan = bytes_on(plan.rowptr, cuda::count_items_scan_bytes(plan.rows));
+  C10_CUDA_CHECK(cuda::count_items(rowptr, plan.rows, plan.long_row, plan.item_edges, offsets.mutable_data_ptr<int64_t>(),
+                                   count.mutable_data_ptr<int64_t>(), scan.mutable_data_ptr(),
+                                   static_cast<size_t>(scan.numel()), stream));
+  plan.item_count = count.item<int64_t>();
+  plan.items = bytes_on(plan.rowptr, sizeof(cuda::LongItem) * plan.item_count);
+  C10_CUDA_CHECK(cuda::list_items(rowptr, plan.rows, plan.long_row, plan.item_edges, offsets.const_data_ptr<int64_t>(),
+                                  static_cast<cuda::LongItem*>(plan.items.mutable_data_ptr()), stream));
+}
+
+template <typename Id>
+void build_typed(const at::Tensor& row, const at::Tensor& col, Plan& plan, const char* row_name, const char* col_name,
+                 cudaStream_t stream) {
+  const Id* rows = row.const_data_ptr<Id>();
+  const Id* cols = col.const_data_ptr<Id>();
+  const auto longs = row.options().dtype(at::kLong), ints = row.options().dtype(at::kInt);
+  const at::Tensor found = at::empty({3}, longs);
+  C10_CUDA_CHECK(cuda::check_edges(rows, cols, plan.edges, plan.rows, plan.cols,
+                                   reinterpret_cast<cuda::EdgeCheck*>(found.mutable_data_ptr()), stream));
+  const at::Tensor on_host = found.cpu();
+  const auto& check = *reinterpret_cast<const cuda::EdgeCheck*>(on_host.const_data_ptr());
+  if (check.bad_col >= 0) throw_bad_index(col_name, check.bad_col, col[check.bad_col].item<int64_t>(), plan.cols);
+  if (check.bad_row >= 0) throw_bad_index(row_name, check.bad_row, row[check.bad_row].item<int64_t>(), plan.rows);
+
+  const bool sorted = check.unsorted == 0;
+  plan.rowptr = at::empty({plan.rows + 1}, longs);
+  plan.col = at::empty({plan.edges}, ints);
+  if (!sorted) plan.perm = at::empty({plan.edges}, ints);
+  const at::Tensor workspace = bytes_on(row, cuda::build_csr_workspace<Id>(plan.edges, plan.rows, sorted));
+  C10_CUDA_CHECK(cuda::build_csr(rows, cols, plan.edges, plan.rows, sorted, plan.rowptr.mutable_data_ptr<int64_t>(),
+                                 plan.col.mutable_data_ptr<int32_t>(),
+                                 sorted ? nullptr : plan.perm.mutable_data_ptr<int32_t>(), workspace.mutable_data_ptr(),
+                                 static_cast<size_t>(workspace.numel()), stream));
+  const at::Tensor largest = at::empty({1}, longs);
+  C10_CUDA_CHECK(cuda::max_degree(plan.rowptr.const_data_ptr<int64_t>(), plan.rows, largest.mutable_data_ptr<int64_t>(),
+                                  stream));
+  plan.max_degree = largest.item<int64_t>();
+}
+
+std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
+                                 const char* row_name, const char* col_name) {
+  const c10::cuda::CUDAGuard guard(row.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  auto plan = std::make_shared<Plan>();
+  plan->rows = rows;
+  plan->cols = cols;
+  plan->edges = row.numel();
+  plan->stream_id = stream.id();
+  const at::Tensor r = row.contiguous(), c = col.contiguous();
+  if (r.scalar_type() == at::kInt) {
+    build_typed<int32_t>(r, c, *plan, row_name, col_name, stream);
+  } else {
+    build_typed<int64_t>(r, c, *plan, row_name, col_name, stream);
+  }
+  cut_long_rows(*plan, stream);
+  // Reading the checks back has waited for most of this already; waiting for the rest makes the plan safe on every stream.
+  C10_CUDA_CHECK(cudaStreamSynchronize(stream));
+  return plan;
+}
+
+const bool registered = (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing}), true);
+
+// A plan may be evicted while a kernel on another stream still reads it: the allocator has to know of that stream.
+void use_on(const Plan& plan, c10::cuda::CUDAStream stream) {
+  if (plan.stream_id == static_cast<int64_t>(stream.id())) return;
+  for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm, &plan.items})
+    if (t->defined() && t->numel() > 0) c10::cuda::CUDACachingAllocator::recordStream(t->storage().data_ptr(), stream);
+}
+
+bool starts_on_16_bytes(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+struct Cuda {
+  using Guard = c10::cuda::CUDAGuard;
+
+  template <typename T>
+  static void spmm(const Plan& plan, const SpmmArgs<T>& args, at::Tensor& out) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    use_on(plan, stream);
+    const int64_t width = args.heads * args.head_dim;
+    LayerFacts layer;
+    layer.width = width;
+    layer.head_dim = args.head_dim;
+    layer.itemsize = sizeof(T);
+    layer.weighted = args.weight != nullptr;
+    layer.aligned = starts_on_16_bytes(args.x) && starts_on_16_bytes(args.out) && args.x_stride * sizeof(T) % 16 == 0;
+    layer.reduce = args.reduce;
+    const RowConfig config =
+        decide({plan.rows, plan.cols, plan.edges, plan.max_degree}, layer, device_facts(), /*explain=*/false).config;
+    const cuda::LongRows long_rows{
+        plan.item_count > 0 ? static_cast<const cuda::LongItem*>(plan.items.const_data_ptr()) : nullptr, plan.item_count};
+    at::Tensor scratch;
+    if (plan.item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes(plan.item_count, width, sizeof(T)));
+    C10_CUDA_CHECK(
+        cuda::spmm(args, config, long_rows, scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
+  }
+
+  template <typename T>
+  static void sddmm(const SddmmArgs<T>& args, const at::Tensor& src, const at::Tensor& dst) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    for_ids(src, dst, [&](const auto* s, const auto* d) { C10_CUDA_CHECK(cuda::sddmm(s, d, args, stream)); });
+  }
+
+  template <typename T>
+  static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>& args, const at::Tensor& src,
+                       const at::Tensor& dst) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    use_on(forward, stream);
+    use_on(transposed, stream);
+    C10_CUDA_CHECK(cuda::extremum_share(forward.view(), args, stream));
+    C10_CUDA_CHECK(cuda::extremum_grad_x(transposed.view(), args, stream));
+    if (args.grad_weight == nullptr) return;
+    for_ids(src, dst, [&](const auto* s, const auto* d) {
+      C10_CUDA_CHECK(cuda::extremum_grad_weight(s, d, src.numel(), args, stream));
+    });
+  }
+
+ private:
+  template <typename Body>
+  static void for_ids(const at::Tensor& src, const at::Tensor& dst, const Body& body) {
+    const at::Tensor s = src.contiguous(), d = dst.contiguous();
+    if (s.scalar_type() == at::kInt) {
+      body(s.const_data_ptr<int32_t>(), d.const_data_ptr<int32_t>());
+    } else {
+      body(s.const_data_ptr<int64_t>(), d.const_data_ptr<int64_t>());
+    }
+  }
+};
+
+TORCH_LIBRARY_IMPL(gnna, CUDA, m) {
+  m.impl("spmm", &spmm_on<Cuda>);
+  m.impl("sddmm", &sddmm_on<Cuda>);
+  m.impl("extremum_backward", &extremum_backward_on<Cuda>);
+}
+
+}  // namespace
+}  // namespace gnna

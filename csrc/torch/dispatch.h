@@ -1,0 +1,117 @@
+// The ops' bodies, the same for every device: arguments checked, plan looked up, results allocated, the kernel called. A device is
+// a type with
+//   static void spmm(const Plan&, const SpmmArgs<T>&, at::Tensor& out);
+//   static void sddmm(const SddmmArgs<T>&, const at::Tensor& src, const at::Tensor& dst);
+//   static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>&, const at::Tensor& src,
+//                        const at::Tensor& dst);
+//   Guard, which makes a tensor's device the current one.
+#pragma once
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/MemoryFormat.h>
+
+#include "arguments.h"
+#include "plan.h"
+
+namespace gnna {
+
+// Calls body with a value of x's C++ type, float or double.
+template <typename Body>
+void for_dtype(const at::Tensor& x, const Body& body) {
+  if (x.scalar_type() == at::kFloat) {
+    body(float{});
+  } else {
+    body(double{});
+  }
+}
+
+inline at::Tensor empty_like_rows(const at::Tensor& x, at::IntArrayRef sizes) {
+  return at::empty(sizes, x.options().memory_format(at::MemoryFormat::Contiguous));
+}
+
+template <typename Device>
+at::Tensor spmm_on(const at::Tensor& x, const std::optional<at::Tensor>& weight, const at::Tensor& src,
+                   const at::Tensor& dst, int64_t num_dst, c10::string_view reduce_name, bool cache) {
+  const Reduce reduce = parse_reduce({reduce_name.data(), reduce_name.size()});
+  check_indices(x, src, dst);
+  TORCH_CHECK_VALUE(num_dst >= 0, "num_dst is ", num_dst, "; it counts the output rows");
+  const LayerShape shape = layer_shape(x, weight, src.numel());
+  const typename Device::Guard guard(x.device());
+  if (src.numel() == 0) return at::zeros(with_rows(x, num_dst), x.options());
+  const auto plan = plan_for(dst, src, num_dst, x.size(0), "dst", "src", cache);
+  at::Tensor out = empty_like_rows(x, with_rows(x, num_dst));
+  if (out.numel() == 0) return out;
+
+  const FeatureRows rows = feature_rows(x);
+  at::Tensor slot_weight;
+  bool slot_order = !plan->perm.defined();
+  if (weight.has_value()) {
+    if (cache) slot_weight = plan->slot_ordered(*weight);
+    slot_order = slot_order || slot_weight.defined();
+    slot_weight = (slot_weight.defined() ? slot_weight : *weight).contiguous();
+  }
+  for_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
+    SpmmArgs<T> args;
+    args.csr = plan->view();
+    args.x = rows.tensor.template const_data_ptr<T>();
+    args.x_stride = rows.stride;
+    args.weight = slot_weight.defined() ? slot_weight.template const_data_ptr<T>() : nullptr;
+    args.weight_index = slot_order ? nullptr : args.csr.perm;
+    args.out = out.template mutable_data_ptr<T>();
+    args.heads = shape.heads;
+    args.head_dim = shape.head_dim;
+    args.reduce = reduce;
+    Device::spmm(*plan, args, out);
+  });
+  return out;
+}
+
+template <typename Device>
+at::Tensor sddmm_on(const at::Tensor& a, const at::Tensor& b, const at::Tensor& src, const at::Tensor& dst,
+                    int64_t head_dims, bool cache) {
+  check_indices(a, src, dst);
+  check_operands(a, b);
+  const LayerShape shape = layer_shape(a, head_dims);
+  at::DimVector sizes(a.sizes().begin(), a.sizes().begin() + 1 + head_dims);
+  sizes[0] = src.numel();
+  const typename Device::Guard guard(a.device());
+  const auto plan = plan_for(dst, src, b.size(0), a.size(0), "dst", "src", cache);
+  at::Tensor out = empty_like_rows(a, sizes);
+  if (out.numel() == 0) return out;
+  const at::Tensor a_rows = a.contiguous(), b_rows = b.contiguous();
+  for_dtype(a, [&](auto zero) {
+    using T = decltype(zero);
+    SddmmArgs<T> args;
+    args.csr = plan->view();
+    args.a = a_rows.template const_data_ptr<T>();
+    args.b = b_rows.template const_data_ptr<T>();
+    args.out = out.template mutable_data_ptr<T>();
+    args.heads = shape.heads;
+    args.head_dim = shape.head_dim;
+    Device::sddmm(args, src, dst);
+  });
+  return out;
+}
+
+template <typename Device>
+std::tuple<at::Tensor, at::Tensor> extremum_backward_on(const at::Tensor& grad, const at::Tensor& x,
+                                                        const std::optional<at::Tensor>& weight, const at::Tensor& out,
+                                                        const at::Tensor& src, const at::Tensor& dst, bool with_weight,
+                                                        bool cache) {
+  check_indices(x, src, dst);
+  const LayerShape shape = layer_shape(x, weight, src.numel());
+  const int64_t num_dst = out.size(0), num_src = x.size(0);
+  const typename Device::Guard guard(x.device());
+  const ExtremumTensors t(grad, x, weight, out, with_weight);
+  if (src.numel() == 0 || shape.width() == 0) return {t.grad_x.zero_(), t.grad_weight.zero_()};
+  const auto forward = plan_for(dst, src, num_dst, num_src, "dst", "src", cache);
+  const auto transposed = plan_for(src, dst, num_src, num_dst, "src", "dst", cache);
+  for_dtype(x, [&](auto zero) {
+    Device::extremum(*forward, *transposed, t.template args<decltype(zero)>(shape), src, dst);
+  });
+  return {t.grad_x, t.grad_weight};
+}
+
+}  // namespace gnna

@@ -1,0 +1,61 @@
+// The ops as C++ calls through the dispatcher: what a backward pass uses, so that every derivative is again made of registered ops.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <optional>
+#include <tuple>
+
+namespace gnna::ops {
+
+using MaybeTensor = std::optional<at::Tensor>;
+
+inline at::Tensor spmm(const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src, const at::Tensor& dst,
+                       c10::SymInt num_dst, c10::string_view reduce, bool cache) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gnna::spmm", "")
+                             .typed<at::Tensor(const at::Tensor&, const MaybeTensor&, const at::Tensor&,
+                                               const at::Tensor&, c10::SymInt, c10::string_view, bool)>();
+  return op.call(x, weight, src, dst, std::move(num_dst), reduce, cache);
+}
+
+inline at::Tensor sddmm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& src, const at::Tensor& dst,
+                        int64_t head_dims, bool cache) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gnna::sddmm", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                               const at::Tensor&, int64_t, bool)>();
+  return op.call(a, b, src, dst, head_dims, cache);
+}
+
+inline std::tuple<at::Tensor, at::Tensor> extremum_backward(const at::Tensor& grad, const at::Tensor& x,
+                                                            const MaybeTensor& weight, const at::Tensor& out,
+                                                            const at::Tensor& src, const at::Tensor& dst,
+                                                            bool with_weight, bool cache) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("gnna::extremum_backward", "")
+          .typed<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const MaybeTensor&,
+                                                    const at::Tensor&, const at::Tensor&, const at::Tensor&, bool,
+                                                    bool)>();
+  return op.call(grad, x, weight, out, src, dst, with_weight, cache);
+}
+
+inline at::Tensor mean_divisor(const at::Tensor& like, const at::Tensor& src, const at::Tensor& dst,
+                               c10::SymInt num_src, c10::SymInt num_dst, bool cache) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gnna::mean_divisor", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::SymInt,
+                                               c10::SymInt, bool)>();
+  return op.call(like, src, dst, std::move(num_src), std::move(num_dst), cache);
+}
+
+inline at::Tensor lift(const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gnna::lift", "")
+                             .typed<at::Tensor(const at::Tensor&, const MaybeTensor&, const at::Tensor&)>();
+  return op.call(x, weight, src);
+}
+
+}  // namespace gnna::ops

@@ -1,0 +1,84 @@
+// Plans: the CSR form of an edge list with what the kernels want to know about it, built once per edge list and kept in a cache
+// that never outlives the user's tensors. A plan's rows gather its columns; the transposed plan of an edge list is simply the plan
+// of (row = source, column = destination), built when a backward pass first asks for it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "gnna/types.h"
+
+namespace gnna {
+
+// A tensor recognised again without keeping it alive: its storage by a weak reference (pointers alone are reused by the
+// allocator), and everything in-place changes or other views of the same storage would alter. Writes that bypass autograd's
+// version counter (.data, NumPy aliases) cannot be seen.
+class TensorKey {
+ public:
+  // nullopt for tensors that cannot be recognised: inference tensors have no version counter.
+  static std::optional<TensorKey> of(const at::Tensor& tensor);
+  bool operator==(const TensorKey& other) const;
+  bool expired() const { return storage_.expired(); }
+  size_t hash() const;
+
+ private:
+  TensorKey(const at::Tensor& tensor, int64_t version);
+  c10::weak_intrusive_ptr<c10::StorageImpl> storage_;
+  const void* data_;
+  int64_t numel_, stride_, version_;
+  at::ScalarType dtype_;
+  at::Device device_;
+};
+
+struct Plan {
+  int64_t rows = 0, cols = 0, edges = 0;
+  int64_t max_degree = 0;
+  at::Tensor rowptr;  // int64 [rows + 1]
+  at::Tensor col;     // int32 [edges]
+  at::Tensor perm;    // int32 [edges], undefined when the edge list was sorted by row
+  // CUDA: rows with more than long_row edges, cut into items (gnna::cuda::LongItem as bytes).
+  at::Tensor items;
+  int64_t item_count = 0, long_row = 0, item_edges = 0;
+  int64_t stream_id = 0;  // whose memory it is
+
+  CsrView view() const;
+  int64_t bytes() const;
+
+  // weight [edges, ...] in slot order, if this very tensor came before and is not trained; otherwise undefined, and the kernel
+  // reads it through perm. Static weights (a normalisation) are then streamed; fresh ones (attention) are not copied in vain.
+  at::Tensor slot_ordered(const at::Tensor& weight) const;
+
+ private:
+  mutable std::mutex weight_mutex_;
+  mutable std::optional<TensorKey> weight_key_;
+  mutable at::Tensor weight_in_slot_order_;
+};
+
+// The plan of one edge list. cache = false builds it afresh and keeps nothing: for index tensors that a compiled graph computes,
+// whose buffers are reused without a change that a key could see.
+// Raises ValueError naming side, position, value and limit when an index is out of range, RuntimeError when a plan would have to
+// be built during CUDA-graph capture. row_name and col_name are what the user calls the two sides.
+std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
+                                     const char* row_name, const char* col_name, bool cache);
+
+// How plans are built on one kind of device; csrc/torch/cpu_dispatch.cpp and cuda_dispatch.cpp register theirs.
+struct PlanBuilder {
+  std::shared_ptr<Plan> (*build)(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
+                                 const char* row_name, const char* col_name);
+  bool (*capturing)();  // a CUDA graph is being captured on the current stream
+};
+void register_plan_builder(c10::DeviceType device, PlanBuilder builder);
+
+[[noreturn]] void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t limit);
+
+struct CacheInfo {
+  int64_t plans, bytes, hits, misses, max_bytes;
+};
+CacheInfo cache_info();
+void clear_cache();
+void set_max_plan_bytes(int64_t bytes);
+
+}  // namespace gnna

@@ -1,0 +1,67 @@
+// The ops of gnna_plugin, by schema, and the ones that need no device: the cache and the decider.
+//
+// An edge e carries x[src[e]] to row dst[e]. cache = false keeps no plan (see plan.h).
+#include <torch/library.h>
+
+#include <string>
+#include <vector>
+
+#include "gnna/cpu_api.h"
+#include "gnna/decide.h"
+#include "plan.h"
+#include "arguments.h"
+
+namespace gnna {
+namespace {
+
+std::vector<int64_t> cache_info_op() {
+  const CacheInfo info = cache_info();
+  return {info.plans, info.bytes, info.hits, info.misses, info.max_bytes};
+}
+
+// lanes, groups, vector_width, vectors, block, long_row, item_edges and the reason, as the launches use them.
+std::tuple<std::vector<int64_t>, std::string> decide_op(int64_t rows, int64_t cols, int64_t edges, int64_t max_degree,
+                                                        int64_t width, int64_t head_dim, int64_t itemsize, bool weighted,
+                                                        bool aligned, const std::string& reduce, bool cuda,
+                                                        int64_t processors, int64_t l2_bytes) {
+  const Decision decision = decide({rows, cols, edges, max_degree},
+                                   {width, head_dim, itemsize, weighted, aligned, parse_reduce(reduce)},
+                                   {cuda, processors, l2_bytes});
+  const RowConfig& c = decision.config;
+  return {{c.lanes, c.groups, c.vector_width, c.vectors, c.block, c.long_row, c.item_edges}, decision.reason};
+}
+
+std::string instruction_set_op() { return cpu::instruction_set(); }
+
+// max_degree of a plan that is in use, for whoever explains a decision.
+int64_t max_degree_op(const at::Tensor& src, const at::Tensor& dst, int64_t num_src, int64_t num_dst) {
+  return plan_for(dst, src, num_dst, num_src, "dst", "src", true)->max_degree;
+}
+
+}  // namespace
+
+TORCH_LIBRARY(gnna, m) {
+  m.def(
+      "spmm(Tensor x, Tensor? weight, Tensor src, Tensor dst, SymInt num_dst, str reduce, bool cache=True) -> Tensor");
+  m.def("sddmm(Tensor a, Tensor b, Tensor src, Tensor dst, int head_dims=0, bool cache=True) -> Tensor");
+  // Gradients of spmm's max and min to x and, where with_weight, to the weight (else empty).
+  m.def(
+      "extremum_backward(Tensor grad, Tensor x, Tensor? weight, Tensor out, Tensor src, Tensor dst, bool with_weight, "
+      "bool cache=True) -> (Tensor, Tensor)");
+  // max(in-degree, 1) of every destination, in the dtype of `like`: what a mean divides by.
+  m.def("mean_divisor(Tensor like, Tensor src, Tensor dst, SymInt num_src, SymInt num_dst, bool cache=True) -> Tensor");
+  // A stand-in for the messages weight * x[src] that holds no memory: shape and gradient are right, every value is NaN.
+  m.def("lift(Tensor x, Tensor? weight, Tensor src) -> Tensor");
+
+  m.def("cache_info() -> int[]", &cache_info_op);
+  m.def("clear_cache() -> ()", &clear_cache);
+  m.def("set_max_plan_bytes(int bytes) -> ()", &set_max_plan_bytes);
+  m.def("max_degree(Tensor src, Tensor dst, int num_src, int num_dst) -> int", &max_degree_op);
+  m.def(
+      "decide(int rows, int cols, int edges, int max_degree, int width, int head_dim, int itemsize, bool weighted, bool "
+      "aligned, str reduce, bool cuda, int processors, int l2_bytes) -> (int[], str)",
+      &decide_op);
+  m.def("instruction_set() -> str", &instruction_set_op);
+}
+
+}  // namespace gnna

@@ -1,0 +1,31 @@
+"""gnna_plugin: GNNAdvisor's neighbour aggregation (Wang et al., OSDI 2021) as a plug-in for PyTorch Geometric.
+
+    import gnna_plugin
+    gnna_plugin.enable()
+
+From then on every layer that gathers neighbours, scales them and reduces them runs as one fused kernel; all else stays
+with the framework. `status()` says what happened, `disable()` puts everything back. This file owns the public names.
+"""
+
+from gnna_plugin import _load
+
+_load.load()
+
+from gnna_plugin import allocator  # noqa: E402
+from gnna_plugin._version import __version__  # noqa: E402
+from gnna_plugin.ops import clear_cache, sddmm, spmm  # noqa: E402
+from gnna_plugin.report import status  # noqa: E402
+from gnna_plugin.switch import disable, disabled, enable, enabled  # noqa: E402
+
+__all__ = [
+    "__version__",
+    "allocator",
+    "clear_cache",
+    "disable",
+    "disabled",
+    "enable",
+    "enabled",
+    "sddmm",
+    "spmm",
+    "status",
+]

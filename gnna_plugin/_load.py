@@ -1,0 +1,116 @@
+"""Finds and loads the compiled library, once, after checking that it was built for the torch that is running.
+
+A library compiled against another torch does not fail cleanly: it crashes or misreads tensors. So the versions are
+compared before it is loaded, and every way to have no usable library ends in an ImportError that says what to run.
+Nothing here touches a CUDA device.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+LIBRARY = "libgnna_plugin.so"
+
+_loaded = False
+
+
+def load() -> None:
+    """Loads the library and registers its operators; later calls do nothing."""
+    global _loaded
+    if _loaded:
+        return
+    library = HERE / LIBRARY
+    if not library.is_file() or not (HERE / "_build_info.py").is_file():
+        raise ImportError(missing_library_message(HERE, sys.path))
+    message = mismatch_message(build_info(), torch.__version__, torch.version.cuda)
+    if message:
+        raise ImportError(message)
+    _serve_adapters_of_checkout(HERE)
+    torch.ops.load_library(str(library))
+    _loaded = True
+
+
+def build_info() -> dict:
+    """What the library was built for and with: version, torch, torch_cuda, cuda, archs, reason, compiler, openmp."""
+    from gnna_plugin._build_info import INFO
+
+    return dict(INFO)
+
+
+def built_with_cuda() -> bool:
+    return build_info()["cuda"] is not None
+
+
+def mismatch_message(info: dict, torch_version: str, torch_cuda: str | None) -> str | None:
+    """The sentence for a library built for another torch, or None where it fits.
+
+    The release must be the same, and so must the major version of CUDA: torch's binary interface and the CUDA runtime
+    depend on them. The local part of the version is not compared as text, because the same build of torch carries it
+    (2.13.0+cu130) or not (2.13.0) depending on where it came from.
+    """
+
+    def kind(version: str, cuda: str | None) -> tuple[str, str | None]:
+        return version.partition("+")[0], cuda.partition(".")[0] if cuda else None
+
+    def name(version: str, cuda: str | None) -> str:
+        return version if "+" in version else f"{version} (CUDA {cuda})" if cuda else f"{version} (no CUDA)"
+
+    built, found = (info["torch"], info["torch_cuda"]), (torch_version, torch_cuda)
+    if kind(*built) == kind(*found):
+        return None
+    where = _checkout_of(HERE) or "<path of the gnna_plugin checkout>"
+    return (
+        f"gnna_plugin was built for torch {name(*built)}, found {name(*found)}: "
+        f"rebuild with `pip install --no-build-isolation --force-reinstall --no-deps {where}`"
+    )
+
+
+def missing_library_message(here: Path, search_path: list[str]) -> str:
+    """The sentence for a package folder without a library: an unbuilt checkout, which may also hide an install."""
+    checkout = _checkout_of(here)
+    if checkout is None:
+        return f"gnna_plugin at {here} has no {LIBRARY}: the installation is damaged, install it again"
+    build = f"`pip install --no-build-isolation -e {checkout}`"
+    for entry in search_path:
+        other = Path(entry or ".").resolve() / "gnna_plugin"
+        if other != here and (other / LIBRARY).is_file():
+            return (
+                f"Python imported gnna_plugin from the checkout {checkout}, which is not built and hides the installed "
+                f"one at {other}: run from another folder, or build the checkout in place with {build}"
+            )
+    return f"gnna_plugin in the checkout {checkout} is not built: install torch, then run {build}"
+
+
+def _checkout_of(here: Path) -> Path | None:
+    """The root of the source tree that a package folder belongs to; None for an installed one."""
+    root = here.parent
+    return root if (root / "setup.py").is_file() and (root / "csrc").is_dir() else None
+
+
+def _serve_adapters_of_checkout(here: Path) -> None:
+    """Makes adapters/ of a checkout importable as gnna_plugin.adapters.
+
+    Wheels hold it under that name and editable installs map it; what is left is Python running from the root of a
+    checkout that was built in place. Extending __path__ by the root would also make modules of setup.py and tests/.
+    """
+    root = _checkout_of(here)
+    if root is None or importlib.util.find_spec("gnna_plugin.adapters") is not None:
+        return
+
+    class AdaptersOfCheckout:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name != "gnna_plugin.adapters":
+                return None
+            spec = PathFinder.find_spec("adapters", [str(root)])
+            return spec and importlib.util.spec_from_file_location(
+                name, spec.origin, submodule_search_locations=list(spec.submodule_search_locations)
+            )
+
+    sys.meta_path.append(AdaptersOfCheckout)

@@ -1,0 +1,52 @@
+"""The command line: `python -m gnna_plugin` and the console script `gnna`.
+
+This file owns the list of subcommands and what an exit status means: 0 done, 1 a measuring process failed, 2 the
+request cannot be met as given. Each subcommand's arguments live with it.
+"""
+
+import argparse
+import sys
+
+import gnna_plugin
+from gnna_plugin import demo
+from gnna_plugin.compare import command as compare
+from gnna_plugin.compare.spec import UsageError, WorkerError
+
+# A subcommand is a module with HELP, add_arguments(parser) and run(args) -> exit status.
+COMMANDS = {"compare": compare, "demo": demo}
+
+_EPILOG = """examples:
+  gnna demo                                      what the plug-in does, in under a minute
+  gnna compare --model gin --graph edges.csv     your own graph, with and without it
+  gnna compare --help                            all that can be compared
+
+environment:
+  GNNA_DATA      a folder of .npz graphs, which --graph then takes by name"""
+
+
+def build_parser():
+    """The argparse parser of all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="gnna", description="Faster neighbour aggregation for PyTorch Geometric and DGL, by one added line.",
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"gnna_plugin {gnna_plugin.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.HELP.capitalize() + "."))
+    return parser
+
+
+def main(argv=None):
+    """Run the command line ``argv`` (default: sys.argv[1:]) and return the exit status; --help and misuse exit."""
+    args = build_parser().parse_args(argv)
+    try:
+        return COMMANDS[args.command].run(args)
+    except UsageError as error:
+        print(f"gnna: {error}", file=sys.stderr)
+        return 2
+    except WorkerError as error:
+        print(f"gnna: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

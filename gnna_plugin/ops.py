@@ -1,0 +1,96 @@
+"""The aggregation ops for direct use, and what torch's tracing needs to know about them (fake kernels).
+
+The ops live in C++ as torch.ops.gnna.*; their gradients of every order are built there. Each builds or looks up the plan
+of its edge list: the CSR form, kept in a cache as long as the index tensors live.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def spmm(x: Tensor, edge_index: Tensor, weight: Tensor | None = None, num_dst: int | None = None, reduce: str = "sum"):
+    """Reduces, for every destination node, the features of its sources: out[i] = reduce of weight[e] * x[src[e]].
+
+    Args:
+        x: features [N, *S], float32 or float64, CPU or CUDA.
+        edge_index: [2, E], int32 or int64; row 0 holds the source and row 1 the destination of every edge.
+        weight: [E, *W] of x's dtype, W a prefix of S: [E] one weight per edge, [E, H] against [N, H, D] one per head,
+            [E, F] against [N, F] one per feature; None for ones.
+        num_dst: number of output rows; None for N.
+        reduce: "sum", "mean", "max" or "min". A row without edges is 0; max and min propagate NaN and share the gradient
+            among equal messages, as torch.scatter_reduce does.
+
+    Returns:
+        [num_dst, *S]. The same input gives the same bits.
+
+    Raises:
+        ValueError: an index out of range (names its position, value and limit), shapes that do not fit, an unknown reduce.
+        TypeError: dtypes that are not supported.
+
+    >>> import torch, gnna_plugin
+    >>> gnna_plugin.spmm(torch.eye(3), torch.tensor([[0, 1], [2, 2]]))
+    tensor([[0., 0., 0.],
+            [0., 0., 0.],
+            [1., 1., 0.]])
+    """
+    src, dst = _ends(edge_index)
+    return torch.ops.gnna.spmm(
+        x, weight, src, dst, x.size(0) if num_dst is None else num_dst, reduce, not torch.compiler.is_compiling()
+    )
+
+
+def sddmm(a: Tensor, b: Tensor, edge_index: Tensor, head_dims: int = 0) -> Tensor:
+    """Dot product of both ends of every edge: out[e] = sum of a[src[e]] * b[dst[e]] over all but the first head_dims
+    feature dimensions.
+
+    Args:
+        a: [N, *S] and b: [M, *S], one dtype (float32 or float64) and device.
+        edge_index: [2, E], int32 or int64, as in spmm.
+        head_dims: how many leading dimensions of S the result keeps; 1 for [N, H, D] gives [E, H].
+
+    Raises:
+        ValueError, TypeError: as spmm.
+    """
+    src, dst = _ends(edge_index)
+    return torch.ops.gnna.sddmm(a, b, src, dst, head_dims, not torch.compiler.is_compiling())
+
+
+def clear_cache() -> None:
+    """Drops every cached plan; the next call with an edge list builds its plan again."""
+    torch.ops.gnna.clear_cache()
+
+
+def _ends(edge_index: Tensor) -> tuple[Tensor, Tensor]:
+    if edge_index.dim() != 2 or edge_index.size(0) != 2:
+        raise ValueError(f"edge_index has shape {list(edge_index.shape)}; it must be [2, number of edges]")
+    return edge_index[0], edge_index[1]
+
+
+# Where a graph is traced rather than run, only shapes are computed. Index values are checked when the op runs.
+
+
+@torch.library.register_fake("gnna::spmm")
+def _(x, weight, src, dst, num_dst, reduce, cache=True):
+    return x.new_empty((num_dst, *x.shape[1:]))
+
+
+@torch.library.register_fake("gnna::sddmm")
+def _(a, b, src, dst, head_dims=0, cache=True):
+    return a.new_empty((src.shape[0], *a.shape[1 : 1 + head_dims]))
+
+
+@torch.library.register_fake("gnna::extremum_backward")
+def _(grad, x, weight, out, src, dst, with_weight, cache=True):
+    return x.new_empty(x.shape), x.new_empty(weight.shape if with_weight and weight is not None else (0,))
+
+
+@torch.library.register_fake("gnna::mean_divisor")
+def _(like, src, dst, num_src, num_dst, cache=True):
+    return like.new_empty((num_dst,))
+
+
+@torch.library.register_fake("gnna::lift")
+def _(x, weight, src):
+    return x.new_empty((1,)).expand(src.shape[0], *x.shape[1:])

@@ -1,0 +1,47 @@
+"""Replacing a framework's functions so that it can be undone exactly, and so that TorchScript still finds their source."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+
+_MISSING = object()
+
+
+def stand_in(replacement: Callable, original: Callable) -> Callable:
+    """`replacement` dressed as `original`: its name, module and, through __wrapped__, its source.
+
+    torch.jit.script compiles a function from the source it unwraps to and resolves names in the function's globals; so the
+    stand-in runs our code in eager mode, scripts as the original, and must reach our own names as closure variables only.
+    """
+    function = types.FunctionType(
+        replacement.__code__, original.__globals__, original.__name__, original.__defaults__, replacement.__closure__
+    )
+    function.__kwdefaults__ = original.__kwdefaults__
+    return functools.update_wrapper(function, original)
+
+
+class Patches:
+    """A list of replaced attributes. undo() restores each one, but never overwrites what somebody else put there since."""
+
+    def __init__(self) -> None:
+        self._done: list[tuple[object, str, object, object]] = []
+
+    def replace(self, owner: object, name: str, new: object) -> None:
+        old = vars(owner).get(name, _MISSING)
+        setattr(owner, name, new)
+        self._done.append((owner, name, vars(owner)[name], old))
+
+    def undo(self) -> list[str]:
+        """Restores in reverse order; returns the names that had been replaced by others and were left alone."""
+        foreign = []
+        while self._done:
+            owner, name, ours, old = self._done.pop()
+            if vars(owner).get(name) is not ours:
+                foreign.append(f"{getattr(owner, '__name__', owner)}.{name}")
+            elif old is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, old)
+        return foreign

@@ -1,0 +1,156 @@
+"""What the plug-in did: counters per layer class, the reasons for leaving work to a framework, and the decisions taken.
+
+The adapters write here on every call (a dictionary update); everything that costs time happens when somebody asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+
+from gnna_plugin import allocator, settings
+
+logger = logging.getLogger("gnna_plugin")
+
+
+@dataclass
+class LayerCounts:
+    """Calls of one layer class.
+
+    fused: aggregations that ran as one kernel. materialised: gathered features that another operation wanted as a plain
+    tensor, by that operation's name; the framework did the rest. framework: gathers left to the framework, by reason.
+    """
+
+    fused: int = 0
+    materialised: Counter = field(default_factory=Counter)
+    framework: Counter = field(default_factory=Counter)
+
+
+_layers: dict[str, LayerCounts] = {}
+_decisions: dict[tuple, dict] = {}
+_logged: set[tuple[str, str]] = set()
+_lock = threading.Lock()
+
+
+def _counts(layer: str) -> LayerCounts:
+    counts = _layers.get(layer)
+    if counts is None:
+        with _lock:
+            counts = _layers.setdefault(layer, LayerCounts())
+    return counts
+
+
+def fused(layer: str) -> None:
+    _counts(layer).fused += 1
+
+
+def materialised(layer: str, operation: str) -> None:
+    """A gather became a plain tensor because `operation` has no fused form."""
+    _counts(layer).materialised[operation] += 1
+    _log_once(layer, f"gathers its neighbours as PyG does: '{operation}' has no fused form")
+    _refuse_if_strict(layer, f"'{operation}' on its neighbours' features has no fused form")
+
+
+def left_to_framework(layer: str, reason: str) -> None:
+    _counts(layer).framework[reason] += 1
+    _log_once(layer, f"left to the framework: {reason}")
+    _refuse_if_strict(layer, reason)
+
+
+def _log_once(layer: str, message: str) -> None:
+    if (layer, message) not in _logged:
+        with _lock:
+            _logged.add((layer, message))
+        logger.info("%s %s", layer, message)
+
+
+def _refuse_if_strict(layer: str, reason: str) -> None:
+    if settings.current.strict:
+        raise settings.Fallback(f"{layer} would be left to the framework: {reason} (strict mode)")
+
+
+def decision_key(*key) -> bool:
+    """Whether a decision with this key is new; the caller then describes it with `decided`."""
+    return key not in _decisions
+
+
+def decided(key: tuple, decision: dict) -> None:
+    _decisions[key] = decision
+
+
+def reset() -> None:
+    """Forgets all counters and decisions."""
+    with _lock:
+        _layers.clear()
+        _decisions.clear()
+        _logged.clear()
+
+
+@dataclass(frozen=True)
+class Status:
+    """A snapshot of what was done; printing it gives a summary for people, as_dict() one for programs."""
+
+    frameworks: list[str]
+    layers: dict[str, LayerCounts]
+    decisions: list[dict]
+    plans: int
+    plan_bytes: int
+    plan_hits: int
+    plan_misses: int
+    keeps_freed_memory: bool
+
+    @property
+    def fused_calls(self) -> int:
+        return sum(counts.fused for counts in self.layers.values())
+
+    @property
+    def fallback_calls(self) -> int:
+        return sum(c.materialised.total() + c.framework.total() for c in self.layers.values())
+
+    def as_dict(self) -> dict:
+        return {
+            "frameworks": self.frameworks,
+            "fused_calls": self.fused_calls,
+            "fallback_calls": self.fallback_calls,
+            "layers": {
+                name: {"fused": c.fused, "materialised": dict(c.materialised), "framework": dict(c.framework)}
+                for name, c in self.layers.items()
+            },
+            "decisions": self.decisions,
+            "plans": self.plans,
+            "plan_bytes": self.plan_bytes,
+            "plan_hits": self.plan_hits,
+            "plan_misses": self.plan_misses,
+            "keeps_freed_memory": self.keeps_freed_memory,
+        }
+
+    def __str__(self) -> str:
+        on = ", ".join(self.frameworks) if self.frameworks else "off"
+        lines = [
+            f"gnna_plugin: {on}; {self.fused_calls} fused aggregations, {self.fallback_calls} left to the framework; "
+            f"{self.plans} plans, {self.plan_bytes / 2**20:.1f} MiB"
+        ]
+        for name, counts in sorted(self.layers.items()):
+            lines.append(f"  {name}: {counts.fused} fused")
+            lines += [f"    {n} gathered for '{op}'" for op, n in counts.materialised.most_common()]
+            lines += [f"    {n} left to the framework: {reason}" for reason, n in counts.framework.most_common()]
+        for d in self.decisions:
+            lines.append(f"  {d['layer']}: {d['edges']:,} edges x {d['width']} {d['reduce']} on {d['device']}: {d['reason']}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def status() -> Status:
+    """What the plug-in has done in this process so far."""
+    from gnna_plugin import switch
+
+    plans, plan_bytes, hits, misses, _ = torch.ops.gnna.cache_info()
+    with _lock:
+        layers = {n: LayerCounts(c.fused, Counter(c.materialised), Counter(c.framework)) for n, c in _layers.items()}
+        decisions = list(_decisions.values())
+    return Status(switch.frameworks(), layers, decisions, plans, plan_bytes, hits, misses, allocator.kept())

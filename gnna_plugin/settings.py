@@ -1,0 +1,65 @@
+"""What enable() was told, and whether the plug-in acts on this thread right now. Read by the adapters on every call, so it is
+plain attributes; written only by switch.py.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+
+
+class Fallback(RuntimeError):
+    """Raised in strict mode where a layer would have been left to the framework."""
+
+
+# Elements (edges times feature width) below which the framework's own path is used: where the two took the same time for
+# a training step of one layer (2 cores with AVX-512, torch 2.13, PyG 2.8.1; benchmarks/crossover.py).
+DEFAULT_MIN_WORK = {"cpu": 32_768, "cuda": 0}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keywords of enable()."""
+
+    only: frozenset[str] | None = None
+    skip: frozenset[str] = frozenset()
+    strict: bool = False
+    min_work: int | None = None  # None: DEFAULT_MIN_WORK of the device kind
+
+    def least_work(self, device_type: str) -> int:
+        return DEFAULT_MIN_WORK.get(device_type, 0) if self.min_work is None else self.min_work
+
+    def chooses(self, layer: str) -> bool:
+        return layer not in self.skip and (self.only is None or layer in self.only)
+
+
+current = Settings()
+
+_thread = threading.local()
+
+
+def active() -> bool:
+    """Whether the hooks act on this thread: False inside `with disabled():`."""
+    return getattr(_thread, "active", True)
+
+
+def set_active(value: bool) -> bool:
+    """Sets it for this thread and returns what it was."""
+    before = active()
+    _thread.active = value
+    return before
+
+
+def from_environment(strict: bool | None, min_work: int | None) -> tuple[bool, int | None]:
+    """Fills what the caller left open from GNNA_STRICT and GNNA_MIN_WORK."""
+    if strict is None:
+        strict = os.environ.get("GNNA_STRICT", "0") not in ("", "0")
+    if min_work is None and (text := os.environ.get("GNNA_MIN_WORK")):
+        try:
+            min_work = int(text)
+        except ValueError:
+            raise ValueError(f"GNNA_MIN_WORK is {text!r}; it must be a whole number of elements (edges x width)") from None
+    if min_work is not None and min_work < 0:
+        raise ValueError(f"min_work is {min_work}; it must be 0 or more elements (edges x width)")
+    return strict, min_work

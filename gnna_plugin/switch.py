@@ -1,0 +1,125 @@
+"""Turning the plug-in on and off: which frameworks' hooks are in place, for the process and for a block of code."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import threading
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from gnna_plugin import allocator, settings
+
+# Framework name -> (its import name, our adapter). An adapter has install() and uninstall().
+_ADAPTERS = {"pyg": ("torch_geometric", "gnna_plugin.adapters.pyg")}
+_installed: list[str] = []
+_lock = threading.RLock()
+_MAX_PLAN_BYTES = 4 << 30
+
+
+def enable(
+    *frameworks: str,
+    only: Iterable[str] | None = None,
+    skip: Iterable[str] = (),
+    strict: bool | None = None,
+    min_work: int | None = None,
+    max_plan_bytes: int = _MAX_PLAN_BYTES,
+    keep_memory: bool = True,
+) -> None:
+    """Routes the neighbour aggregation of the named frameworks ("pyg"; none named: all that are installed) through the
+    plug-in's kernels, for models built before and after. Calling it again only changes the settings.
+
+    Args:
+        only: layer class names ("GCNConv") to accelerate; None for all.
+        skip: layer class names to leave to the framework. One layer opts out with `conv.gnna = False`.
+        strict: raise settings.Fallback instead of leaving a layer to the framework. Default: environment GNNA_STRICT.
+        min_work: smallest edges x feature width to take over. Default: GNNA_MIN_WORK, else a measured value per device.
+        max_plan_bytes: bound on the cached CSR plans; the least recently used are dropped first.
+        keep_memory: on Linux, keep freed buffers in the process (see gnna_plugin.allocator), undone by disable().
+
+    Raises:
+        ValueError: an unknown framework name or a setting out of range.
+        ImportError: a named framework, or every known one, is not installed.
+
+    >>> import gnna_plugin
+    >>> gnna_plugin.enable("pyg", skip=["GATConv"])
+    >>> gnna_plugin.disable()
+    """
+    names = frameworks or tuple(name for name, (module, _) in _ADAPTERS.items() if importlib.util.find_spec(module))
+    for name in frameworks:
+        if name not in _ADAPTERS:
+            raise ValueError(f"unknown framework {name!r}; known are {', '.join(map(repr, _ADAPTERS))}")
+        if importlib.util.find_spec(_ADAPTERS[name][0]) is None:
+            raise ImportError(f"{name!r} was asked for, but {_ADAPTERS[name][0]} is not installed")
+    if not names:
+        raise ImportError("no supported framework is installed; `pip install torch-geometric` gives one")
+    for label, classes in (("only", only), ("skip", skip)):
+        if isinstance(classes, str):
+            raise ValueError(f"{label} is the string {classes!r}; it must be a list of layer class names")
+    if max_plan_bytes < 0:
+        raise ValueError(f"max_plan_bytes is {max_plan_bytes}; it must be 0 or more bytes")
+    strict, min_work = settings.from_environment(strict, min_work)
+    with _lock:
+        settings.current = settings.Settings(
+            None if only is None else frozenset(only), frozenset(skip), strict, min_work
+        )
+        torch.ops.gnna.set_max_plan_bytes(max_plan_bytes)
+        for name in names:
+            if name not in _installed and importlib.import_module(_ADAPTERS[name][1]).install():
+                _installed.append(name)
+        if keep_memory and _installed:
+            allocator.keep_freed_memory()
+        elif not keep_memory:
+            allocator.restore()
+
+
+def disable() -> None:
+    """Puts back the frameworks' own functions, drops all plans, and returns kept memory. Safe to call at any time."""
+    with _lock:
+        while _installed:
+            importlib.import_module(_ADAPTERS[_installed.pop()][1]).uninstall()
+        torch.ops.gnna.clear_cache()
+        allocator.restore()
+
+
+def frameworks() -> list[str]:
+    """Names of the frameworks whose hooks are in place."""
+    return list(_installed)
+
+
+@contextlib.contextmanager
+def enabled(*frameworks: str, **keywords) -> Iterator[None]:
+    """enable() for a block of code; afterwards everything is as it was before. Also ends a surrounding disabled()."""
+    with _lock:
+        before, kept = list(_installed), allocator.kept()
+        settings_before = settings.current
+        enable(*frameworks, **keywords)
+    active = settings.set_active(True)
+    try:
+        yield
+    finally:
+        settings.set_active(active)
+        with _lock:
+            if before:
+                for name in [name for name in _installed if name not in before]:
+                    _installed.remove(name)
+                    importlib.import_module(_ADAPTERS[name][1]).uninstall()
+                settings.current = settings_before
+                torch.ops.gnna.set_max_plan_bytes(_MAX_PLAN_BYTES)
+                if not kept:
+                    allocator.restore()
+            else:
+                disable()
+                settings.current = settings_before
+
+
+@contextlib.contextmanager
+def disabled() -> Iterator[None]:
+    """Leaves everything on this thread to the frameworks inside the block."""
+    active = settings.set_active(False)
+    try:
+        yield
+    finally:
+        settings.set_active(active)

@@ -1,0 +1,119 @@
+"""Holds the order of the house: which room may know which, and how long a file may grow.
+
+Read from the sources, not from what happens to be imported, so that a file no other test touches is held to it as well.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_LINES = 400
+TORCH_HEADER = re.compile(r'^\s*#\s*include\s*[<"]((?:torch|ATen|c10)/[^>"]*)', re.M)
+FRAMEWORKS = {"torch_geometric", "dgl", "torch_sparse", "torch_scatter"}
+
+if not (ROOT / "csrc").is_dir():
+    pytest.skip("needs the source tree", allow_module_level=True)
+
+
+def files(*rooms, suffixes):
+    found = [path for room in rooms for path in sorted((ROOT / room).rglob("*")) if path.suffix in suffixes]
+    return [path for path in found if "__pycache__" not in path.parts]
+
+
+def imported_modules(source):
+    """Every module a Python source names in an import, at any depth, importlib.import_module("...") included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+            if name in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
+                yield node.args[0].value
+
+
+CPP = {".cpp", ".h", ".cu", ".cuh", ".inl"}
+
+
+def test_only_csrc_torch_includes_torch():
+    offenders = [
+        f"{path.relative_to(ROOT)}: {header}"
+        for path in files("csrc/include", "csrc/cpu", "csrc/cuda", suffixes=CPP)
+        for header in TORCH_HEADER.findall(path.read_text())
+    ]
+    assert not offenders
+
+
+def test_headers_and_kernels_know_only_the_rooms_below_them():
+    above = {"include": ("cpu/", "cuda/", "torch/"), "cpu": ("cuda/", "torch/"), "cuda": ("cpu/", "torch/")}
+    offenders = [
+        f"{path.relative_to(ROOT)}: {header}"
+        for room, forbidden in above.items()
+        for path in files(f"csrc/{room}", suffixes=CPP)
+        for header in re.findall(r'^\s*#\s*include\s*"([^"]*)"', path.read_text(), re.M)
+        if re.sub(r"^(\.\./)+", "", header).startswith(forbidden)
+    ]
+    assert not offenders
+
+
+def test_no_file_includes_torch_extension_h():
+    pattern = re.compile(r'^\s*#\s*include\s*[<"]torch/extension\.h', re.M)
+    sources = files("csrc", "adapters", "gnna_plugin", suffixes=CPP)
+    assert not [str(path.relative_to(ROOT)) for path in sources if pattern.search(path.read_text())]
+
+
+def test_gnna_plugin_imports_no_framework():
+    """examples/ is left out: scripts there are what a user would write."""
+    examples = ROOT / "gnna_plugin" / "examples"
+    offenders = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in files("gnna_plugin", suffixes={".py"})
+        if examples not in path.parents
+        for module in imported_modules(path.read_text())
+        if module.split(".")[0] in FRAMEWORKS
+    ]
+    assert not offenders
+
+
+def test_adapters_do_not_know_each_other():
+    rooms = [folder.name for folder in (ROOT / "adapters").iterdir() if folder.is_dir()]
+    offenders = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for room in rooms
+        for path in files(f"adapters/{room}", suffixes={".py"})
+        for module in imported_modules(path.read_text())
+        for other in rooms
+        if other != room and f"{module}.".startswith((f"adapters.{other}.", f"gnna_plugin.adapters.{other}."))
+    ]
+    assert not offenders
+
+
+def test_no_file_is_longer_than_one_can_read():
+    rooms = ("csrc", "gnna_plugin", "adapters", "tests", "benchmarks")
+    sources = [*files(*rooms, suffixes=CPP | {".py"}), ROOT / "setup.py"]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources}
+    assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}
+
+
+def test_packages_are_complete():
+    """A folder of modules without __init__.py works in the source tree, and is missing from the wheel."""
+    folders = {path.parent for path in files("gnna_plugin", "adapters", suffixes={".py"})}
+    data = {ROOT / "gnna_plugin" / "examples"}
+    assert not [str(f.relative_to(ROOT)) for f in folders - data if not (f / "__init__.py").is_file()]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch_geometric.nn",
+        "def f():\n    from dgl import nn",
+        "try:\n    import dgl\nexcept ImportError:\n    pass",
+        "import importlib\nimportlib.import_module('dgl.function')",
+    ],
+)
+def test_the_import_finder_finds(source):
+    assert any(module.split(".")[0] in FRAMEWORKS for module in imported_modules(source))
