@@ -8,6 +8,9 @@ namespace gnna::cpu::GNNA_ISA_NAMESPACE {
 
 constexpr int kMaxVectors = 8;  // accumulators per tile: 128 floats with AVX-512, half of the registers
 constexpr int64_t kPrefetchEdges = 16;
+// A row is summed in chunks of this many edges, and the chunks into the result: the rounding error of a hub's row then grows with
+// the chunk and the number of chunks, not with its degree.
+constexpr int64_t kChunkEdges = 1024;
 
 enum class Weight { None, PerHead, PerFeature };
 
@@ -103,12 +106,11 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
     }
   };
 
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    const int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
+  // One chunk, combined with what earlier chunks of the row left in `total`.
+  const auto add_chunk = [&](V* total, int64_t slot, int64_t end) __attribute__((always_inline)) {
     V acc[kUnroll][kParts];
     for (int u = 0; u < kUnroll; ++u)
       for (int v = 0; v < kParts; ++v) acc[u][v] = initial;
-    int64_t slot = begin;
     for (; slot + kUnroll <= end; slot += kUnroll) {
       for (int u = 0; u < kUnroll; ++u) {
         const int64_t ahead = slot + u + kPrefetchEdges;
@@ -119,16 +121,26 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
       }
     }
     for (; slot < end; ++slot) add(acc[0], slot);
-    for (int u = 1; u < kUnroll; ++u)
-      for (int v = 0; v < kParts; ++v) combine<T, kReduce>(acc[0][v], acc[u][v]);
+    for (int v = 0; v < kParts; ++v) {
+      for (int u = 1; u < kUnroll; ++u) combine<T, kReduce>(acc[0][v], acc[u][v]);
+      combine<T, kReduce>(total[v], acc[0][v]);
+    }
+  };
+
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    const int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
+    V total[kParts];
+    for (int v = 0; v < kParts; ++v) total[v] = initial;
+    for (int64_t slot = begin; slot < end; slot += kChunkEdges)
+      add_chunk(total, slot, end - slot > kChunkEdges ? slot + kChunkEdges : end);
     const int64_t degree = end - begin;
     if (!kSum && degree == 0)
-      for (int v = 0; v < kParts; ++v) acc[0][v] = V{};
+      for (int v = 0; v < kParts; ++v) total[v] = V{};
     if (args.reduce == Reduce::Mean && degree > 1)
-      for (int v = 0; v < kParts; ++v) acc[0][v] = acc[0][v] / static_cast<T>(degree);
+      for (int v = 0; v < kParts; ++v) total[v] = total[v] / static_cast<T>(degree);
     T* out = args.out + row * width + tile.column;
-    for (int v = 0; v < kVectors; ++v) S::store(out + v * S::kWidth, acc[0][v]);
-    if constexpr (kTail) S::store_tail(out + kVectors * S::kWidth, acc[0][kVectors], tile.tail);
+    for (int v = 0; v < kVectors; ++v) S::store(out + v * S::kWidth, total[v]);
+    if constexpr (kTail) S::store_tail(out + kVectors * S::kWidth, total[kVectors], tile.tail);
   }
 }
 

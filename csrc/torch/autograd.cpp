@@ -201,6 +201,7 @@ TORCH_LIBRARY_IMPL(gnna, Autograd, m) {
   m.impl("sddmm", &sddmm);
   m.impl("extremum_backward", &extremum_backward);
   m.impl("lift", &lift);
+  m.impl("mean_divisor", torch::CppFunction::makeFallthrough());  // counts edges: nothing to differentiate
 }
 
 }  // namespace

@@ -105,7 +105,7 @@ def proof_lines(results):
     gap = f"loss curves with and without: within {_largest(row['loss_gap'] for row in rows):.1e} of each other"
     reordered = [detail["reordered_loss_gap"] for detail in details if detail["reordered_loss_gap"] is not None]
     yield gap + (f" (plain runs with the edges in another order: {_largest(reordered):.1e})" if reordered else "")
-    differ = [f"{_name(row)}" for row, detail in zip(rows, details, strict=True)
+    differ = [_name(row) for row, detail in zip(rows, details, strict=True)
               if not detail["same_bits"]]
     yield (f"[red]the same input gave different bits: {', '.join(differ)}[/red]" if differ
            else "the same input gave the same bits, twice over")

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Everything a GPU machine has to show, in one go: builds in place for the card's architecture, runs the tests (CUDA cases
+# included), times SpMM against its peers and trains the compare models. Needs torch with CUDA, nvcc, torch-geometric, pytest.
+#
+#   benchmarks/on_gpu.sh OUTPUT_FOLDER [build test spmm compare sanitizer ...]     (GNNA_DATA names the folder of graphs)
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=$1
+shift
+steps=${*:-build test spmm compare}
+python=${PYTHON:-python3}
+export PYTHONUNBUFFERED=1
+graphs=${GRAPHS:-cora pubmed DD com-dblp facebook-links cnr-2000}
+
+for step in $steps; do
+  start=$SECONDS
+  echo "== $step"
+  case $step in
+    build) GNNA_CUDA=1 GNNA_CUDA_ARCHS=90 $python setup.py build_ext --inplace >"$out/build.txt" 2>&1 || tail -40 "$out/build.txt" ;;
+    test) $python -m pytest -p no:cacheprovider -x --maxfail=12 ${TESTS:-tests} >"$out/test.txt" 2>&1; tail -${TAIL:-25} "$out/test.txt" ;;
+    spmm) $python benchmarks/spmm.py --graphs $graphs --json "$out/spmm.json" 2>&1 | tee "$out/spmm.txt" ;;
+    compare)
+      for model in gcn gin; do
+        $python -m gnna_plugin compare --framework pyg --model $model --graph $graphs --json "$out/$model.json" 2>&1 | tee "$out/$model.txt"
+      done ;;
+    sanitizer)
+      compute-sanitizer --tool memcheck --error-exitcode 7 $python -m pytest -p no:cacheprovider -q ${SANITIZED:-tests/test_ops_forward.py} -k "cuda and ${ONLY:-hub}" \
+        >"$out/sanitizer.txt" 2>&1; echo "memcheck exit code $?"; tail -5 "$out/sanitizer.txt" ;;
+    *) echo "unknown step $step" ;;
+  esac
+  echo "== $step: $((SECONDS - start)) s"
+done

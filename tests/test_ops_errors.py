@@ -1,0 +1,76 @@
+"""Bad input gets one sentence and the exception that fits; nothing is corrupted and the next call works."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gnna_plugin
+
+
+def call(device, src=(0, 1), dst=(0, 1), x=None, weight=None, num_dst=3, reduce="sum", index_dtype=torch.int64):
+    x = torch.ones(3, 4, device=device) if x is None else x
+    src, dst = (torch.tensor(side, dtype=index_dtype, device=device) for side in (src, dst))
+    return torch.ops.gnna.spmm(x, weight, src, dst, num_dst, reduce)
+
+
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize(
+    ("src", "dst", "sentence"),
+    [
+        ((0, 3, 5), (0, 0, 0), r"src\[1\] = 3 is out of range: valid indices are 0 to 2"),
+        ((0, 1, -1), (0, 0, 0), r"src\[2\] = -1 is out of range"),
+        ((0, 1, 1), (0, 4, 2), r"dst\[1\] = 4 is out of range: valid indices are 0 to 3"),
+        ((0, 1, 1), (-7, 4, 2), r"dst\[0\] = -7 is out of range"),
+    ],
+)
+def test_index_out_of_range_names_position_value_and_limit(device, src, dst, sentence, index_dtype):
+    with pytest.raises(ValueError, match=sentence):
+        call(device, src, dst, num_dst=4, index_dtype=index_dtype)
+    assert call(device).sum() == 8  # a CUDA context would be lost after an unchecked access
+
+
+def test_first_bad_position_of_a_long_list(device):
+    src = torch.zeros(200_000, dtype=torch.int64, device=device)
+    src[150_123] = src[170_000] = 9
+    with pytest.raises(ValueError, match=r"src\[150123\] = 9"):
+        torch.ops.gnna.spmm(torch.ones(3, 4, device=device), None, src, torch.zeros_like(src), 3, "sum")
+
+
+def test_indices_are_checked_when_width_is_zero(device):
+    with pytest.raises(ValueError, match=r"src\[0\] = 9"):
+        call(device, src=(9, 0), x=torch.ones(3, 0, device=device))
+
+
+def test_dtypes(device):
+    with pytest.raises(TypeError, match="int32 or both int64"):
+        torch.ops.gnna.spmm(torch.ones(3, 4, device=device), None, *torch.zeros(2, 2, device=device), 3, "sum")
+    with pytest.raises(TypeError, match="float32 and float64 are supported"):
+        call(device, x=torch.ones(3, 4, dtype=torch.int32, device=device))
+    with pytest.raises(TypeError, match="one dtype"):
+        call(device, weight=torch.ones(2, dtype=torch.float64, device=device))
+
+
+def test_shapes(device):
+    with pytest.raises(ValueError, match="one length"):
+        call(device, src=(0, 1, 2))
+    with pytest.raises(ValueError, match="leading feature dimensions"):
+        call(device, weight=torch.ones(3, device=device))
+    with pytest.raises(ValueError, match="leading feature dimensions"):
+        call(device, weight=torch.ones(2, 3, device=device))
+    with pytest.raises(ValueError, match="num_dst is -1"):
+        call(device, num_dst=-1)
+    with pytest.raises(ValueError, match=r"must be \[2, number of edges\]"):
+        gnna_plugin.spmm(torch.ones(3, 4, device=device), torch.zeros(5, 2, dtype=torch.int64, device=device))
+
+
+def test_unknown_reduce(device):
+    with pytest.raises(ValueError, match="reduce is 'median'; accepted are 'sum', 'mean', 'max' and 'min'"):
+        call(device, reduce="median")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tensors_on_two_devices():
+    with pytest.raises(ValueError, match="one device"):
+        torch.ops.gnna.spmm(torch.ones(3, 4, device="cuda"), None, *torch.zeros(2, 2, dtype=torch.int64), 3, "sum")

@@ -1,0 +1,179 @@
+"""The plan cache: hits for the same edge list however it is viewed, never for another or a changed one, and no memory kept for the dead."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import reference
+import torch
+
+import gnna_plugin
+
+
+def info():
+    return dict(zip(("plans", "bytes", "hits", "misses", "max_bytes"), torch.ops.gnna.cache_info(), strict=True))
+
+
+def run(x, edge_index, num_dst=None):
+    return gnna_plugin.spmm(x, edge_index, num_dst=num_dst)
+
+
+@pytest.fixture
+def graph(device):
+    return torch.randn(30, 4, dtype=torch.float64, device=device), torch.randint(0, 30, (2, 200), device=device)
+
+
+def test_second_call_hits(graph):
+    x, edge_index = graph
+    run(x, edge_index)
+    before = info()
+    run(x, edge_index)  # edge_index[0] is a new view each time
+    after = info()
+    assert (after["hits"] - before["hits"], after["misses"] - before["misses"]) == (1, 0)
+
+
+def test_backward_builds_the_transpose_only_when_asked(graph):
+    x, edge_index = graph
+    run(x, edge_index)
+    assert info()["plans"] == 1
+    run(x.requires_grad_(), edge_index).sum().backward()
+    assert info()["plans"] == 2
+
+
+def test_change_in_place_is_seen(graph):
+    x, edge_index = graph
+    run(x, edge_index)
+    edge_index[1, :50] = 3
+    torch.testing.assert_close(run(x, edge_index), reference.spmm(x, None, *edge_index, 30, "sum"))
+
+
+def test_other_views_of_one_storage_are_other_plans(graph):
+    x, edge_index = graph
+    for view in (edge_index, edge_index[:, 10:], edge_index[:, :-10], edge_index[:, ::2], edge_index.flip(0)):
+        torch.testing.assert_close(run(x, view), reference.spmm(x, None, *view, 30, "sum"))
+
+
+def test_sizes_belong_to_the_key(graph):
+    x, edge_index = graph
+    assert run(x, edge_index, 30).shape[0] == 30
+    assert run(x, edge_index, 50).shape[0] == 50
+    with pytest.raises(ValueError, match="dst"):
+        run(x, edge_index, 2)
+
+
+def test_reused_memory_is_not_mistaken_for_the_old_list(device):
+    x = torch.randn(30, 4, dtype=torch.float64, device=device)
+    for _ in range(50):  # the allocator hands out the same address over and over
+        edge_index = torch.randint(0, 30, (2, 200), device=device)
+        torch.testing.assert_close(run(x, edge_index), reference.spmm(x, None, *edge_index, 30, "sum"))
+        del edge_index
+
+
+def test_dead_edge_lists_leave_nothing_behind(device):
+    x = torch.randn(30, 4, device=device)
+    for _ in range(20):
+        run(x, torch.randint(0, 30, (2, 200), device=device))
+    assert info()["plans"] <= 2
+
+
+def test_bound_by_bytes_and_clear(device):
+    x = torch.randn(30, 4, device=device)
+    lists = [torch.randint(0, 30, (2, 10_000), device=device) for _ in range(8)]
+    try:
+        run(x, lists[0])
+        one = info()["bytes"]
+        torch.ops.gnna.set_max_plan_bytes(3 * one)
+        for edge_index in lists:
+            run(x, edge_index)
+        assert info()["plans"] == 3 and info()["bytes"] <= 3 * one
+        torch.ops.gnna.set_max_plan_bytes(0)
+        assert info()["plans"] == 0
+        assert run(x, lists[0]).shape == x.shape  # larger than the bound: works, kept nowhere
+        assert info()["plans"] == 0
+    finally:
+        torch.ops.gnna.set_max_plan_bytes(4 << 30)
+    run(x, lists[0])
+    gnna_plugin.clear_cache()
+    assert info()["plans"] == 0 and info()["bytes"] == 0
+
+
+def test_static_weight_changed_in_place_is_seen(graph):
+    """A weight that is not trained is kept in the plan's order from its second use on."""
+    x, edge_index = graph
+    weight = torch.rand(200, dtype=torch.float64, device=x.device)
+    for factor in (1, 1, 1, 2, 2, 2):
+        weight.mul_(factor)
+        found = gnna_plugin.spmm(x, edge_index, weight)
+        torch.testing.assert_close(found, reference.spmm(x, weight, *edge_index, 30, "sum"))
+
+
+def test_trained_weight_written_through_data_is_seen(graph):
+    x, edge_index = graph
+    weight = torch.rand(200, dtype=torch.float64, device=x.device, requires_grad=True)
+    for _ in range(4):
+        weight.data.mul_(1.5)  # what optimizers of old did; no version counter moves
+        found = gnna_plugin.spmm(x, edge_index, weight)
+        torch.testing.assert_close(found, reference.spmm(x, weight, *edge_index, 30, "sum"))
+
+
+def test_inference_tensors_work_and_do_not_reach_training(device):
+    with torch.inference_mode():
+        x, edge_index = torch.randn(30, 4, device=device), torch.randint(0, 30, (2, 200), device=device)
+        assert run(x, edge_index).shape == (30, 4)
+    edge_index = torch.randint(0, 30, (2, 200), device=device)
+    with torch.inference_mode():
+        run(torch.randn(30, 4, device=device), edge_index)  # the plan is built here
+    x = torch.randn(30, 4, device=device, requires_grad=True)
+    gnna_plugin.spmm(x, edge_index, reduce="mean").sum().backward(create_graph=True)
+    assert x.grad.shape == x.shape
+
+
+def test_threads(device):
+    x = torch.randn(200, 8, dtype=torch.float64, device=device)
+    lists = [torch.randint(0, 200, (2, 3000), device=device) for _ in range(4)]
+    expected = [reference.spmm(x, None, *edge_index, 200, "sum") for edge_index in lists]
+
+    def work(i):
+        if i % 7 == 0:
+            gnna_plugin.clear_cache()
+        return i % 4, run(x, lists[i % 4])
+
+    with ThreadPoolExecutor(8) as pool:
+        for i, found in pool.map(work, range(200)):
+            torch.testing.assert_close(found, expected[i])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_graph_capture_uses_a_plan_and_never_builds_one():
+    x, edge_index = torch.randn(300, 16, device="cuda"), torch.randint(0, 300, (2, 5000), device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with pytest.raises(RuntimeError, match="run one forward and backward step"), torch.cuda.graph(graph):
+        run(x, edge_index)
+    expected = run(x, edge_index)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run(x, edge_index)
+    gnna_plugin.clear_cache()  # the captured plan must survive this
+    torch.cuda.empty_cache()
+    x.mul_(2)
+    graph.replay()
+    torch.testing.assert_close(captured, expected * 2)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_streams():
+    x, edge_index = torch.randn(3000, 64, device="cuda"), torch.randint(0, 3000, (2, 90_000), device="cuda")
+    expected = run(x, edge_index)
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in range(3)]
+    results = []
+    for i in range(30):
+        with torch.cuda.stream(streams[i % 3]):
+            results.append(run(x, edge_index))
+            if i % 5 == 4:
+                gnna_plugin.clear_cache()
+    torch.cuda.synchronize()
+    assert all(torch.equal(r, expected) for r in results)
