@@ -212,8 +212,12 @@ def test_a_number_that_is_not_finite_becomes_null(results, tmp_path):
 
 def test_a_noisy_row_is_called_noisy(results):
     quiet = dict(baseline_ms=10.0, baseline_spread_ms=0.1, accelerated_ms=1.0, accelerated_spread_ms=0.01)
-    assert shown(report.noise_lines([altered(results, **quiet)])) == ""
-    assert "baseline" in shown(report.noise_lines([altered(results, **{**quiet, "baseline_spread_ms": 9.0})]))
+    alone = {**results[0].detail, "missing_cores": 0.0}
+    crowded = {**alone, "missing_cores": 0.9}
+    row = {**results[0].row, **quiet, "threads": 2}
+    assert shown(report.noise_lines([runner.Result(row, alone)])) == ""
+    assert "epochs vary by 90 %" in shown(report.noise_lines([runner.Result({**row, "baseline_spread_ms": 9.0}, alone)]))
+    assert "other processes took 0.9 of the 2 cores" in shown(report.noise_lines([runner.Result(row, crowded)]))
 
 
 def test_a_broken_promise_is_shown(results):

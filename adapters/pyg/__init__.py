@@ -1,8 +1,9 @@
 """The PyTorch Geometric adapter: which of PyG's functions are replaced, and how that is undone.
 
-Four replacements carry all of it. MessagePassing._index_select returns a gather that has not happened yet (lazy.py);
+Five replacements carry all of it. MessagePassing._index_select returns a gather that has not happened yet (lazy.py);
 Aggregation.reduce and torch's scatter functions turn it into one spmm; gcn_norm remembers its result (norm_memo.py);
-and calls into TorchScript receive plain tensors. PyG has no registry for aggregation backends: these are it.
+and TorchScript and autograd.Function, which see past
+a tensor's Python class, receive plain ones. PyG has no registry for aggregation backends: these hooks are it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _SIGNATURES = (
     (MessagePassing, "_index_select", ["self", "src", "index"]),
     (MessagePassing, "_index_select_safe", ["self", "src", "index"]),
     (Aggregation, "reduce", ["self", "x", "index", "ptr", "dim_size", "dim", "reduce"]),
+    (torch._functorch.utils, "unwrap_dead_wrappers", ["args"]),
 )
 
 _patches = Patches()
@@ -52,6 +54,8 @@ def install() -> bool:
     _patches.replace(Aggregation, "reduce", hooks.reduce_hook(Aggregation.reduce))
     for scripted in (torch.jit.ScriptFunction, torch._C.ScriptMethod):
         _patches.replace(scripted, "__call__", hooks.script_boundary(scripted.__call__))
+    unwrap_arguments = torch._functorch.utils.unwrap_dead_wrappers
+    _patches.replace(torch._functorch.utils, "unwrap_dead_wrappers", hooks.function_boundary(unwrap_arguments))
     norm_memo.install()
     return True
 

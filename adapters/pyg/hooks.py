@@ -133,3 +133,15 @@ def script_boundary(original: Callable) -> Callable:
         return original(self, *args, **kwargs)
 
     return __call__
+
+
+def function_boundary(original: Callable) -> Callable:
+    """What torch.autograd.Function.apply does to its arguments first: a lazy message saved for the backward pass would come
+    back as its placeholder, so the function gets the messages."""
+
+    def unwrap_dead_wrappers(args):
+        if any(type(arg) is LazyMessage for arg in args):
+            args = unwrap(args, "autograd.Function")
+        return original(args)
+
+    return unwrap_dead_wrappers

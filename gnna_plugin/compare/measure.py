@@ -5,9 +5,11 @@ This file owns the meters; what runs between two readings is the worker's.
 
 import ctypes
 import gc
+import os
 import resource
 import statistics
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -58,6 +60,39 @@ def _return_freed_memory():
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
         pass
+
+
+class OtherWork:
+    """How much of the machine other processes use: a busy machine slows every epoch alike, which no spread shows."""
+
+    def __init__(self):
+        self.begin = time.perf_counter(), _busy_seconds(), time.process_time()
+
+    def missing_cores(self, threads):
+        """How many of the ``threads`` cores that this process wants were taken by others on average, 0.0 or more.
+
+        None where it is not known: no /proc/stat (its unit is 10 ms), or less than 0.2 s since the meter was made.
+        """
+        begin, busy, own = self.begin
+        now, wall = _busy_seconds(), time.perf_counter() - begin
+        if busy is None or now is None or wall < 0.2:
+            return None
+        others = (now - busy - (time.process_time() - own)) / wall
+        return max(0.0, others - (len(os.sched_getaffinity(0)) - threads))
+
+
+def _busy_seconds():
+    """Seconds that the cores this process may use have been busy since boot, all processes together; None if unknown."""
+    try:
+        wanted = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    except (OSError, AttributeError):
+        return None
+    ticks = 0
+    for name, *fields in (line for line in lines if line and line[0] in wanted):
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+        ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def available_bytes(device):

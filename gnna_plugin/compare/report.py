@@ -83,13 +83,17 @@ def _epochs(value):
 
 
 def noise_lines(results):
-    """A warning per Result whose epochs varied so much that its speed-up means little; none on a quiet machine."""
-    for row in (result.row for result in results):
-        for arm in ("baseline", "accelerated"):
-            median, spread = row[f"{arm}_ms"], row[f"{arm}_spread_ms"]
-            if spread > 0.3 * median:
-                yield (f"[yellow]{_name(row)}: the {arm} epochs vary by {100 * spread / median:.0f} % "
-                       "(is the machine busy?): do not rely on this row[/yellow]")
+    """A warning for every Result that was measured on a busy machine or varies much; none on a quiet machine."""
+    for result in results:
+        row, missing = result.row, result.detail["missing_cores"]
+        spread = max(row[f"{arm}_spread_ms"] / row[f"{arm}_ms"] for arm in ("baseline", "accelerated"))
+        if missing > 0.25:
+            why = f"other processes took {missing:.1f} of the {row['threads']} cores"
+        elif spread > 0.3:
+            why = f"epochs vary by {100 * spread:.0f} %"
+        else:
+            continue
+        yield f"[yellow]{_name(row)}: {why}: do not rely on these times, repeat on a quiet machine[/yellow]"
 
 
 def proof_lines(results):

@@ -29,7 +29,7 @@ class Result:
     ``detail`` has layers (fused and unfused calls per layer), baseline_error (the plain float32 run against float64,
     or None), reordered_loss_gap (between plain runs whose edges differ in order only, or None), same_bits (two
     accelerated runs agree in every bit), not_restored (names that disable() left changed) and hooks_checked (of how
-    many).
+    many), missing_cores (cores that other processes took, in the arm that lost most).
     """
 
     row: dict
@@ -188,6 +188,7 @@ def _result(graph, case, plain, ours, same, about, folder):
         versions=about["versions"],
     )
     detail = dict(
+        missing_cores=max((arm["missing_cores"] or 0.0 for arm in (plain, ours, same) if arm), default=0.0),
         layers=ours["layers"], same_bits=ours["same_bits"], not_restored=ours["not_restored"],
         hooks_checked=ours["hooks_checked"],
         reordered_loss_gap=loss_gap(reordered, plain["losses"]) if reordered else None,

@@ -56,8 +56,9 @@ class Arm:
 
         meter = measure.PeakMemory(self.device)
         model = self._model(data, case, tensors)
+        others = measure.OtherWork()
         times, losses = self._train(model, tensors, case, number)
-        peak = meter.mib()
+        missing, peak = others.missing_cores(torch.get_num_threads()), meter.mib()
         accuracy = self._accuracy(model, tensors)
         del model
 
@@ -65,7 +66,7 @@ class Arm:
         median, spread = measure.median_and_spread(times[warm_up:])
         result = dict(
             epochs=len(times), median_ms=median, spread_ms=spread, first_call_ms=times[0] - median, peak_mib=peak,
-            losses=losses, accuracy=accuracy, has_setting=self.has_setting,
+            missing_cores=missing, losses=losses, accuracy=accuracy, has_setting=self.has_setting,
             fused_calls=0, fallback_calls=0, decisions=[], layers={},
         )
         if self.name == ACCELERATED:

@@ -3,7 +3,6 @@
 Run it as `python gcn_pyg.py`; delete the marked line to see the difference. The graph is a random one that PyG draws.
 """
 
-import tempfile
 import time
 
 import torch
@@ -28,11 +27,9 @@ class GCN(torch.nn.Module):
 
 def main():
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as root:
-        dataset = FakeDataset(root, num_graphs=1, avg_num_nodes=20_000, avg_degree=30, num_channels=64, num_classes=10)
-        data = dataset[0]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = data.to(device)
+    dataset = FakeDataset(num_graphs=1, avg_num_nodes=20_000, avg_degree=30, num_channels=64, num_classes=10)
+    data = dataset[0].to(device)
     model = GCN(dataset.num_features, 64, dataset.num_classes).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for epoch in range(1, 21):

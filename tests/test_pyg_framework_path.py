@@ -1,0 +1,236 @@
+"""Where the plug-in steps aside: each case gives PyG's own result, and status() says why."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import pickle
+
+import pytest
+import torch
+
+pytest.importorskip("torch_geometric")
+
+import pyg_layers as layers
+from torch.utils.checkpoint import checkpoint
+from torch_geometric.nn import GCNConv, GINConv, SAGEConv
+
+import gnna_plugin
+from gnna_plugin.settings import Fallback
+
+
+@pytest.fixture
+def case():
+    x, edge_index, _ = layers.graph(dtype=torch.float32)
+    layer = SAGEConv(layers.WIDTH, 8)
+    return layer, x, edge_index, layer(x, edge_index).detach()
+
+
+def reasons(name="SAGEConv"):
+    return dict(gnna_plugin.status().layers[name].framework)
+
+
+def test_below_min_work(case):
+    layer, x, edge_index, expected = case
+    gnna_plugin.enable(min_work=10_000)
+    assert torch.equal(layer(x, edge_index), expected)
+    assert reasons() == {"240 edges x 16, below min_work": 1}
+    assert "below min_work" in str(gnna_plugin.status())
+
+
+def test_excluded_layers(case):
+    layer, x, edge_index, expected = case
+    for keywords in ({"skip": ["SAGEConv"]}, {"only": ["GCNConv"]}):
+        gnna_plugin.enable(min_work=0, **keywords)
+        assert torch.equal(layer(x, edge_index), expected)
+    gnna_plugin.enable(min_work=0)
+    layer.gnna = False
+    assert torch.equal(layer(x, edge_index), expected)
+    assert reasons() == {"excluded by its user": 3}
+    layer.gnna = True
+    layer(x, edge_index)
+    assert gnna_plugin.status().layers["SAGEConv"].fused == 1
+
+
+def test_reason_is_logged_once(case, caplog):
+    layer, x, edge_index, _ = case
+    gnna_plugin.enable(min_work=10_000)
+    with caplog.at_level(logging.INFO, logger="gnna_plugin"):
+        for _ in range(3):
+            layer(x, edge_index)
+    assert caplog.messages == ["SAGEConv left to the framework: 240 edges x 16, below min_work"]
+
+
+def test_strict_mode_names_layer_and_reason(case):
+    layer, x, edge_index, _ = case
+    gnna_plugin.enable(min_work=10_000, strict=True)
+    with pytest.raises(Fallback, match="SAGEConv would be left to the framework: 240 edges x 16, below min_work"):
+        layer(x, edge_index)
+    edge_conv = layers.build(layers.NOT_FUSED["EdgeConv"], dtype=torch.float32)
+    gnna_plugin.enable(min_work=0, strict=True)
+    with pytest.raises(Fallback, match="EdgeConv.*'sub'"):
+        edge_conv(x, edge_index)
+
+
+def test_half_precision_and_integers(case):
+    layer, x, edge_index, _ = case
+    gnna_plugin.enable(min_work=0)
+    layer.to(torch.bfloat16)(x.bfloat16(), edge_index)
+    assert reasons() == {"bfloat16 features": 1}
+
+
+def test_leading_batch_dimension(case):
+    layer, x, edge_index, expected = case
+    gnna_plugin.enable(min_work=0)
+    batched = torch.stack([x, x])
+    torch.testing.assert_close(layer(batched, edge_index)[1], expected)
+    assert reasons() == {"nodes are not the first dimension of the features": 1}
+
+
+@pytest.mark.parametrize("name", ["GCNConv", "GINConv", "SAGEConv-max", "GATConv", "PlainMessage"])
+def test_torch_jit_script(name):
+    x, edge_index, _ = layers.graph(dtype=torch.float32)
+    layer = layers.build(layers.FUSED[name], dtype=torch.float32)
+    expected = layer(x, edge_index)
+    gnna_plugin.enable(min_work=0)
+    fused = layer(x, edge_index)
+    scripted = torch.jit.script(layer)
+    torch.testing.assert_close(scripted(x, edge_index), expected)
+    torch.testing.assert_close(fused, expected)
+    if name in ("GCNConv", "GATConv"):
+        return  # torch.jit.load refuses PyG's own archive of these two
+    buffer = io.BytesIO()
+    torch.jit.save(scripted, buffer)
+    buffer.seek(0)
+    torch.testing.assert_close(torch.jit.load(buffer)(x, edge_index), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torch_jit_trace(case):
+    layer, x, edge_index, expected = case
+    gnna_plugin.enable(min_work=0)
+    traced = torch.jit.trace(layer, (x, edge_index), check_trace=False)
+    torch.testing.assert_close(traced(x, edge_index), expected)
+    assert "torch.jit.trace" in reasons()
+
+
+def test_torch_compile(case):
+    layer, x, edge_index, expected = case
+    gnna_plugin.enable(min_work=0)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, edge_index), expected)
+    assert reasons() == {"torch.compile": 1}
+    gcn = GCNConv(layers.WIDTH, 8)
+    torch.testing.assert_close(torch.compile(gcn, backend="aot_eager")(x, edge_index), gcn(x, edge_index))
+
+
+def test_export(case):
+    layer, x, edge_index, expected = case
+    gnna_plugin.enable(min_work=0)
+    program = torch.export.export(layer, (x, edge_index))
+    torch.testing.assert_close(program.module()(x, edge_index), expected)
+
+
+def test_functorch(case):
+    layer, x, edge_index, expected = case
+    gnna_plugin.enable(min_work=0)
+    grad = torch.func.grad(lambda x: layer(x, edge_index).sum())(x)
+    leaf = x.clone().requires_grad_()
+    layer(leaf, edge_index).sum().backward()
+    torch.testing.assert_close(grad, leaf.grad)
+    out, _ = torch.func.jvp(lambda x: layer(x, edge_index), (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(out, expected)
+    assert reasons() == {"a torch.func transform": 2}
+
+
+def test_forward_mode(case):
+    import torch.autograd.forward_ad as forward_ad
+
+    layer, x, edge_index, expected = case
+    gnna_plugin.enable(min_work=0)
+    with forward_ad.dual_level():
+        out = layer(forward_ad.make_dual(x, torch.ones_like(x)), edge_index)
+        torch.testing.assert_close(forward_ad.unpack_dual(out).primal, expected)
+    assert reasons() == {"forward-mode differentiation": 1}
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint_around_a_layer(case, reentrant):
+    layer, x, edge_index, expected = case
+    leaf = x.clone().requires_grad_()
+    layer(leaf, edge_index).square().sum().backward()
+    gnna_plugin.enable(min_work=0)
+    found = x.clone().requires_grad_()
+    out = checkpoint(layer, found, edge_index, use_reentrant=reentrant)
+    torch.testing.assert_close(out, expected)
+    out.square().sum().backward()
+    torch.testing.assert_close(found.grad, leaf.grad)
+
+
+def test_layer_hooks_see_real_messages(case):
+    layer, x, edge_index, expected = case
+    gnna_plugin.enable(min_work=0)
+    seen = []
+    handles = [
+        layer.register_message_forward_hook(lambda module, inputs, out: seen.append(out)),
+        layer.register_message_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]["x_j"])),
+        layer.register_propagate_forward_hook(lambda module, inputs, out: seen.append(out)),
+    ]
+    torch.testing.assert_close(layer(x, edge_index), expected)
+    assert all(type(t) is torch.Tensor and not t.isnan().any() for t in seen) and len(seen) == 3
+    assert reasons() == {"hooks on the layer's messages": 1}
+    for handle in handles:
+        handle.remove()
+    layer(x, edge_index)
+    assert gnna_plugin.status().layers["SAGEConv"].fused == 1
+
+
+def test_explain_mode():
+    from torch_geometric.explain import Explainer, GNNExplainer
+
+    x, edge_index, _ = layers.graph(dtype=torch.float32)
+
+    def explanation():
+        torch.manual_seed(0)
+        model = GCNConv(layers.WIDTH, 3)
+        explainer = Explainer(
+            model, GNNExplainer(epochs=5), explanation_type="model", edge_mask_type="object", node_mask_type="attributes",
+            model_config={"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"},
+        )  # fmt: skip
+        return explainer(x, edge_index)
+
+    expected = explanation()
+    gnna_plugin.enable(min_work=0)
+    found = explanation()
+    torch.testing.assert_close(found.edge_mask, expected.edge_mask)
+    torch.testing.assert_close(found.node_mask, expected.node_mask)
+    assert "explain mode" in reasons("GCNConv")
+
+
+def test_nothing_of_ours_is_stored_in_models():
+    gnna_plugin.enable(min_work=0)
+    x, edge_index, _ = layers.graph(dtype=torch.float32)
+    model = torch.nn.ModuleList([GCNConv(layers.WIDTH, layers.WIDTH), GINConv(layers.mlp(layers.WIDTH))])
+    out = model[1](model[0](x, edge_index), edge_index)
+    stored = pickle.dumps(model)
+    assert b"gnna" not in stored and not any("gnna" in key for key in model.state_dict())
+    gnna_plugin.disable()
+    for twin in (pickle.loads(stored), copy.deepcopy(model)):
+        torch.testing.assert_close(twin[1](twin[0](x, edge_index), edge_index), out)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_graph_capture():
+    x, edge_index, _ = layers.graph("cuda", torch.float32)
+    layer = SAGEConv(layers.WIDTH, 8).cuda()
+    expected = layer(x, edge_index)
+    gnna_plugin.enable(min_work=0)
+    layer(x, edge_index)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = layer(x, edge_index)
+    graph.replay()
+    torch.testing.assert_close(out, expected)
+    assert reasons() == {"a CUDA graph is being captured": 1}

@@ -1,0 +1,174 @@
+"""PyG's layers and users' own give the same outputs and gradients with the plug-in, and the aggregation really is fused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("torch_geometric")
+
+import pyg_layers as layers
+from torch_geometric import EdgeIndex
+from torch_geometric.data import HeteroData
+from torch_geometric.nn import GCNConv, HeteroConv, SAGEConv, to_hetero
+
+import gnna_plugin
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def counts(layer):
+    return gnna_plugin.status().layers[type(layer).__name__]
+
+
+@pytest.mark.parametrize("name", layers.FUSED)
+def test_fused_layers(device, name):
+    if device.type == "cuda" and name.startswith("OwnScatter"):
+        pytest.skip("these layers make CPU tensors")
+    x, edge_index, edge = layers.graph(device)
+    layer = layers.build(layers.FUSED[name], device)
+    edge_input = edge[layers.FUSED[name][1]]
+    expected = layers.outputs_and_gradients(layer, x, edge_index, edge_input)
+    if "cached" in name:
+        layer.reset_parameters()
+        layer = layers.build(layers.FUSED[name], device)
+    gnna_plugin.enable(min_work=0)
+    for _ in range(2):  # the second time from caches
+        assert_same(layers.outputs_and_gradients(layer, x, edge_index, edge_input), expected)
+    assert counts(layer).fused >= 2
+    assert not counts(layer).framework
+
+
+@pytest.mark.parametrize("name", layers.NOT_FUSED)
+def test_other_layers_come_out_untouched(device, name):
+    x, edge_index, edge = layers.graph(device)
+    layer = layers.build(layers.NOT_FUSED[name], device)
+    edge_input = edge[layers.NOT_FUSED[name][1]]
+    expected = layers.outputs_and_gradients(layer, x, edge_index, edge_input)
+    gnna_plugin.enable(min_work=0)
+    assert_same(layers.outputs_and_gradients(layer, x, edge_index, edge_input), expected)
+    assert counts(layer).materialised and not counts(layer).framework
+
+
+@pytest.mark.parametrize("name", ["GCNConv", "GINConv", "SAGEConv-max", "GATConv", "WeightedMessage"])
+def test_float32(device, name):
+    x, edge_index, edge = layers.graph(device, torch.float32)
+    layer = layers.build(layers.FUSED[name], device, torch.float32)
+    edge_input = edge[layers.FUSED[name][1]]
+    expected = layers.outputs_and_gradients(layer, x, edge_index, edge_input)
+    gnna_plugin.enable(min_work=0)
+    for a, b in zip(layers.outputs_and_gradients(layer, x, edge_index, edge_input), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_bipartite_and_explicit_size(device):
+    x, _, _ = layers.graph(device)
+    edge_index = torch.stack([torch.randint(0, 40, (90,)), torch.randint(0, 12, (90,))]).to(device)
+    layer = SAGEConv((layers.WIDTH, layers.WIDTH), 8).to(device, torch.float64)
+    alone = SAGEConv((layers.WIDTH, layers.WIDTH), 8, root_weight=False).to(device, torch.float64)
+    expected = layer((x, x[:12]), edge_index), alone((x, None), edge_index, size=(40, 15))
+    gnna_plugin.enable(min_work=0)
+    found = layer((x, x[:12]), edge_index), alone((x, None), edge_index, size=(40, 15))
+    assert_same(found, expected)
+    assert counts(layer).fused == 2
+
+
+def test_edge_index_class(device):
+    x, edge_index, _ = layers.graph(device)
+    for order in (None, "row", "col"):
+        edges = edge_index if order is None else edge_index[:, edge_index[0 if order == "row" else 1].argsort()]
+        edges = EdgeIndex(edges, sparse_size=(40, 40), sort_order=order)
+        layer = SAGEConv(layers.WIDTH, 8).to(device, torch.float64)
+        expected = layer(x, edges)
+        with gnna_plugin.enabled(min_work=0):
+            torch.testing.assert_close(layer(x, edges), expected)
+    assert counts(layer).fused == 3
+
+
+def test_hetero_models(device):
+    x, edge_index, _ = layers.graph(device)
+    small = edge_index % 20
+    data = HeteroData()
+    data["a"].x, data["b"].x = x, x[:20]
+    data["a", "to", "b"].edge_index = torch.stack([edge_index[0], small[1]])
+    data["b", "back", "a"].edge_index = torch.stack([small[0], edge_index[1]])
+    relations = HeteroConv(
+        {("a", "to", "b"): SAGEConv((-1, -1), 8), ("b", "back", "a"): SAGEConv((-1, -1), 8, aggr="max")}, aggr="sum"
+    ).to(device, torch.float64)
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = SAGEConv((-1, -1), 8)
+
+        def forward(self, x, edge_index):
+            return self.conv(x, edge_index).relu()
+
+    converted = to_hetero(Net(), data.metadata()).to(device, torch.float64)
+    for model in (relations, converted):
+        with torch.no_grad():
+            model(data.x_dict, data.edge_index_dict)
+        expected = model(data.x_dict, data.edge_index_dict)
+        with gnna_plugin.enabled(min_work=0):
+            found = model(data.x_dict, data.edge_index_dict)
+        for key in expected:
+            torch.testing.assert_close(found[key], expected[key])
+    assert gnna_plugin.status().layers["SAGEConv"].fused == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [((0, 5, -3), "negative indices"), ((0, 5, 99), "larger than 39"), ((1, 5, 99), "dim_size")],
+)
+@pytest.mark.parametrize("name", ["PlainMessage", "GraphConv", "SAGEConv-max"])
+def test_bad_index_is_pygs_error(device, name, change, error):
+    """The type and the words of PyG (IndexError for a source, ValueError for a destination), and where it stands."""
+    x, edge_index, edge = layers.graph(device)
+    row, position, value = change
+    edge_index[row, position] = value
+    layer = layers.build(layers.FUSED[name], device)
+    inputs = (x, edge_index) if layers.FUSED[name][1] is None else (x, edge_index, edge["weight"])
+    kind = IndexError if row == 0 else ValueError
+    if device.type == "cpu":
+        with pytest.raises(kind, match=error):
+            layer(*inputs)
+    gnna_plugin.enable(min_work=0)
+    with pytest.raises(kind, match=error) as raised:
+        layer(*inputs)
+    text = str(raised.value) + str(raised.value.__cause__)
+    assert f"[5] = {value}" in text
+
+
+def test_enable_before_the_first_instance_of_a_class(device):
+    """PyG writes propagate into a class when it is first instantiated."""
+    gnna_plugin.enable(min_work=0)
+
+    class Fresh(layers.PlainMessage):
+        def message(self, x_j):
+            return 2 * x_j
+
+    x, edge_index, _ = layers.graph(device)
+    layer = Fresh().to(device, torch.float64)
+    found = layer(x, edge_index)
+    assert counts(layer).fused == 1
+    gnna_plugin.disable()
+    torch.testing.assert_close(found, layer(x, edge_index))
+
+
+def test_second_order_through_a_layer(device):
+    x, edge_index, _ = layers.graph(device)
+    layer = GCNConv(layers.WIDTH, 4).to(device, torch.float64)
+
+    def penalty():
+        leaf = x.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(layer(leaf, edge_index).square().sum(), leaf, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), layer.lin.weight)[0]
+
+    expected = penalty()
+    gnna_plugin.enable(min_work=0)
+    torch.testing.assert_close(penalty(), expected)
+    assert counts(layer).fused == 1

@@ -1,0 +1,193 @@
+"""x_j in users' hands: whatever a message() does with its lazy neighbours' features, it gets what PyG would have given it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("torch_geometric")
+
+import pyg_layers as layers
+from torch_geometric.nn import MessagePassing
+
+import gnna_plugin
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * grad * ctx.saved_tensors[0]
+
+
+@torch.jit.script
+def scripted_double(x: torch.Tensor):
+    return x * 2.0
+
+
+def in_place(x_j, w):
+    x_j += 1
+    x_j[0] = 5
+    x_j.mul_(2)
+    return x_j
+
+
+def hooked(x_j, w):
+    if x_j.requires_grad:
+        x_j.register_hook(lambda grad: grad * 3)
+    return w.view(-1, 1) * x_j
+
+
+def retained(x_j, w):
+    x_j.retain_grad() if x_j.requires_grad else None
+    return x_j * w.view(-1, 1)
+
+
+def checkpointed(x_j, w):
+    return torch.utils.checkpoint.checkpoint(lambda x: (x * w.view(-1, 1)).tanh(), x_j, use_reentrant=False)
+
+
+def reentrant(x_j, w):
+    return torch.utils.checkpoint.checkpoint(lambda x: (x * w.view(-1, 1)).tanh(), x_j, use_reentrant=True)
+
+
+def used_twice(x_j, w):
+    return x_j.sigmoid() * x_j
+
+
+def materialised_then_fused(x_j, w):
+    (x_j * 1.0).abs().mean()  # looked at, not changed
+    return x_j
+
+
+def no_grad_look(x_j, w):
+    with torch.no_grad():
+        scale = x_j.abs().mean()
+    return x_j * scale.item()
+
+
+def multiple_views(x_j, w):
+    heads = x_j.view(-1, 2, 4) * torch.stack([w, w * w], 1).unsqueeze(-1)
+    return heads.reshape(-1, 8) * w.view(-1, 1)
+
+
+MESSAGES = {
+    "in place": in_place,
+    "tensor hook": hooked,
+    "retain_grad": retained,
+    "checkpoint inside": checkpointed,
+    "re-entrant checkpoint inside": reentrant,
+    "autograd.Function": lambda x_j, w: Square.apply(x_j),
+    "autograd.Function on weighted": lambda x_j, w: Square.apply(w.view(-1, 1) * x_j),
+    "scripted function": lambda x_j, w: scripted_double(x_j) * w.view(-1, 1),
+    "scripted function, keyword": lambda x_j, w: scripted_double(x=x_j),
+    "used twice": used_twice,
+    "looked at": materialised_then_fused,
+    "no_grad look": no_grad_look,
+    "heads": multiple_views,
+    "number": lambda x_j, w: 3 * x_j * 0.5,
+    "weight twice": lambda x_j, w: w.view(-1, 1) * (w.view(-1, 1) * x_j),
+    "full-width weight": lambda x_j, w: x_j * w.view(-1, 1).expand(-1, 8),
+    "constant per feature": lambda x_j, w: x_j * torch.arange(8, dtype=x_j.dtype),
+    "double": lambda x_j, w: x_j * 2 + x_j,
+    "cat and split": lambda x_j, w: torch.cat([x_j, x_j], -1)[:, :8],
+    "list": lambda x_j, w: torch.stack([x_j, x_j]).sum(0),
+    "numpy": lambda x_j, w: x_j * float(x_j.detach().numpy().mean()),
+    "transpose": lambda x_j, w: x_j.t().contiguous().t(),
+    "unsqueeze in front": lambda x_j, w: x_j.unsqueeze(0).squeeze(0),
+    "flatten": lambda x_j, w: x_j.flatten().view(-1, 8),
+    "clone": lambda x_j, w: x_j.clone(),
+    "detach": lambda x_j, w: x_j.detach() * w.view(-1, 1),
+    "where": lambda x_j, w: torch.where(x_j > 0, x_j, w.view(-1, 1)),
+    "shape questions": lambda x_j, w: x_j * (x_j.size(1) + x_j.shape[0] + x_j.dim() + len(x_j) + x_j.numel()),
+}
+
+
+class Layer(MessagePassing):
+    def __init__(self, function, aggr):
+        super().__init__(aggr=aggr)
+        self.function = function
+        self.lin = torch.nn.Linear(layers.WIDTH, 8)
+
+    def forward(self, x, edge_index, edge_weight):
+        return self.propagate(edge_index, x=self.lin(x), w=edge_weight)
+
+    def message(self, x_j, w):
+        return self.function(x_j, w)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("aggr", ["sum", "max"])
+@pytest.mark.parametrize("name", MESSAGES)
+def test_message_functions(name, aggr):
+    x, edge_index, edge = layers.graph()
+    layer = layers.build((lambda: Layer(MESSAGES[name], aggr),))
+    expected = layers.outputs_and_gradients(layer, x, edge_index, edge["weight"])
+    with torch.no_grad():
+        expected_no_grad = layer(x, edge_index, edge["weight"])
+    gnna_plugin.enable(min_work=0)
+    found = layers.outputs_and_gradients(layer, x, edge_index, edge["weight"])
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, edge_index, edge["weight"]), expected_no_grad)
+    assert type(layer(x, edge_index, edge["weight"])) is torch.Tensor
+
+
+@pytest.mark.parametrize("name", ["heads", "number", "weight twice", "full-width weight", "looked at", "no_grad look"])
+def test_these_stay_fused(name):
+    x, edge_index, edge = layers.graph()
+    gnna_plugin.enable(min_work=0)
+    layers.build((lambda: Layer(MESSAGES[name], "sum"),))(x, edge_index, edge["weight"])
+    assert gnna_plugin.status().layers["Layer"].fused == 1
+
+
+def test_a_read_behind_pythons_back_gives_nan_not_numbers():
+    """The placeholder's memory is NaN: what no Python code can intercept, such as a C++ extension, cannot go unnoticed."""
+    x, edge_index, _ = layers.graph()
+    gnna_plugin.enable(min_work=0)
+    caught = []
+    layer = Layer(lambda x_j, w: caught.append(x_j) or x_j, "sum").double()
+    layer(x, edge_index, torch.ones(layers.EDGES))
+    with torch._C.DisableTorchFunctionSubclass():
+        assert caught[0].isnan().all()
+    assert torch.equal(caught[0] + 0, layer.lin(x)[edge_index[0]])  # and asked properly, the numbers are there
+
+
+def test_source_changed_before_use_is_refused():
+    x, edge_index, edge = layers.graph()
+    gnna_plugin.enable(min_work=0)
+    source = []
+
+    class Escaping(Layer):
+        def forward(self, x, edge_index, edge_weight):
+            source.append(self.lin(x).detach())
+            return self.propagate(edge_index, x=source[-1], w=edge_weight)
+
+    def change(x_j, w):
+        source[-1].add_(1)
+        return x_j
+
+    with pytest.raises(RuntimeError, match="Escaping: the features that were gathered have been modified in place"):
+        Escaping(change, "sum").double()(x, edge_index, edge["weight"])
+
+
+def test_memory_of_messages_is_never_allocated():
+    """160 MB of messages, of which nothing may be seen."""
+    import resource
+
+    nodes, edges = 1000, 400_000
+    x, edge_index = torch.randn(nodes, 100), torch.randint(0, nodes, (2, edges))
+    layer = layers.PlainMessage()
+    layer.lin = torch.nn.Identity()
+    gnna_plugin.enable(min_work=0)
+    layer(x[:, :1], edge_index)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    layer(x, edge_index)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # KiB
+    assert gnna_plugin.status().layers["PlainMessage"].fused == 2
