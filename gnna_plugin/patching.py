@@ -6,6 +6,8 @@ import functools
 import types
 from collections.abc import Callable
 
+import torch
+
 _MISSING = object()
 
 
@@ -20,6 +22,14 @@ def stand_in(replacement: Callable, original: Callable) -> Callable:
     )
     function.__kwdefaults__ = original.__kwdefaults__
     return functools.update_wrapper(function, original)
+
+
+def share_script_overloads(source: Callable, target: Callable) -> None:
+    """Gives `target` the compiled TorchScript overloads of `source`. torch.jit keeps them by function object and forgets
+    their declarations once compiled, so that a stand-in could not be scripted after its original was, nor the reverse."""
+    compiled = getattr(torch.jit._state, "_jit_function_overload_caching", {})
+    if source in compiled:
+        compiled[target] = compiled[source]
 
 
 class Patches:

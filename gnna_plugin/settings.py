@@ -26,6 +26,8 @@ class Settings:
     skip: frozenset[str] = frozenset()
     strict: bool = False
     min_work: int | None = None  # None: DEFAULT_MIN_WORK of the device kind
+    max_plan_bytes: int = 4 << 30
+    keep_memory: bool = True
 
     def least_work(self, device_type: str) -> int:
         return DEFAULT_MIN_WORK.get(device_type, 0) if self.min_work is None else self.min_work

@@ -16,7 +16,6 @@ from gnna_plugin import allocator, settings
 _ADAPTERS = {"pyg": ("torch_geometric", "gnna_plugin.adapters.pyg")}
 _installed: list[str] = []
 _lock = threading.RLock()
-_MAX_PLAN_BYTES = 4 << 30
 
 
 def enable(
@@ -25,7 +24,7 @@ def enable(
     skip: Iterable[str] = (),
     strict: bool | None = None,
     min_work: int | None = None,
-    max_plan_bytes: int = _MAX_PLAN_BYTES,
+    max_plan_bytes: int = settings.Settings.max_plan_bytes,
     keep_memory: bool = True,
 ) -> None:
     """Routes the neighbour aggregation of the named frameworks ("pyg"; none named: all that are installed) through the
@@ -61,27 +60,40 @@ def enable(
     if max_plan_bytes < 0:
         raise ValueError(f"max_plan_bytes is {max_plan_bytes}; it must be 0 or more bytes")
     strict, min_work = settings.from_environment(strict, min_work)
+    chosen = settings.Settings(
+        None if only is None else frozenset(only), frozenset(skip), strict, min_work, max_plan_bytes, keep_memory
+    )
     with _lock:
-        settings.current = settings.Settings(
-            None if only is None else frozenset(only), frozenset(skip), strict, min_work
-        )
-        torch.ops.gnna.set_max_plan_bytes(max_plan_bytes)
         for name in names:
             if name not in _installed and importlib.import_module(_ADAPTERS[name][1]).install():
                 _installed.append(name)
-        if keep_memory and _installed:
-            allocator.keep_freed_memory()
-        elif not keep_memory:
-            allocator.restore()
+        if _installed:
+            _apply(chosen)
+
+
+def _apply(chosen: settings.Settings) -> None:
+    settings.current = chosen
+    torch.ops.gnna.set_max_plan_bytes(chosen.max_plan_bytes)
+    if chosen.keep_memory:
+        allocator.keep_freed_memory()
+    else:
+        allocator.restore()
 
 
 def disable() -> None:
     """Puts back the frameworks' own functions, drops all plans, and returns kept memory. Safe to call at any time."""
     with _lock:
-        while _installed:
-            importlib.import_module(_ADAPTERS[_installed.pop()][1]).uninstall()
+        _uninstall_all_but([])
+        settings.current = settings.Settings()
+        torch.ops.gnna.set_max_plan_bytes(settings.current.max_plan_bytes)
         torch.ops.gnna.clear_cache()
         allocator.restore()
+
+
+def _uninstall_all_but(kept: list[str]) -> None:
+    for name in [name for name in _installed if name not in kept]:
+        _installed.remove(name)
+        importlib.import_module(_ADAPTERS[name][1]).uninstall()
 
 
 def frameworks() -> list[str]:
@@ -93,8 +105,7 @@ def frameworks() -> list[str]:
 def enabled(*frameworks: str, **keywords) -> Iterator[None]:
     """enable() for a block of code; afterwards everything is as it was before. Also ends a surrounding disabled()."""
     with _lock:
-        before, kept = list(_installed), allocator.kept()
-        settings_before = settings.current
+        installed_before, settings_before = list(_installed), settings.current
         enable(*frameworks, **keywords)
     active = settings.set_active(True)
     try:
@@ -102,17 +113,11 @@ def enabled(*frameworks: str, **keywords) -> Iterator[None]:
     finally:
         settings.set_active(active)
         with _lock:
-            if before:
-                for name in [name for name in _installed if name not in before]:
-                    _installed.remove(name)
-                    importlib.import_module(_ADAPTERS[name][1]).uninstall()
-                settings.current = settings_before
-                torch.ops.gnna.set_max_plan_bytes(_MAX_PLAN_BYTES)
-                if not kept:
-                    allocator.restore()
+            if installed_before:
+                _uninstall_all_but(installed_before)
+                _apply(settings_before)
             else:
                 disable()
-                settings.current = settings_before
 
 
 @contextlib.contextmanager

@@ -57,6 +57,18 @@ def test_median_and_interquartile_range():
     assert measure.median_and_spread([7.0]) == (7.0, 0.0)
 
 
+@pytest.mark.parametrize(("busy", "own", "missing"), [(20.0, 20.0, 0.0), (20.0, 10.0, 1.0), (12.0, 10.0, 0.2)])
+def test_cores_taken_by_others_are_those_busy_without_us(monkeypatch, busy, own, missing):
+    """On two cores, both wanted, over ten seconds."""
+    monkeypatch.setattr(measure.os, "sched_getaffinity", lambda pid: {0, 1})
+    readings = {"_busy_seconds": iter([100.0, 100.0 + busy]), "perf_counter": iter([5.0, 15.0]),
+                "process_time": iter([1.0, 1.0 + own])}
+    monkeypatch.setattr(measure, "_busy_seconds", lambda: next(readings["_busy_seconds"]))
+    clock = types.SimpleNamespace(**{key: readings[key].__next__ for key in ("perf_counter", "process_time")})
+    monkeypatch.setattr(measure, "time", clock)
+    assert measure.OtherWork().missing_cores(threads=2) == pytest.approx(missing)
+
+
 def test_a_hook_left_in_place_is_found_by_identity(monkeypatch):
     package = types.ModuleType("fakegnn")
     exec("class Layer:\n    def gather(self): pass\ndef scatter(): pass", package.__dict__)
@@ -216,7 +228,8 @@ def test_a_noisy_row_is_called_noisy(results):
     crowded = {**alone, "missing_cores": 0.9}
     row = {**results[0].row, **quiet, "threads": 2}
     assert shown(report.noise_lines([runner.Result(row, alone)])) == ""
-    assert "epochs vary by 90 %" in shown(report.noise_lines([runner.Result({**row, "baseline_spread_ms": 9.0}, alone)]))
+    varied = runner.Result({**row, "baseline_spread_ms": 9.0}, alone)
+    assert "epochs vary by 90 %" in shown(report.noise_lines([varied]))
     assert "other processes took 0.9 of the 2 cores" in shown(report.noise_lines([runner.Result(row, crowded)]))
 
 

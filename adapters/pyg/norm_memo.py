@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import settings
-from gnna_plugin.patching import stand_in
+from gnna_plugin.patching import share_script_overloads, stand_in
 
 _LIMIT = 64  # entries; each lives no longer than its edge_index anyway
 _memo: dict[tuple, _Entry] = {}
@@ -111,6 +111,7 @@ def install() -> None:
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
     _original, _ours = gcn_norm, _remembering(gcn_norm)
+    share_script_overloads(_original, _ours)
     for module in _holders(_original):
         module.gcn_norm = _ours
 
@@ -118,5 +119,6 @@ def install() -> None:
 def uninstall() -> None:
     """Gives PyG's own function back to every module that holds ours, those imported while the plug-in was on included."""
     _memo.clear()
+    share_script_overloads(_ours, _original)
     for module in _holders(_ours):
         module.gcn_norm = _original

@@ -110,10 +110,9 @@ cudaError_t build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows,
   if (edges == 0) return cudaMemsetAsync(rowptr, 0, static_cast<size_t>(rows + 1) * sizeof(int64_t), stream);
   cudaError_t error = cudaSuccess;
   if (sorted) {
-    row_bounds<<<blocks_for(rows + 1), kBlock, 0, stream>>>(row, edges, rows, rowptr);
-    if ((error = cudaGetLastError()) != cudaSuccess) return error;
-    narrow_columns<<<blocks_for(edges), kBlock, 0, stream>>>(col, edges, out_col);
-    return cudaGetLastError();
+    error = launch(row_bounds<Id>, blocks_for(rows + 1), kBlock, 0, stream, row, edges, rows, rowptr);
+    if (error != cudaSuccess) return error;
+    return launch(narrow_columns<Id>, blocks_for(edges), kBlock, 0, stream, col, edges, out_col);
   }
 
   Layout layout;
@@ -126,14 +125,14 @@ cudaError_t build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows,
   cub::DoubleBuffer<uint32_t> keys(reinterpret_cast<uint32_t*>(bytes),
                                    reinterpret_cast<uint32_t*>(bytes + layout.buffer));
   cub::DoubleBuffer<int32_t> positions(reinterpret_cast<int32_t*>(bytes + 2 * layout.buffer), out_perm);
-  sort_input<<<blocks_for(edges), kBlock, 0, stream>>>(row, edges, keys.Current(), positions.Current());
-  if ((error = cudaGetLastError()) != cudaSuccess) return error;
+  error = launch(sort_input<Id>, blocks_for(edges), kBlock, 0, stream, row, edges, keys.Current(), positions.Current());
+  if (error != cudaSuccess) return error;
   error = sort_pairs(bytes + 3 * layout.buffer, layout.temporary, keys, positions, edges, rows, stream);
   if (error != cudaSuccess) return error;
-  gather_columns<<<blocks_for(edges), kBlock, 0, stream>>>(col, positions.Current(), edges, out_perm, out_col);
-  if ((error = cudaGetLastError()) != cudaSuccess) return error;
-  row_bounds<<<blocks_for(rows + 1), kBlock, 0, stream>>>(keys.Current(), edges, rows, rowptr);
-  return cudaGetLastError();
+  error = launch(gather_columns<Id>, blocks_for(edges), kBlock, 0, stream, col, positions.Current(), edges, out_perm,
+                 out_col);
+  if (error != cudaSuccess) return error;
+  return launch(row_bounds<uint32_t>, blocks_for(rows + 1), kBlock, 0, stream, keys.Current(), edges, rows, rowptr);
 }
 
 template size_t build_csr_workspace<int32_t>(int64_t, int64_t, bool);

@@ -63,16 +63,14 @@ cudaError_t check_edges(const Id* row, const Id* col, int64_t edges, int64_t row
   error = cudaMemsetAsync(&device_result->unsorted, 0, sizeof(int64_t), stream);
   if (error != cudaSuccess || edges == 0) return error;
   const unsigned blocks = stride_blocks(edges, kBlock, kMaxBlocks);
-  check_ids<<<blocks, kBlock, 0, stream>>>(row, col, edges, rows, cols, device_result);
-  return cudaGetLastError();
+  return launch(check_ids<Id>, blocks, kBlock, 0, stream, row, col, edges, rows, cols, device_result);
 }
 
 cudaError_t max_degree(const int64_t* rowptr, int64_t rows, int64_t* device_max, cudaStream_t stream) {
   if (rows < 0) return cudaErrorInvalidValue;
   const cudaError_t error = cudaMemsetAsync(device_max, 0, sizeof(int64_t), stream);
   if (error != cudaSuccess || rows == 0) return error;
-  max_of_rows<<<stride_blocks(rows, kBlock, kMaxBlocks), kBlock, 0, stream>>>(rowptr, rows, device_max);
-  return cudaGetLastError();
+  return launch(max_of_rows, stride_blocks(rows, kBlock, kMaxBlocks), kBlock, 0, stream, rowptr, rows, device_max);
 }
 
 template cudaError_t check_edges(const int32_t*, const int32_t*, int64_t, int64_t, int64_t, EdgeCheck*, cudaStream_t);

@@ -140,11 +140,9 @@ cudaError_t extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, 
   const unsigned blocks = static_cast<unsigned>(ceil_div(forward.rows, kRowBlock / 32));
   if (can_vectorise(args)) {
     const int lanes = lanes_for(width / kVectorWidth<T>);
-    share_rows<T, kVectorWidth<T>><<<blocks, kRowBlock, 0, stream>>>(forward, args, log2_of(lanes));
-  } else {
-    share_rows<T, 1><<<blocks, kRowBlock, 0, stream>>>(forward, args, log2_of(lanes_for(width)));
+    return launch(share_rows<T, kVectorWidth<T>>, blocks, kRowBlock, 0, stream, forward, args, log2_of(lanes));
   }
-  return cudaGetLastError();
+  return launch(share_rows<T, 1>, blocks, kRowBlock, 0, stream, forward, args, log2_of(lanes_for(width)));
 }
 
 template <typename T>
@@ -155,11 +153,9 @@ cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& ar
   const unsigned blocks = static_cast<unsigned>(ceil_div(transposed.rows, kRowBlock / 32));
   if (can_vectorise(args)) {
     const int lanes = lanes_for(width / kVectorWidth<T>);
-    grad_x_rows<T, kVectorWidth<T>><<<blocks, kRowBlock, 0, stream>>>(transposed, args, log2_of(lanes));
-  } else {
-    grad_x_rows<T, 1><<<blocks, kRowBlock, 0, stream>>>(transposed, args, log2_of(lanes_for(width)));
+    return launch(grad_x_rows<T, kVectorWidth<T>>, blocks, kRowBlock, 0, stream, transposed, args, log2_of(lanes));
   }
-  return cudaGetLastError();
+  return launch(grad_x_rows<T, 1>, blocks, kRowBlock, 0, stream, transposed, args, log2_of(lanes_for(width)));
 }
 
 template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<float>&, cudaStream_t);

@@ -71,8 +71,8 @@ cudaError_t count_items(const int64_t* rowptr, int64_t rows, int64_t threshold, 
   if (error != cudaSuccess) return error;
   if (scan_workspace == nullptr || scan_bytes < needed) return cudaErrorInvalidValue;
   const unsigned blocks = static_cast<unsigned>(ceil_div(rows + 1, kBlock));
-  count_parts<<<blocks, kBlock, 0, stream>>>(rowptr, rows, threshold, item_edges, workspace);
-  if ((error = cudaGetLastError()) != cudaSuccess) return error;
+  error = launch(count_parts, blocks, kBlock, 0, stream, rowptr, rows, threshold, item_edges, workspace);
+  if (error != cudaSuccess) return error;
   if ((error = scan(scan_workspace, scan_bytes, workspace, rows, stream)) != cudaSuccess) return error;
   return cudaMemcpyAsync(device_count, workspace + rows, sizeof(int64_t), cudaMemcpyDeviceToDevice, stream);
 }
@@ -82,8 +82,7 @@ cudaError_t list_items(const int64_t* rowptr, int64_t rows, int64_t threshold, i
   if (!in_range(rows, threshold, item_edges)) return cudaErrorInvalidValue;
   if (rows == 0) return cudaSuccess;
   const unsigned blocks = static_cast<unsigned>(ceil_div(rows, kBlock));
-  write_items<<<blocks, kBlock, 0, stream>>>(rowptr, rows, threshold, item_edges, workspace, items);
-  return cudaGetLastError();
+  return launch(write_items, blocks, kBlock, 0, stream, rowptr, rows, threshold, item_edges, workspace, items);
 }
 
 }  // namespace gnna::cuda

@@ -82,16 +82,17 @@ class OtherWork:
 
 
 def _busy_seconds():
-    """Seconds that the cores this process may use have been busy since boot, all processes together; None if unknown."""
+    """Busy time since boot of the cores this process may use, in seconds over all processes; None if unknown."""
     try:
         wanted = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
     except (OSError, AttributeError):
         return None
     ticks = 0
-    for name, *fields in (line for line in lines if line and line[0] in wanted):
-        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
-        ticks += user + nice + system + irq + softirq + steal
+    for line in lines:
+        if line and line[0] in wanted:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line[1:9])
+            ticks += user + nice + system + irq + softirq + steal
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

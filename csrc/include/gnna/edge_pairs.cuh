@@ -49,9 +49,8 @@ cudaError_t launch_edge_pairs(const Id* src, const Id* dst, int64_t edges, int64
   const int lanes = lanes_for(ceil_div(head_dim, VW));
   const int64_t pairs = edges * heads;
   const unsigned blocks = stride_blocks(pairs, kPairBlock / lanes, kMaxIndex);
-  edge_pairs<T, VW, Id, Term>
-      <<<blocks, kPairBlock, 0, stream>>>(src, dst, pairs, heads, head_dim, out, log2_of(lanes), term);
-  return cudaGetLastError();
+  return launch(edge_pairs<T, VW, Id, Term>, blocks, kPairBlock, 0, stream, src, dst, pairs, heads, head_dim, out,
+                log2_of(lanes), term);
 }
 
 }  // namespace gnna::cuda

@@ -1,4 +1,4 @@
-// Host arithmetic that every launcher needs: grid sizes, powers of two, alignment.
+// What every launcher needs on the host: the launch itself, grid sizes, powers of two, alignment.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,6 +9,22 @@ namespace gnna::cuda {
 
 constexpr int64_t kMaxIndex = INT32_MAX;  // of slots, rows and columns (int32 ids), and of grid.x
 constexpr int64_t kMaxGridY = 65535;
+
+template <typename T>
+struct Exactly {
+  using Type = T;
+};
+
+// Starts a kernel and returns the launch's error; the arguments convert to the kernel's parameters. This is the runtime
+// call that <<<...>>> stands for, written out, so that a host compiler takes these sources as well: tests/simt runs them
+// on a CPU.
+template <typename... P>
+cudaError_t launch(void (*kernel)(P...), dim3 grid, unsigned block, size_t shared, cudaStream_t stream,
+                   typename Exactly<P>::Type... arguments) {
+  void* pointers[] = {&arguments...};
+  cudaLaunchKernel(kernel, grid, dim3(block), pointers, shared, stream);
+  return cudaGetLastError();
+}
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -24,6 +24,7 @@ struct alignas(sizeof(T) * N) Pack {
 
 // Feature loads, through the read-only path and predicated in the instruction itself: the compiler turns an `if` around
 // many loads into branches, and then they no longer leave together. Where `wanted` is false the result is undefined.
+#ifdef __CUDACC__
 template <int N>
 __device__ __forceinline__ Pack<float, N> load_pack_if(bool wanted, const float* p) {
   Pack<float, N> r;
@@ -55,6 +56,16 @@ __device__ __forceinline__ Pack<double, N> load_pack_if(bool wanted, const doubl
   }
   return r;
 }
+#else
+// PTX means nothing to a host compiler; what is not wanted is filled with a value that no reduction would hide.
+template <int N, typename T>
+Pack<T, N> load_pack_if(bool wanted, const T* p) {
+  Pack<T, N> r;
+  for (int i = 0; i < N; ++i) r.v[i] = static_cast<T>(NAN);
+  if (wanted) r = *reinterpret_cast<const Pack<T, N>*>(p);
+  return r;
+}
+#endif
 
 template <int N>
 __device__ __forceinline__ Pack<float, N> load_pack(const float* p) {

@@ -45,8 +45,7 @@ cudaError_t launch_rows(RowParams<T> params, dim3 grid, int block, cudaStream_t 
   for (int64_t first = 0; first < tiles; first += kMaxGridY) {
     params.first_tile = first;
     grid.y = static_cast<unsigned>(tiles - first < kMaxGridY ? tiles - first : kMaxGridY);
-    spmm_rows<T, VW, V, W, Op><<<grid, block, shared, stream>>>(params);
-    const cudaError_t error = cudaGetLastError();
+    const cudaError_t error = launch(spmm_rows<T, VW, V, W, Op>, grid, block, shared, stream, params);
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;

@@ -1,0 +1,358 @@
+// The scheduler: fibers of a block, and blocks that take turns. See simt.h.
+#include "simt.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "fiber.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, bytes) ((void)(address), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(address, bytes) ((void)(address), (void)(bytes))
+#endif
+
+namespace gnna::cuda {
+// What `extern __shared__` in a kernel refers to.
+constexpr size_t kMostShared = 48 << 10;
+alignas(256) thread_local unsigned char shared_bytes[kMostShared];
+}  // namespace gnna::cuda
+
+namespace simt {
+
+thread_local Here here;
+
+namespace {
+
+constexpr unsigned kWarp = 32, kMostThreads = 1024, kMostBlocksY = 65535;
+constexpr int kResident = 3;  // blocks that take turns in a shuffling schedule
+
+enum class State : char { Ready, InWarpOperation, AtBarrier, Done };
+
+struct Lane {
+  Fiber fiber;
+  State state = State::Done;
+  const char* operation = nullptr;
+  unsigned mask = 0, source = 0;
+  uint64_t value = 0, result = 0;
+};
+
+uint64_t the_schedule = 0;
+const char* the_task = "";
+std::mt19937_64 shuffler;  // one for all: only one thread of the process runs at a time
+
+bool shuffling() { return the_schedule > 1; }
+bool chance(unsigned one_in) { return shuffler() % one_in == 0; }
+
+// Lets one of several blocks run, each on a thread of its own.
+class Turns {
+ public:
+  explicit Turns(int count) : live_(count, true) {}
+
+  void wait(int me) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [&] { return turn_ == me; });
+  }
+  void pass(int me) {
+    give();
+    wait(me);
+  }
+  void leave(int me) {
+    live_[me] = false;
+    give();
+  }
+
+ private:
+  void give() {
+    std::vector<int> choice;
+    for (size_t i = 0; i < live_.size(); ++i) {
+      if (live_[i]) choice.push_back(static_cast<int>(i));
+    }
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      turn_ = choice.empty() ? -1 : choice[shuffler() % choice.size()];
+    }
+    changed_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<bool> live_;
+  int turn_ = 0;
+};
+
+class Block;
+thread_local Block* running = nullptr;
+
+class Block {
+ public:
+  void run(const std::function<void()>& body, Index index, Index size, Index grid, Turns* turns, int me) {
+    running = this;
+    body_ = &body;
+    turns_ = turns;
+    me_ = me;
+    here = {{}, index, size, grid};
+    const unsigned threads = size.x;
+    while (lanes_.size() < threads) lanes_.push_back(std::make_unique<Lane>());
+    threads_ = threads;
+    done_ = arrived_ = 0;
+    ready_.clear();
+    std::vector<unsigned> order(threads);
+    for (unsigned t = 0; t < threads; ++t) order[t] = t;
+    if (shuffling()) std::shuffle(order.begin(), order.end(), shuffler);
+    depth_first_ = the_schedule == 1 || (shuffling() && chance(2));
+    for (const unsigned t : order) {
+      lanes_[t]->fiber.start(enter);
+      lanes_[t]->state = State::Ready;
+      ready_.push_back(t);
+    }
+    first_ready_ = 0;
+    go(next(), main_);
+    running = nullptr;
+  }
+
+  void barrier() {
+    Lane& lane = *lanes_[current_];
+    lane.state = State::AtBarrier;
+    if (done_ > 0) fail("__syncthreads: %u threads of the block have left the kernel", done_);
+    if (++arrived_ < threads_) return wait(lane);
+    arrived_ = 0;
+    wake(0, threads_, ~0u);
+    yield();
+    if (shuffling() && chance(2)) turn();
+  }
+
+  uint64_t exchange(const char* operation, unsigned mask, uint64_t value, unsigned source) {
+    const unsigned base = current_ / kWarp * kWarp, self = current_ % kWarp;
+    Lane& lane = *lanes_[current_];
+    if ((mask >> self & 1) == 0) fail("%s: the mask %08x leaves the calling lane out", operation, mask);
+    if (source != kBallot && (source >= kWarp || (mask >> source & 1) == 0)) {
+      fail("%s: reads lane %u, which the mask %08x leaves out", operation, source, mask);
+    }
+    lane.operation = operation;
+    lane.mask = mask;
+    lane.value = value;
+    lane.source = source;
+    lane.state = State::InWarpOperation;
+    bool complete = true;
+    for (unsigned i = 0; i < kWarp; ++i) {
+      if ((mask >> i & 1) == 0) continue;
+      const Lane& other = *lanes_[base + i];
+      if (other.state == State::Done) fail("%s, mask %08x: lane %u has left the kernel", operation, mask, i);
+      if (other.state == State::AtBarrier) fail("%s, mask %08x: lane %u is in __syncthreads", operation, mask, i);
+      if (other.state != State::InWarpOperation) {
+        complete = false;
+      } else if (std::strcmp(other.operation, operation) != 0 || other.mask != mask) {
+        fail("%s, mask %08x: lane %u is in %s, mask %08x", operation, mask, i, other.operation, other.mask);
+      }
+    }
+    if (!complete) {
+      wait(lane);
+      return lane.result;
+    }
+    uint64_t ballot = 0;
+    for (unsigned i = 0; i < kWarp; ++i) {
+      if ((mask >> i & 1) != 0 && lanes_[base + i]->value != 0) ballot |= uint64_t{1} << i;
+    }
+    for (unsigned i = 0; i < kWarp; ++i) {
+      if ((mask >> i & 1) == 0) continue;
+      Lane& member = *lanes_[base + i];
+      member.result = member.source == kBallot ? ballot : lanes_[base + member.source]->value;
+    }
+    wake(base, kWarp, mask);
+    yield();
+    return lane.result;
+  }
+
+  void preempt() {
+    if (!shuffling()) return;
+    if (chance(2)) {
+      ready_.push_back(current_);
+      yield();
+    }
+    if (chance(2)) turn();
+  }
+
+ private:
+  static void enter() {
+    Fiber::arrived();
+    (*running->body_)();
+    running->leave();
+  }
+
+  void leave() {
+    Lane& lane = *lanes_[current_];
+    lane.state = State::Done;
+    ++done_;
+    if (arrived_ > 0) fail("a thread leaves the kernel while %u threads wait in __syncthreads", arrived_);
+    const unsigned base = current_ / kWarp * kWarp;
+    for (unsigned i = base; i < base + kWarp; ++i) {
+      const Lane& other = *lanes_[i];
+      if (other.state == State::InWarpOperation && (other.mask >> current_ % kWarp & 1) != 0) {
+        fail("%s, mask %08x: a lane leaves the kernel while lane %u waits for it", other.operation, other.mask, i % 32);
+      }
+    }
+    if (done_ == threads_) {
+      Fiber::switch_to(lane.fiber, main_);
+    } else {
+      go(next(), lane.fiber);
+    }
+    std::abort();  // nobody comes back
+  }
+
+  // Lanes of a range whose bit in the mask (by lane of the warp) is set become ready; the calling one is among them.
+  void wake(unsigned first, unsigned count, unsigned mask) {
+    const size_t from = ready_.size();
+    for (unsigned t = first; t < first + count; ++t) {
+      if ((mask >> t % kWarp & 1) == 0) continue;
+      lanes_[t]->state = State::Ready;
+      ready_.push_back(t);
+    }
+    if (shuffling()) std::shuffle(ready_.begin() + from, ready_.end(), shuffler);
+  }
+
+  // Lets one of those that are ready run; the caller is ready itself, or waits for somebody to wake it.
+  void yield() {
+    Fiber& from = lanes_[current_]->fiber;
+    const unsigned to = next();
+    if (to != current_) go(to, from);
+  }
+
+  void wait(Lane& lane) {
+    if (first_ready_ == ready_.size()) {
+      fail("%s: no thread of the block can go on", lane.state == State::AtBarrier ? "__syncthreads" : lane.operation);
+    }
+    yield();
+  }
+
+  unsigned next() {
+    if (first_ready_ == ready_.size()) fail("a thread has left, and the others of its block wait for ever");
+    if (depth_first_) {
+      const unsigned t = ready_.back();
+      ready_.pop_back();
+      return t;
+    }
+    if (shuffling()) std::swap(ready_[first_ready_], ready_[first_ready_ + shuffler() % (ready_.size() - first_ready_)]);
+    const unsigned t = ready_[first_ready_++];
+    if (first_ready_ == ready_.size()) {
+      ready_.clear();
+      first_ready_ = 0;
+    }
+    return t;
+  }
+
+  void go(unsigned to, Fiber& from) {
+    const unsigned before = current_;
+    set_current(to);
+    Fiber::switch_to(from, lanes_[to]->fiber);
+    set_current(before);
+  }
+
+  void set_current(unsigned thread) {
+    current_ = thread;
+    here.thread = {thread, 0, 0};
+  }
+
+  void turn() {
+    if (turns_ != nullptr) turns_->pass(me_);
+  }
+
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<unsigned> ready_;  // from first_ready_ on
+  size_t first_ready_ = 0;
+  unsigned threads_ = 0, current_ = 0, done_ = 0, arrived_ = 0;
+  bool depth_first_ = false;
+  Fiber main_;
+  const std::function<void()>* body_ = nullptr;
+  Turns* turns_ = nullptr;
+  int me_ = 0;
+};
+
+void limit_shared(size_t bytes) {
+  ASAN_UNPOISON_MEMORY_REGION(gnna::cuda::shared_bytes, gnna::cuda::kMostShared);
+  std::memset(gnna::cuda::shared_bytes, 0xcd, gnna::cuda::kMostShared);
+  const size_t whole = (bytes + 7) / 8 * 8;
+  ASAN_POISON_MEMORY_REGION(gnna::cuda::shared_bytes + whole, gnna::cuda::kMostShared - whole);
+}
+
+}  // namespace
+
+void set_schedule(uint64_t schedule) {
+  the_schedule = schedule;
+  shuffler.seed(schedule);
+}
+
+uint64_t schedule() { return the_schedule; }
+
+void set_task(const char* name) { the_task = name; }
+
+void fail(const char* format, ...) {
+  std::fprintf(stderr, "simt: %s, schedule %llu, block (%u, %u), thread %u: ", the_task,
+               static_cast<unsigned long long>(the_schedule), here.block.x, here.block.y, here.thread.x);
+  va_list arguments;
+  va_start(arguments, format);
+  std::vfprintf(stderr, format, arguments);
+  va_end(arguments);
+  std::fputc('\n', stderr);
+  std::fflush(nullptr);
+  std::_Exit(3);
+}
+
+bool launch(Index grid, Index size, size_t dynamic_shared, const std::function<void()>& body) {
+  if (grid.x == 0 || grid.y == 0 || grid.y > kMostBlocksY || grid.z != 1 || size.x == 0 || size.x > kMostThreads ||
+      size.x % kWarp != 0 || size.y != 1 || size.z != 1 || dynamic_shared > gnna::cuda::kMostShared) {
+    return false;
+  }
+  std::vector<uint64_t> order(static_cast<uint64_t>(grid.x) * grid.y);
+  for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
+  if (the_schedule == 1) std::reverse(order.begin(), order.end());
+  if (shuffling()) std::shuffle(order.begin(), order.end(), shuffler);
+
+  static std::vector<std::unique_ptr<Block>> blocks;
+  while (blocks.size() < kResident) blocks.push_back(std::make_unique<Block>());
+  const auto run_one = [&](Block& block, uint64_t number, Turns* turns, int me) {
+    const Index index{static_cast<unsigned>(number % grid.x), static_cast<unsigned>(number / grid.x), 0};
+    limit_shared(dynamic_shared);
+    block.run(body, index, size, grid, turns, me);
+  };
+  if (!shuffling()) {
+    for (const uint64_t number : order) run_one(*blocks[0], number, nullptr, 0);
+    return true;
+  }
+  Turns turns(kResident);
+  size_t taken = 0;
+  std::vector<std::thread> workers;
+  for (int me = 0; me < kResident; ++me) {
+    workers.emplace_back([&, me] {
+      turns.wait(me);
+      // A block remembers the stack that it returns to, and this thread's is a new one.
+      Block& block = *(blocks[me] = std::make_unique<Block>());
+      while (taken < order.size()) run_one(block, order[taken++], &turns, me);
+      turns.leave(me);
+    });
+  }
+  for (std::thread& worker : workers) worker.join();
+  return true;
+}
+
+void block_barrier() { running->barrier(); }
+
+uint64_t warp_exchange(const char* operation, unsigned mask, uint64_t value, unsigned source) {
+  return running->exchange(operation, mask, value, source);
+}
+
+unsigned lane() { return here.thread.x % kWarp; }
+
+void preempt() { running->preempt(); }
+
+}  // namespace simt

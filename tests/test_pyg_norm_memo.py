@@ -1,0 +1,118 @@
+"""The memory of gcn_norm: the same graph gives the same tensors back, and nothing stale ever."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+pytest.importorskip("torch_geometric")
+
+import pyg_layers as layers
+import torch_geometric.nn.conv.gcn_conv as gcn_conv
+from torch_geometric.nn import GCNConv
+
+import gnna_plugin
+from gnna_plugin.adapters.pyg import norm_memo
+
+
+@pytest.fixture
+def edge_index():
+    gnna_plugin.enable(min_work=0)
+    return torch.randint(0, 20, (2, 100))
+
+
+def plain(*args, **kwargs):
+    with gnna_plugin.disabled():
+        return gcn_conv.gcn_norm(*args, **kwargs)
+
+
+def assert_same(found, expected):
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+def test_same_tensors_come_back(edge_index):
+    first = gcn_conv.gcn_norm(edge_index, None, 20)
+    second = gcn_conv.gcn_norm(edge_index, None, 20)
+    assert first[0] is second[0] and first[1] is second[1]
+    assert_same(first, plain(edge_index, None, 20))
+
+
+def test_every_option_belongs_to_the_key(edge_index):
+    weight = torch.rand(100)
+    for options in (
+        (None, 20),
+        (weight, 20),
+        (None, 25),
+        (None, 20, True),
+        (None, 20, False, False),
+        (None, 20, False, True, "target_to_source"),
+        (None, 20, False, True, "source_to_target", torch.float64),
+    ):
+        for _ in range(2):
+            assert_same(gcn_conv.gcn_norm(edge_index, *options), plain(edge_index, *options))
+
+
+def test_changes_in_place_are_seen(edge_index):
+    weight = torch.rand(100)
+    gcn_conv.gcn_norm(edge_index, weight, 20)
+    weight.mul_(3)
+    weight[:50] = 0.5
+    assert_same(gcn_conv.gcn_norm(edge_index, weight, 20), plain(edge_index, weight, 20))
+    edge_index[0, :10] = 3
+    assert_same(gcn_conv.gcn_norm(edge_index, weight, 20), plain(edge_index, weight, 20))
+    gcn_conv.gcn_norm(edge_index, weight, 20)[1].zero_()  # a user who spoils the result
+    assert_same(gcn_conv.gcn_norm(edge_index, weight, 20), plain(edge_index, weight, 20))
+
+
+def test_data_swapped_underneath(edge_index):
+    gcn_conv.gcn_norm(edge_index, None, 20)
+    edge_index.data = torch.randint(0, 20, (2, 100))
+    assert_same(gcn_conv.gcn_norm(edge_index, None, 20), plain(edge_index, None, 20))
+
+
+def test_trained_weights_get_their_gradient_every_time(edge_index):
+    weight = torch.rand(100, requires_grad=True)
+    grads = []
+    for _ in range(3):
+        (grad,) = torch.autograd.grad(gcn_conv.gcn_norm(edge_index, weight, 20)[1].square().sum(), weight)
+        grads.append(grad)
+    assert torch.equal(grads[0], grads[2]) and not norm_memo._memo
+
+
+@pytest.mark.parametrize("self_loops", [True, False])
+def test_an_entry_dies_with_its_graph(edge_index, self_loops):
+    """Without added self-loops the result is the input itself; that must not keep it alive."""
+    gcn_conv.gcn_norm(edge_index, None, 20, False, self_loops)
+    assert len(norm_memo._memo) == 1
+    alive = weakref.ref(edge_index)
+    local = edge_index.clone()
+    gcn_conv.gcn_norm(local, None, 20, False, self_loops)
+    died = weakref.ref(local)
+    del local
+    gc.collect()
+    assert died() is None and alive() is not None and len(norm_memo._memo) == 1
+
+
+def test_inference_results_do_not_reach_training():
+    gnna_plugin.enable(min_work=0)
+    x, edge_index, _ = layers.graph(dtype=torch.float32)
+    layer = GCNConv(layers.WIDTH, 4)
+    with torch.inference_mode():
+        expected = layer(x, edge_index)
+    leaf = x.clone().requires_grad_()
+    out = layer(leaf, edge_index)
+    out.sum().backward()
+    torch.testing.assert_close(out, expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x, edge_index), expected)
+
+
+def test_a_second_forward_builds_no_plan(edge_index):
+    x, layer = torch.randn(20, layers.WIDTH), GCNConv(layers.WIDTH, 4)
+    layer(x.requires_grad_(), edge_index).sum().backward()
+    before = gnna_plugin.status().plan_misses
+    layer(x, edge_index).sum().backward()
+    assert gnna_plugin.status().plan_misses == before

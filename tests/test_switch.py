@@ -1,0 +1,202 @@
+"""enable, disable and their scoped forms: what they change, that they put everything back, and what they refuse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+pytest.importorskip("torch_geometric")
+
+import pyg_layers as layers
+import torch_geometric.nn.conv.gcn_conv as gcn_conv
+from torch_geometric.nn import Aggregation, MessagePassing, SAGEConv
+
+import gnna_plugin
+from gnna_plugin import allocator, settings, switch
+
+
+def patched_places():
+    return {
+        "index_select": vars(MessagePassing)["_index_select"],
+        "reduce": vars(Aggregation)["reduce"],
+        "script function": vars(torch.jit.ScriptFunction)["__call__"],
+        "script method": vars(torch._C.ScriptMethod)["__call__"],
+        "function": torch._functorch.utils.unwrap_dead_wrappers,
+        **{
+            name: vars(module)["gcn_norm"]
+            for name, module in sys.modules.items()
+            if name.startswith("torch_geometric.") and "gcn_norm" in vars(module)
+        },
+    }
+
+
+@pytest.fixture
+def call():
+    x, edge_index, _ = layers.graph(dtype=torch.float32)
+    layer = SAGEConv(layers.WIDTH, 8)
+
+    def run():
+        before = gnna_plugin.status().fused_calls
+        layer(x, edge_index)
+        return gnna_plugin.status().fused_calls - before
+
+    return run
+
+
+def test_disable_restores_the_very_functions():
+    originals = patched_places()
+    gnna_plugin.enable()
+    ours = patched_places()
+    assert all(ours[name] is not originals[name] for name in originals)
+    gnna_plugin.disable()
+    restored = patched_places()
+    assert all(restored[name] is originals[name] for name in originals)
+    gnna_plugin.disable()  # again does nothing
+    assert patched_places() == originals
+
+
+def test_enable_twice_is_enable_once(call):
+    originals = patched_places()
+    gnna_plugin.enable(min_work=0)
+    gnna_plugin.enable(min_work=0)
+    assert call() == 1
+    gnna_plugin.disable()
+    assert patched_places() == originals and call() == 0
+
+
+def test_somebody_elses_patch_on_top_survives():
+    gnna_plugin.enable()
+    ours = MessagePassing._index_select
+
+    def theirs(self, src, index):
+        return ours(self, src, index)
+
+    MessagePassing._index_select = theirs
+    try:
+        with pytest.warns(UserWarning, match="MessagePassing._index_select as found"):
+            gnna_plugin.disable()
+        assert MessagePassing._index_select is theirs
+    finally:
+        MessagePassing._index_select = ours.__wrapped__
+
+
+def test_a_module_imported_while_enabled_gets_pygs_function_back():
+    original = gcn_conv.gcn_norm
+    gnna_plugin.enable()
+    late = type(sys)("torch_geometric.late_import")
+    late.gcn_norm = gcn_conv.gcn_norm
+    sys.modules[late.__name__] = late
+    try:
+        gnna_plugin.disable()
+        assert late.gcn_norm is original
+    finally:
+        del sys.modules[late.__name__]
+
+
+def test_a_framework_that_does_not_fit_is_left_alone(monkeypatch, call):
+    monkeypatch.setattr(MessagePassing, "_index_select", lambda self, src: src)
+    before = patched_places()
+    with pytest.warns(UserWarning, match="stays off for PyG .*_index_select takes"):
+        gnna_plugin.enable()
+    assert patched_places() == before and not switch.frameworks() and not allocator.kept()
+
+
+def test_contexts(call):
+    with gnna_plugin.enabled(min_work=0):
+        assert call() == 1
+        with gnna_plugin.disabled():
+            assert call() == 0
+            with gnna_plugin.enabled(min_work=0):
+                assert call() == 1
+            assert call() == 0
+        assert call() == 1
+    assert call() == 0 and not switch.frameworks()
+    gnna_plugin.enable(min_work=0, skip=["SAGEConv"])
+    with gnna_plugin.enabled(min_work=0, max_plan_bytes=0):
+        assert call() == 1
+    assert call() == 0 and settings.current.skip == {"SAGEConv"}
+    assert torch.ops.gnna.cache_info()[4] == settings.Settings().max_plan_bytes
+
+
+def test_disabled_is_for_this_thread_only(call):
+    gnna_plugin.enable(min_work=0)
+    found = []
+    with gnna_plugin.disabled():
+        thread = threading.Thread(target=lambda: found.append(call()))
+        thread.start()
+        thread.join()
+        assert call() == 0
+    assert found == [1]
+
+
+def test_refusals(monkeypatch):
+    with pytest.raises(ValueError, match="unknown framework 'jraph'; known are 'pyg'"):
+        gnna_plugin.enable("jraph")
+    with pytest.raises(ValueError, match="skip is the string 'GCNConv'"):
+        gnna_plugin.enable(skip="GCNConv")
+    with pytest.raises(ValueError, match="min_work is -1"):
+        gnna_plugin.enable(min_work=-1)
+    with pytest.raises(ValueError, match="max_plan_bytes is -5"):
+        gnna_plugin.enable(max_plan_bytes=-5)
+    monkeypatch.setenv("GNNA_MIN_WORK", "much")
+    with pytest.raises(ValueError, match="GNNA_MIN_WORK is 'much'"):
+        gnna_plugin.enable()
+    monkeypatch.setitem(switch._ADAPTERS, "pyg", ("no_such_framework", ""))
+    monkeypatch.delenv("GNNA_MIN_WORK")
+    with pytest.raises(ImportError, match="no_such_framework is not installed"):
+        gnna_plugin.enable("pyg")
+    with pytest.raises(ImportError, match="no supported framework is installed"):
+        gnna_plugin.enable()
+    assert not switch.frameworks()
+
+
+def test_environment_fills_what_was_left_open(monkeypatch):
+    monkeypatch.setenv("GNNA_MIN_WORK", "77")
+    monkeypatch.setenv("GNNA_STRICT", "1")
+    gnna_plugin.enable()
+    assert settings.current.min_work == 77 and settings.current.strict
+    gnna_plugin.enable(min_work=5, strict=False)
+    assert settings.current.min_work == 5 and not settings.current.strict
+
+
+@pytest.mark.skipif(not allocator.available(), reason="glibc only")
+def test_freed_memory_is_kept_while_enabled():
+    """In a process of its own: freed buffers stay resident when kept, and go back when not."""
+    program = """
+import torch, gnna_plugin
+def resident():
+    return int(open('/proc/self/statm').read().split()[1]) * 4096 >> 20
+def growth():
+    before = resident()
+    for _ in range(10):
+        torch.ones(100 << 18)
+    return resident() - before
+plain = growth()
+gnna_plugin.enable(keep_memory=False)
+unkept = growth()
+gnna_plugin.enable()
+kept = growth()
+gnna_plugin.disable()
+print(plain, unkept, kept, growth(), gnna_plugin.allocator.kept())
+"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    plain, unkept, kept, after, flag = out.split()
+    assert int(plain) < 50 and int(unkept) < 50 and int(after) < 50, out  # MiB: every buffer given back
+    assert 90 <= int(kept) <= 350, out  # ten buffers of 100 MiB share the room of a few
+    assert flag == "False"
+
+
+def test_no_cuda_context_and_no_framework_at_import():
+    program = (
+        "import gnna_plugin, sys, torch; assert 'torch_geometric' not in sys.modules and not torch.cuda.is_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_status_before_anything_happened():
+    assert "off; 0 fused" in str(gnna_plugin.status())
+    assert gnna_plugin.status().as_dict()["layers"] == {}
