@@ -2,10 +2,10 @@
 
     python benchmarks/spmm.py --graphs cora com-dblp --dims 16 64 128 [--device cuda] [--weighted] [--json FILE]
 
-Every timed result is first compared with float64 on random input. On a GPU two figures are taken: "eager", many calls between
-two events, as a training loop issues them; and "graph", the same calls captured in a CUDA graph with inputs and outputs rotating
-over 160 MB, which leaves the kernel alone. torch.sparse.mm cannot be captured everywhere, so where capturing it fails its eager
-time stands. Medians; milliseconds.
+Every timed result is first compared with float64 on random input. On a GPU two figures are taken: "eager", many calls
+between two events, as a training loop issues them; and "graph", the same calls captured in a CUDA graph with inputs and
+outputs rotating over 160 MB, which leaves the kernel alone. torch.sparse.mm cannot be captured everywhere, so where
+capturing it fails its eager time stands. Medians; milliseconds.
 """
 
 from __future__ import annotations

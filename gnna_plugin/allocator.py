@@ -2,8 +2,8 @@
 
 By default glibc hands every large buffer back to the kernel when it is freed, and the next one of the same size costs a
 page fault per 4 KiB. On com-dblp that is more than half of a PyG epoch (GCN 686 ms against 367 ms with this setting, 2
-cores, torch 2.13). keep_freed_memory() keeps freed buffers in the process; the price is resident memory that stays at its
-high-water mark. It changes no result, only where memory comes from.
+cores, torch 2.13). keep_freed_memory() keeps freed buffers in the process; the price is resident memory that stays at
+its high-water mark. It changes no result, only where memory comes from.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The aggregation ops for direct use, and what torch's tracing needs to know about them (fake kernels).
 
-The ops live in C++ as torch.ops.gnna.*; their gradients of every order are built there. Each builds or looks up the plan
-of its edge list: the CSR form, kept in a cache as long as the index tensors live.
+The ops live in C++ as torch.ops.gnna.*; their gradients of every order are built there. Each builds or looks up the
+plan of its edge list: the CSR form, kept in a cache as long as the index tensors live.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ def spmm(x: Tensor, edge_index: Tensor, weight: Tensor | None = None, num_dst: i
         weight: [E, *W] of x's dtype, W a prefix of S: [E] one weight per edge, [E, H] against [N, H, D] one per head,
             [E, F] against [N, F] one per feature; None for ones.
         num_dst: number of output rows; None for N.
-        reduce: "sum", "mean", "max" or "min". A row without edges is 0; max and min propagate NaN and share the gradient
-            among equal messages, as torch.scatter_reduce does.
+        reduce: "sum", "mean", "max" or "min". A row without edges is 0; max and min propagate NaN and share the
+            gradient among equal messages, as torch.scatter_reduce does.
 
     Returns:
         [num_dst, *S]. The same input gives the same bits.
 
     Raises:
-        ValueError: an index out of range (names its position, value and limit), shapes that do not fit, an unknown reduce.
+        ValueError: an index out of range (names its position, value and limit), shapes that do not fit, an unknown
+            reduce.
         TypeError: dtypes that are not supported.
 
     >>> import torch, gnna_plugin

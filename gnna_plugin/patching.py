@@ -1,4 +1,5 @@
-"""Replacing a framework's functions so that it can be undone exactly, and so that TorchScript still finds their source."""
+"""Replacing a framework's functions so that it can be undone exactly, and so that TorchScript still finds their
+source."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ _MISSING = object()
 def stand_in(replacement: Callable, original: Callable) -> Callable:
     """`replacement` dressed as `original`: its name, module and, through __wrapped__, its source.
 
-    torch.jit.script compiles a function from the source it unwraps to and resolves names in the function's globals; so the
-    stand-in runs our code in eager mode, scripts as the original, and must reach our own names as closure variables only.
+    torch.jit.script compiles a function from the source it unwraps to and resolves names in the function's globals; so
+    the stand-in runs our code in eager mode, scripts as the original, and must reach our own names as closure variables
+    only.
     """
     function = types.FunctionType(
         replacement.__code__, original.__globals__, original.__name__, original.__defaults__, replacement.__closure__
@@ -25,15 +27,17 @@ def stand_in(replacement: Callable, original: Callable) -> Callable:
 
 
 def share_script_overloads(source: Callable, target: Callable) -> None:
-    """Gives `target` the compiled TorchScript overloads of `source`. torch.jit keeps them by function object and forgets
-    their declarations once compiled, so that a stand-in could not be scripted after its original was, nor the reverse."""
+    """Gives `target` the compiled TorchScript overloads of `source`. torch.jit keeps them by function object and
+    forgets their declarations once compiled, so that a stand-in could not be scripted after its original was, nor the
+    reverse."""
     compiled = getattr(torch.jit._state, "_jit_function_overload_caching", {})
     if source in compiled:
         compiled[target] = compiled[source]
 
 
 class Patches:
-    """A list of replaced attributes. undo() restores each one, but never overwrites what somebody else put there since."""
+    """A list of replaced attributes. undo() restores each one, but never overwrites what somebody else put there
+    since."""
 
     def __init__(self) -> None:
         self._done: list[tuple[object, str, object, object]] = []

@@ -139,7 +139,9 @@ class Status:
             lines += [f"    {n} gathered for '{op}'" for op, n in counts.materialised.most_common()]
             lines += [f"    {n} left to the framework: {reason}" for reason, n in counts.framework.most_common()]
         for d in self.decisions:
-            lines.append(f"  {d['layer']}: {d['edges']:,} edges x {d['width']} {d['reduce']} on {d['device']}: {d['reason']}")
+            lines.append(
+                f"  {d['layer']}: {d['edges']:,} edges x {d['width']} {d['reduce']} on {d['device']}: {d['reason']}"
+            )
         return "\n".join(lines)
 
     __repr__ = __str__

@@ -1,5 +1,5 @@
-"""What enable() was told, and whether the plug-in acts on this thread right now. Read by the adapters on every call, so it is
-plain attributes; written only by switch.py.
+"""What enable() was told, and whether the plug-in acts on this thread right now. Read by the adapters on every call, so
+it is plain attributes; written only by switch.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ class Fallback(RuntimeError):
     """Raised in strict mode where a layer would have been left to the framework."""
 
 
-# Elements (edges times feature width) below which the framework's own path is used: where the two took the same time for
+# Elements (edges times feature width) below which the framework's own path is used: where the two took the same time
+# for
 # a training step of one layer (2 cores with AVX-512, torch 2.13, PyG 2.8.1; benchmarks/crossover.py).
 DEFAULT_MIN_WORK = {"cpu": 32_768, "cuda": 0}
 
@@ -61,7 +62,9 @@ def from_environment(strict: bool | None, min_work: int | None) -> tuple[bool, i
         try:
             min_work = int(text)
         except ValueError:
-            raise ValueError(f"GNNA_MIN_WORK is {text!r}; it must be a whole number of elements (edges x width)") from None
+            raise ValueError(
+                f"GNNA_MIN_WORK is {text!r}; it must be a whole number of elements (edges x width)"
+            ) from None
     if min_work is not None and min_work < 0:
         raise ValueError(f"min_work is {min_work}; it must be 0 or more elements (edges x width)")
     return strict, min_work

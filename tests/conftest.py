@@ -1,4 +1,5 @@
-"""What all tests share: the devices to run on, edge lists that are awkward on purpose, and a plug-in that is off between tests."""
+"""What all tests share: the devices to run on, edge lists that are awkward on purpose, and a plug-in that is off
+between tests."""
 
 from __future__ import annotations
 

@@ -131,7 +131,6 @@ def results():
     cases = [(graph, Case(graph.name, model=model, epochs=6)) for model in ("gcn", "gin", "weighted")]
     events = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GNNA_ENABLE", "1")
         patch.setenv("GNNA_MIN_WORK", "0")
         found = runner.measure_cases(cases, threads=1, command="the command",
                                      on_progress=lambda arm, event: events.append((arm, event["phase"])))
@@ -299,6 +298,31 @@ def test_a_failing_worker_shows_what_it_wrote(monkeypatch, tmp_path):
     monkeypatch.setattr(runner.sys, "executable", str(script))
     with pytest.raises(WorkerError, match="baseline worker ended with status 3\nthe reason"):
         runner.measure_cases([(small_graph(), Case("small"))])
+
+
+def test_the_rows_before_a_failure_are_shown_and_kept(results, monkeypatch, capsys, tmp_path):
+    answers = iter([[results[0]]])
+
+    def measure_cases(*args, **kwargs):
+        try:
+            return next(answers)
+        except StopIteration:
+            raise WorkerError("the baseline worker was killed") from None
+
+    monkeypatch.setattr(runner, "measure_cases", measure_cases)
+    target = tmp_path / "rows.json"
+    argv = ["compare", "--graph", "community:100x400", "community:200x800", "--device", "cpu", "--json", str(target)]
+    assert cli.main(argv) == 1
+    captured = capsys.readouterr()
+    assert "3000x60000" in captured.out and captured.err == "gnna: the baseline worker was killed\n"
+    assert len(json.loads(target.read_text())) == 1
+
+
+def test_a_worker_is_never_accelerated_by_the_environment(monkeypatch):
+    monkeypatch.setenv("GNNA_ENABLE", "1")
+    monkeypatch.setenv("GNNA_MIN_WORK", "7")
+    env = runner._environment(threads=3)
+    assert "GNNA_ENABLE" not in env and env["GNNA_MIN_WORK"] == "7" and env["OMP_NUM_THREADS"] == "3"
 
 
 def test_help_of_every_command_has_examples(capsys):

@@ -88,7 +88,7 @@ def test_row_normalisation_makes_rows_sum_to_one_and_leaves_empty_rows():
         (dict(indptr=np.array([0, 2, 2, 4])), "has 4 entries, 4 rows need 5"),
         (dict(indptr=np.array([1, 2, 2, 4, 4])), "starts at 1"),
         (dict(indptr=np.array([0, 3, 2, 4, 4])), "falls after row 1"),
-        (dict(indptr=np.array([0, 2**62, -(2**62), 4, 4])), "falls after row 1"),
+        (dict(indptr=np.array([0, 2**62, -(2**63), 4, 4])), "falls after row 1"),
         (dict(indptr=np.array([0, 2, 2, 4, 5])), "ends at 5, but 'indices' has 4"),
         (dict(indptr=np.array([0, 2, 2, 4, 4], np.float32)), "not a list of integers"),
         (dict(indices=np.array([1, 2, 0, 4])), "holds 4 at position 3, allowed is 0 to 3"),

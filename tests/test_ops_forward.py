@@ -1,4 +1,5 @@
-"""spmm and sddmm compute what gather, scale and scatter compute in float64, whatever the graph, the width and the weights."""
+"""spmm and sddmm compute what gather, scale and scatter compute in float64, whatever the graph, the width and the
+weights."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 def relative_error(found, expected):
-    return ((found.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30)).item() if found.numel() else 0
+    return (
+        ((found.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30)).item() if found.numel() else 0
+    )
 
 
 @pytest.mark.parametrize("reduce", REDUCES)
@@ -34,7 +37,9 @@ def test_spmm_equals_float64_reference(device, kind, weights, reduce, dtype):
 
 @pytest.mark.parametrize("reduce", ["sum", "max"])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("width", [*range(1, 20), 22, 31, 32, 33, 47, 63, 64, 65, 96, 100, 127, 128, 129, 200, 255, 256, 257, 600])
+@pytest.mark.parametrize(
+    "width", [*range(1, 20), 22, 31, 32, 33, 47, 63, 64, 65, 96, 100, 127, 128, 129, 200, 255, 256, 257, 600]
+)
 def test_every_width(device, width, weighted, reduce):
     src, dst, n, m = reference.edges("hub", device)
     x = torch.randn(n, width, device=device)

@@ -70,7 +70,8 @@ def test_only_what_is_asked_for_gets_a_gradient(device, reduce, requires):
 
 @pytest.mark.parametrize("reduce", ["max", "min"])
 def test_ties_share_the_gradient_as_scatter_reduce_does(device, reduce):
-    """Two equal winners get half each; a result of 0 counts a phantom winner beside them (torch.scatter_reduce's rule)."""
+    """Two equal winners get half each; a result of 0 counts a phantom winner beside them (torch.scatter_reduce's
+    rule)."""
     src, dst = torch.tensor([0, 1, 2, 3], device=device), torch.tensor([0, 0, 1, 1], device=device)
     x = torch.tensor([[1.0], [1.0], [0.0], [0.0]], device=device, requires_grad=True)
     torch.ops.gnna.spmm(x, None, src, dst, 2, reduce).sum().backward()

@@ -1,4 +1,5 @@
-"""The plan cache: hits for the same edge list however it is viewed, never for another or a changed one, and no memory kept for the dead."""
+"""The plan cache: hits for the same edge list however it is viewed, never for another or a changed one, and no
+memory kept for the dead."""
 
 from __future__ import annotations
 

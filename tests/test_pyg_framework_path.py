@@ -210,7 +210,8 @@ def test_explain_mode():
         torch.manual_seed(0)
         model = GCNConv(layers.WIDTH, 3)
         explainer = Explainer(
-            model, GNNExplainer(epochs=5), explanation_type="model", edge_mask_type="object", node_mask_type="attributes",
+            model, GNNExplainer(epochs=5), explanation_type="model", edge_mask_type="object",
+            node_mask_type="attributes",
             model_config={"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"},
         )  # fmt: skip
         return explainer(x, edge_index)

@@ -1,4 +1,5 @@
-"""PyG's layers and users' own give the same outputs and gradients with the plug-in, and the aggregation really is fused."""
+"""PyG's layers and users' own give the same outputs and gradients with the plug-in, and the aggregation really is
+fused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""x_j in users' hands: whatever a message() does with its lazy neighbours' features, it gets what PyG would have given it."""
+"""x_j in users' hands: whatever a message() does with its lazy neighbours' features, it gets what PyG would have
+given it."""
 
 from __future__ import annotations
 
@@ -148,7 +149,8 @@ def test_these_stay_fused(name):
 
 
 def test_a_read_behind_pythons_back_gives_nan_not_numbers():
-    """The placeholder's memory is NaN: what no Python code can intercept, such as a C++ extension, cannot go unnoticed."""
+    """The placeholder's memory is NaN: what no Python code can intercept, such as a C++ extension, cannot go
+    unnoticed."""
     x, edge_index, _ = layers.graph()
     gnna_plugin.enable(min_work=0)
     caught = []

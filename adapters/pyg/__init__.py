@@ -18,7 +18,8 @@ from torch_geometric.nn import Aggregation, MessagePassing
 from gnna_plugin.adapters.pyg import hooks, norm_memo
 from gnna_plugin.patching import Patches
 
-TESTED = ((2, 6), (2, 9))  # first and first-after-last tested release of torch_geometric
+TESTED = ((2, 8), (2, 9))  # first and first-after-last tested release of torch_geometric
+_TESTED_TEXT = f"{TESTED[0][0]}.{TESTED[0][1]} to before {TESTED[1][0]}.{TESTED[1][1]}"
 
 # What the hooks rely on; where a release differs, the plug-in stays off rather than half-patched.
 _SIGNATURES = (
@@ -39,14 +40,14 @@ def install() -> bool:
         if found != expected:
             warnings.warn(
                 f"gnna_plugin stays off for PyG {torch_geometric.__version__}: {owner.__name__}.{name} takes {found}, "
-                f"not {expected}; tested releases are {TESTED[0][0]}.{TESTED[0][1]} to before {TESTED[1][0]}.{TESTED[1][1]}",
+                f"not {expected}; tested releases are {_TESTED_TEXT}",
                 stacklevel=3,
             )
             return False
     version = tuple(int(part) for part in torch_geometric.__version__.split(".")[:2])
     if not TESTED[0] <= version < TESTED[1]:
         warnings.warn(
-            f"gnna_plugin is tested with PyG {TESTED[0][0]}.{TESTED[0][1]} to before {TESTED[1][0]}.{TESTED[1][1]}; "
+            f"gnna_plugin is tested with PyG {_TESTED_TEXT}; "
             f"found {torch_geometric.__version__}, whose hooks fit",
             stacklevel=3,
         )
@@ -61,7 +62,8 @@ def install() -> bool:
 
 
 def uninstall() -> None:
-    """Restores PyG's own functions. A function that somebody else replaced meanwhile is left as it is, with a warning."""
+    """Restores PyG's own functions. A function that somebody else replaced meanwhile is left as it is, with a
+    warning."""
     norm_memo.uninstall()
     foreign = _patches.undo()
     if foreign:

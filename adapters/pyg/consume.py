@@ -1,7 +1,8 @@
 """Where lazy messages end: the reductions that become one spmm, and what is remembered about each.
 
-PyG reduces messages in two ways: Aggregation.reduce, which is hooked directly, and torch's own scatter functions, called
-by PyG's utilities and by users' aggregate(). Both come here with a LazyMessage; NotImplemented means "not this form".
+PyG reduces messages in two ways: Aggregation.reduce, which is hooked directly, and torch's own scatter functions,
+called by PyG's utilities and by users' aggregate(). Both come here with a LazyMessage; NotImplemented means "not this
+form".
 """
 
 from __future__ import annotations

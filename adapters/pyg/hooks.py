@@ -1,4 +1,5 @@
-"""The functions that take the place of PyG's, and the question each call starts with: is there a reason to leave it to PyG?
+"""The functions that take the place of PyG's, and the question each call starts with: is there a reason to leave it to
+PyG?
 
 Stand-ins reach their own names as closure variables only (see patching.stand_in); under torch.compile they are PyG's
 functions again.
@@ -136,8 +137,8 @@ def script_boundary(original: Callable) -> Callable:
 
 
 def function_boundary(original: Callable) -> Callable:
-    """What torch.autograd.Function.apply does to its arguments first: a lazy message saved for the backward pass would come
-    back as its placeholder, so the function gets the messages."""
+    """What torch.autograd.Function.apply does to its arguments first: a lazy message saved for the backward pass would
+    come back as its placeholder, so the function gets the messages."""
 
     def unwrap_dead_wrappers(args):
         if any(type(arg) is LazyMessage for arg in args):

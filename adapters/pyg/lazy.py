@@ -1,8 +1,9 @@
 """A gather that has not happened yet: LazyMessage stands for weight * x[src] and holds no edge-sized memory.
 
 To Python it is a tensor of the right shape, dtype and gradient. Scaling by an edge weight and re-viewing keep it lazy;
-scatter and reduce consume it as one spmm; every other operation gets the real messages, computed as PyG would, so that user
-code cannot tell the difference. Its storage is a single NaN: code that reads it behind Python's back cannot go unnoticed.
+scatter and reduce consume it as one spmm; every other operation gets the real messages, computed as PyG would, so that
+user code cannot tell the difference. Its storage is a single NaN: code that reads it behind Python's back cannot go
+unnoticed.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Gather:
         if value.shape != self.shape:
             value = value.view(self.shape)
         report.materialised(self.layer, operation)
-        # A value made without a graph must not serve code that wants gradients, and checkpointing recomputes on purpose.
+        # A value made without a graph must not serve code that wants gradients, and checkpointing recomputes on
+        # purpose.
         tracked = torch.is_grad_enabled() or not (self.x.requires_grad or _requires_grad(self.weight))
         if tracked and _no_saved_tensor_hooks(False) is None:
             self.value = value
@@ -134,12 +136,23 @@ def unwrap(value: Any, operation: str) -> Any:
     return value
 
 
-_OBSERVERS = {"register_hook", "retain_grad", "register_post_accumulate_grad_hook", "__setitem__", "__set__", "__delitem__"}
+_OBSERVERS = {
+    "register_hook",
+    "retain_grad",
+    "register_post_accumulate_grad_hook",
+    "__setitem__",
+    "__set__",
+    "__delitem__",
+}
 
 
 def _changes_in_place(name: str) -> bool:
     in_place = name.endswith("_") and not name.endswith("__")
-    return in_place or name in _OBSERVERS or (name.startswith("__i") and name not in ("__invert__", "__index__", "__int__"))
+    return (
+        in_place
+        or name in _OBSERVERS
+        or (name.startswith("__i") and name not in ("__invert__", "__index__", "__int__"))
+    )
 
 
 def _on_messages(func: Callable, args: tuple, kwargs: dict) -> Any:
@@ -233,9 +246,7 @@ def _mul(func: Callable, args: tuple, kwargs: dict) -> Any:
             weight = _with_dims(weight, dims) * _with_dims(scale, dims)
         else:
             return NotImplemented
-    return _wrap(
-        Gather(x, weight, gather.src, gather.shape, gather.conv, gather.source, gather.index, gather.version)
-    )
+    return _wrap(Gather(x, weight, gather.src, gather.shape, gather.conv, gather.source, gather.index, gather.version))
 
 
 def _with_dims(weight: Tensor, dims: int) -> Tensor:
@@ -243,7 +254,8 @@ def _with_dims(weight: Tensor, dims: int) -> Tensor:
 
 
 def _as_weight(gather: Gather, other: Any) -> Tensor | None:
-    """other as a weight [E, *W] of these messages, or None where it is not one factor per edge (and head, or feature)."""
+    """other as a weight [E, *W] of these messages, or None where it is not one factor per edge (and head, or
+    feature)."""
     if type(other) not in (Tensor, torch.nn.Parameter) or other.dtype != gather.x.dtype:
         return None
     if other.device != gather.x.device or other.dim() != len(gather.shape) or other.size(0) != gather.shape[0]:
@@ -261,11 +273,21 @@ def _getters(*names: str) -> dict:
 
 
 _HANDLERS: dict[Callable, Callable] = {
-    **_getters("dtype", "device", "layout", "requires_grad", "is_cuda", "is_cpu", "is_leaf", "is_sparse", "is_quantized"),
+    **_getters(
+        "dtype", "device", "layout", "requires_grad", "is_cuda", "is_cpu", "is_leaf", "is_sparse", "is_quantized"
+    ),
     **_getters("is_nested", "is_mkldnn", "is_meta", "grad_fn", "_backward_hooks", "is_sparse_csr", "itemsize"),
     **{
         getattr(Tensor, name): _metadata
-        for name in ("is_floating_point", "is_complex", "element_size", "numel", "nelement", "get_device", "is_inference")
+        for name in (
+            "is_floating_point",
+            "is_complex",
+            "element_size",
+            "numel",
+            "nelement",
+            "get_device",
+            "is_inference",
+        )
     },
     **{getattr(Tensor, name): _metadata for name in ("new_empty", "new_ones", "new_full", "new_tensor", "__hash__")},
     torch.is_floating_point: _metadata,

@@ -1,8 +1,9 @@
-"""A memory for gcn_norm: GCN-like layers normalise the same graph in every forward pass, which costs as much as a fused step and
-makes a fresh edge index each time. Remembered, the same tensors come back, and so do the plans that belong to them.
+"""A memory for gcn_norm: GCN-like layers normalise the same graph in every forward pass, which costs as much as a fused
+step and makes a fresh edge index each time. Remembered, the same tensors come back, and so do the plans that belong to
+them.
 
-An entry belongs to one edge_index (and edge_weight) object and dies with it. It holds only where neither they nor the results were
-changed since, and never for trained weights, inference tensors or while something traces.
+An entry belongs to one edge_index (and edge_weight) object and dies with it. It holds only where neither they nor the
+results were changed since, and never for trained weights, inference tensors or while something traces.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _ours: Callable | None = None
 
 
 class _Entry:
-    """The inputs by weak reference, the results, and a stamp of both. A result that is an input itself (no self-loops were
-    added) is kept as that input's position, or the entry would keep its own key alive."""
+    """The inputs by weak reference, the results, and a stamp of both. A result that is an input itself (no self-loops
+    were added) is kept as that input's position, or the entry would keep its own key alive."""
 
     __slots__ = ("inputs", "kept", "stamp")
 
@@ -117,7 +118,8 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Gives PyG's own function back to every module that holds ours, those imported while the plug-in was on included."""
+    """Gives PyG's own function back to every module that holds ours, those imported while the plug-in was on
+    included."""
     _memo.clear()
     share_script_overloads(_ours, _original)
     for module in _holders(_ours):

@@ -1,5 +1,5 @@
-// COO to CSR on the CPU: the check of every index, and a counting sort that is stable and runs on several threads. A plan
-// costs one pass to check and two to sort, less than a single gather-and-scatter of a layer.
+// COO to CSR on the CPU: the check of every index, and a counting sort that is stable and runs on several threads. A
+// plan costs one pass to check and two to sort, less than a single gather-and-scatter of a layer.
 #include <algorithm>
 #include <atomic>
 #include <vector>
@@ -114,8 +114,8 @@ int64_t max_degree(const int64_t* rowptr, int64_t rows) {
   return largest;
 }
 
-#define GNNA_INSTANTIATE(Id)                                                                                     \
-  template EdgeCheck check_edges<Id>(const Id*, const Id*, int64_t, int64_t, int64_t, const Executor&);          \
+#define GNNA_INSTANTIATE(Id)                                                                            \
+  template EdgeCheck check_edges<Id>(const Id*, const Id*, int64_t, int64_t, int64_t, const Executor&); \
   template void build_csr<Id>(const Id*, const Id*, int64_t, int64_t, int64_t*, int32_t*, int32_t*, const Executor&);
 GNNA_INSTANTIATE(int32_t)
 GNNA_INSTANTIATE(int64_t)

@@ -166,8 +166,8 @@ Decision decide(const GraphFacts& graph, const LayerFacts& layer, const DeviceFa
             (scalar ? " single elements" : " vectors of " + number(config.vector_width)) + why_tile;
   if (config.block == kTinyBlock) reason += "; blocks of 256 threads because the graph is tiny";
   if (graph.max_degree > config.long_row) {
-    reason += "; rows of more than " + number(config.long_row) + " edges are cut into items of " +
-              number(config.item_edges);
+    reason +=
+        "; rows of more than " + number(config.long_row) + " edges are cut into items of " + number(config.item_edges);
   }
   return decision;
 }

@@ -1,5 +1,6 @@
-// The kernels of one instruction set, as function pointers over a range of rows. Each *_avx512 / *_avx2 / *_generic file fills
-// one table from the same templates (row_kernels.inl); kernels.cpp picks the table that this processor can run.
+// The kernels of one instruction set, as function pointers over a range of rows. Each *_avx512 / *_avx2 / *_generic
+// file fills one table from the same templates (row_kernels.inl); kernels.cpp picks the table that this processor can
+// run.
 #pragma once
 
 #include "gnna/types.h"

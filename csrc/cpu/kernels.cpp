@@ -1,5 +1,5 @@
-// Which table of kernels this processor runs, and how the rows of one call are dealt to the threads: tasks of about equal
-// edges, taken by whichever thread is free, so that neither a hub nor a busy core holds the others up.
+// Which table of kernels this processor runs, and how the rows of one call are dealt to the threads: tasks of about
+// equal edges, taken by whichever thread is free, so that neither a hub nor a busy core holds the others up.
 #include <algorithm>
 #include <atomic>
 
@@ -103,11 +103,11 @@ void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, c
            [&](int64_t begin, int64_t end) { table<T>().extremum_grad_weight(forward, args, begin, end); });
 }
 
-#define GNNA_INSTANTIATE(T)                                                                       \
-  template void spmm<T>(const SpmmArgs<T>&, const Executor&);                                     \
-  template void sddmm<T>(const SddmmArgs<T>&, const Executor&);                                   \
-  template void extremum_share<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);       \
-  template void extremum_grad_x<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);      \
+#define GNNA_INSTANTIATE(T)                                                                  \
+  template void spmm<T>(const SpmmArgs<T>&, const Executor&);                                \
+  template void sddmm<T>(const SddmmArgs<T>&, const Executor&);                              \
+  template void extremum_share<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);  \
+  template void extremum_grad_x<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&); \
   template void extremum_grad_weight<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);
 GNNA_INSTANTIATE(float)
 GNNA_INSTANTIATE(double)

@@ -1,15 +1,15 @@
-// Row kernels on the CPU, as templates over the vector width that the including file sets (GNNA_VECTOR_BYTES) in a namespace of its
-// own (GNNA_ISA_NAMESPACE). One thread owns a range of rows. A row is covered by column tiles of up to eight vectors that stay in
-// registers while its neighbours stream past, so memory sees each neighbour's feature row once, the column id once, and one
-// store of the result. Rows further ahead are prefetched by their column ids, across row ends: with a feature matrix beyond the
-// L2 cache the gather is latency, not arithmetic.
+// Row kernels on the CPU, as templates over the vector width that the including file sets (GNNA_VECTOR_BYTES) in a
+// namespace of its own (GNNA_ISA_NAMESPACE). One thread owns a range of rows. A row is covered by column tiles of up to
+// eight vectors that stay in registers while its neighbours stream past, so memory sees each neighbour's feature row
+// once, the column id once, and one store of the result. Rows further ahead are prefetched by their column ids, across
+// row ends: with a feature matrix beyond the L2 cache the gather is latency, not arithmetic.
 
 namespace gnna::cpu::GNNA_ISA_NAMESPACE {
 
 constexpr int kMaxVectors = 8;  // accumulators per tile: 128 floats with AVX-512, half of the registers
 constexpr int64_t kPrefetchEdges = 16;
-// A row is summed in chunks of this many edges, and the chunks into the result: the rounding error of a hub's row then grows with
-// the chunk and the number of chunks, not with its degree.
+// A row is summed in chunks of this many edges, and the chunks into the result: the rounding error of a hub's row then
+// grows with the chunk and the number of chunks, not with its degree.
 constexpr int64_t kChunkEdges = 1024;
 
 enum class Weight { None, PerHead, PerFeature };
@@ -83,8 +83,7 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
   const int64_t weight_stride = kWeight == Weight::PerFeature ? width : args.heads;
   const T* const x = args.x + tile.column;
   const T* const weight = args.weight + (kWeight == Weight::PerFeature ? tile.column : tile.head);
-  const V initial = kSum ? V{}
-                         : S::broadcast(kReduce == Reduce::Max ? -__builtin_inf() : __builtin_inf());
+  const V initial = kSum ? V{} : S::broadcast(kReduce == Reduce::Max ? -__builtin_inf() : __builtin_inf());
   const int64_t last = csr.edges - 1;
 
   const auto add = [&](V* acc, int64_t slot) __attribute__((always_inline)) {
@@ -158,7 +157,7 @@ void spmm_rows(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
   const bool by_head = kWeight == Weight::PerHead && args.heads > 1;
   const int64_t spans = by_head ? args.heads : 1;
   const int64_t span = args.heads * args.head_dim / spans;  // columns that share a weight
-  constexpr int64_t kBatch = 32;  // tiles planned at a time, so that no allocation is needed
+  constexpr int64_t kBatch = 32;                            // tiles planned at a time, so that no allocation is needed
   Tile<T> tiles[kBatch];
   int64_t head = 0, column = 0;
   while (head < spans) {
@@ -233,7 +232,8 @@ void sddmm(const SddmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
     for (int64_t slot = csr.rowptr[row]; slot < csr.rowptr[row + 1]; ++slot) {
       const int64_t ahead = slot + kPrefetchEdges;
       if (ahead < csr.edges)
-        for (int64_t c = 0; c < width; c += 64 / sizeof(T)) __builtin_prefetch(args.a + csr.col[ahead] * width + c, 0, 3);
+        for (int64_t c = 0; c < width; c += 64 / sizeof(T))
+          __builtin_prefetch(args.a + csr.col[ahead] * width + c, 0, 3);
       const T* a = args.a + csr.col[slot] * width;
       T* out = args.out + (csr.perm ? csr.perm[slot] : slot) * args.heads;
       for (int64_t h = 0; h < args.heads; ++h)
@@ -244,7 +244,8 @@ void sddmm(const SddmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
 
 // One edge and head of a max / min gradient: calls body(column, shares in it: 1 or 0) for the head's columns.
 template <typename T, typename Body>
-inline void for_shares(const ExtremumArgs<T>& args, int64_t edge, int64_t source, int64_t destination, const Body& body) {
+inline void for_shares(const ExtremumArgs<T>& args, int64_t edge, int64_t source, int64_t destination,
+                       const Body& body) {
   const int64_t width = args.heads * args.head_dim;
   const T* x = args.x + source * width;
   const T* out = args.out + destination * width;

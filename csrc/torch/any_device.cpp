@@ -1,12 +1,12 @@
-// The ops whose code is the same on every device: what a mean divides by, and the stand-in for messages that were not gathered.
+// The ops whose code is the same on every device: what a mean divides by, and the stand-in for messages that were not
+// gathered.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/full.h>
 #include <torch/library.h>
 
 #include <limits>
 
 #include "plan.h"
-
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/full.h>
 
 namespace gnna {
 namespace {

@@ -1,11 +1,10 @@
 // Argument checks shared by the CPU and CUDA dispatch.
 #include "arguments.h"
 
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-
-#include <ATen/ops/empty.h>
 
 namespace gnna {
 
@@ -19,8 +18,8 @@ Reduce parse_reduce(std::string_view reduce) {
 
 void check_indices(const at::Tensor& x, const at::Tensor& src, const at::Tensor& dst) {
   const auto integral = [](const at::Tensor& t) { return t.scalar_type() == at::kInt || t.scalar_type() == at::kLong; };
-  TORCH_CHECK_TYPE(integral(src) && src.scalar_type() == dst.scalar_type(), "src and dst are ", src.scalar_type(), " and ",
-                   dst.scalar_type(), "; both must be int32 or both int64");
+  TORCH_CHECK_TYPE(integral(src) && src.scalar_type() == dst.scalar_type(), "src and dst are ", src.scalar_type(),
+                   " and ", dst.scalar_type(), "; both must be int32 or both int64");
   TORCH_CHECK_VALUE(src.dim() == 1 && dst.dim() == 1 && src.numel() == dst.numel(), "src and dst have shapes ",
                     src.sizes(), " and ", dst.sizes(), "; both must be one-dimensional and of one length");
   TORCH_CHECK_VALUE(src.device() == x.device() && dst.device() == x.device(), "x is on ", x.device(), ", src on ",
@@ -65,14 +64,15 @@ at::DimVector with_rows(const at::Tensor& x, int64_t rows) {
 }
 
 void check_operands(const at::Tensor& a, const at::Tensor& b) {
-  TORCH_CHECK_VALUE(a.scalar_type() == b.scalar_type() && a.device() == b.device(), "the operands are ", a.scalar_type(),
-                    " on ", a.device(), " and ", b.scalar_type(), " on ", b.device(), "; they must agree");
+  TORCH_CHECK_VALUE(a.scalar_type() == b.scalar_type() && a.device() == b.device(), "the operands are ",
+                    a.scalar_type(), " on ", a.device(), " and ", b.scalar_type(), " on ", b.device(),
+                    "; they must agree");
   TORCH_CHECK_VALUE(a.dim() >= 1 && a.dim() == b.dim() && a.sizes().slice(1) == b.sizes().slice(1),
                     "the operands have shapes ", a.sizes(), " and ", b.sizes(), "; they may differ in their rows only");
 }
 
-ExtremumTensors::ExtremumTensors(const at::Tensor& grad_, const at::Tensor& x_, const std::optional<at::Tensor>& weight_,
-                                 const at::Tensor& out_, bool with_weight)
+ExtremumTensors::ExtremumTensors(const at::Tensor& grad_, const at::Tensor& x_,
+                                 const std::optional<at::Tensor>& weight_, const at::Tensor& out_, bool with_weight)
     : grad(grad_.contiguous()), x(x_.contiguous()), out(out_.contiguous()) {
   const auto options = x.options().memory_format(at::MemoryFormat::Contiguous);
   if (weight_.has_value()) weight = weight_->contiguous();

@@ -1,5 +1,6 @@
-// The arguments of the ops, checked once and put into the kernels' terms: which trailing dimensions of x share one weight, which
-// reduction is meant, and that indices and features fit together. Every refusal is one sentence: what was given, what is accepted.
+// The arguments of the ops, checked once and put into the kernels' terms: which trailing dimensions of x share one
+// weight, which reduction is meant, and that indices and features fit together. Every refusal is one sentence: what was
+// given, what is accepted.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,8 +17,8 @@ Reduce parse_reduce(std::string_view reduce);
 // src and dst: one-dimensional int32 or int64 of one length, dtype and device with x.
 void check_indices(const at::Tensor& x, const at::Tensor& src, const at::Tensor& dst);
 
-// x [N, *S] with weight [E, *W], W a prefix of S: heads = product of W, head_dim = product of the rest. weight [E] is one weight per
-// edge, [E, H] against [N, H, D] one per head, [E, F] against [N, F] one per feature.
+// x [N, *S] with weight [E, *W], W a prefix of S: heads = product of W, head_dim = product of the rest. weight [E] is
+// one weight per edge, [E, H] against [N, H, D] one per head, [E, F] against [N, F] one per feature.
 struct LayerShape {
   int64_t heads = 1;
   int64_t head_dim = 1;

@@ -1,6 +1,7 @@
-// Derivatives of the ops. spmm and sddmm are each other's: d spmm / dx is spmm on the transposed edge list, d spmm / dweight is
-// sddmm, and the derivatives of sddmm are two spmm. So every order of differentiation runs on the same kernels; only the second
-// order of max / min falls back to ATen on edge-sized tensors. C++ throughout: on small graphs the host's time decides.
+// Derivatives of the ops. spmm and sddmm are each other's: d spmm / dx is spmm on the transposed edge list, d spmm /
+// dweight is sddmm, and the derivatives of sddmm are two spmm. So every order of differentiation runs on the same
+// kernels; only the second order of max / min falls back to ATen on edge-sized tensors. C++ throughout: on small graphs
+// the host's time decides.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/ones_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -11,9 +12,9 @@
 namespace gnna {
 namespace {
 
+using ops::MaybeTensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-using ops::MaybeTensor;
 
 bool wants_grad(const at::Tensor& t) { return t.defined() && t.requires_grad(); }
 bool wants_grad(const MaybeTensor& t) { return t.has_value() && wants_grad(*t); }
@@ -146,7 +147,8 @@ struct ExtremumBackward : torch::autograd::Function<ExtremumBackward> {
 };
 
 struct Lift : torch::autograd::Function<Lift> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const MaybeTensor& weight,
+                            const at::Tensor& src) {
     const at::AutoDispatchBelowADInplaceOrView below;
     ctx->saved_data["x_grad"] = wants_grad(x);
     ctx->saved_data["weight_grad"] = wants_grad(weight);
@@ -183,9 +185,10 @@ at::Tensor sddmm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& src
   return Sddmm::apply(a, b, src, dst, head_dims, cache);
 }
 
-std::tuple<at::Tensor, at::Tensor> extremum_backward(const at::Tensor& grad, const at::Tensor& x, const MaybeTensor& weight,
-                                                     const at::Tensor& out, const at::Tensor& src, const at::Tensor& dst,
-                                                     bool with_weight, bool cache) {
+std::tuple<at::Tensor, at::Tensor> extremum_backward(const at::Tensor& grad, const at::Tensor& x,
+                                                     const MaybeTensor& weight, const at::Tensor& out,
+                                                     const at::Tensor& src, const at::Tensor& dst, bool with_weight,
+                                                     bool cache) {
   const auto result = ExtremumBackward::apply(grad, x, weight, out, src, dst, with_weight, cache);
   return {result[0], result[1]};
 }

@@ -1,4 +1,5 @@
-// The CPU as a device of the ops (dispatch.h): how its plans are built, and its kernels, run on the framework's own threads.
+// The CPU as a device of the ops (dispatch.h): how its plans are built, and its kernels, run on the framework's own
+// threads.
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 

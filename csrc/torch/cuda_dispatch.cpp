@@ -1,5 +1,6 @@
-// CUDA as a device of the ops (dispatch.h): how its plans are built on the GPU, and its kernels, launched on the current stream with
-// the decider's configuration. The kernels themselves are torch-free (gnna/cuda_api.h); memory comes from torch's allocator.
+// CUDA as a device of the ops (dispatch.h): how its plans are built on the GPU, and its kernels, launched on the
+// current stream with the decider's configuration. The kernels themselves are torch-free (gnna/cuda_api.h); memory
+// comes from torch's allocator.
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -46,9 +47,9 @@ void cut_long_rows(Plan& plan, cudaStream_t stream) {
   const at::Tensor offsets = at::empty({plan.rows + 1}, plan.rowptr.options());
   const at::Tensor count = at::empty({1}, plan.rowptr.options());
   const at::Tensor scan = bytes_on(plan.rowptr, cuda::count_items_scan_bytes(plan.rows));
-  C10_CUDA_CHECK(cuda::count_items(rowptr, plan.rows, plan.long_row, plan.item_edges, offsets.mutable_data_ptr<int64_t>(),
-                                   count.mutable_data_ptr<int64_t>(), scan.mutable_data_ptr(),
-                                   static_cast<size_t>(scan.numel()), stream));
+  C10_CUDA_CHECK(cuda::count_items(rowptr, plan.rows, plan.long_row, plan.item_edges,
+                                   offsets.mutable_data_ptr<int64_t>(), count.mutable_data_ptr<int64_t>(),
+                                   scan.mutable_data_ptr(), static_cast<size_t>(scan.numel()), stream));
   plan.item_count = count.item<int64_t>();
   plan.items = bytes_on(plan.rowptr, sizeof(cuda::LongItem) * plan.item_count);
   C10_CUDA_CHECK(cuda::list_items(rowptr, plan.rows, plan.long_row, plan.item_edges, offsets.const_data_ptr<int64_t>(),
@@ -79,8 +80,8 @@ void build_typed(const at::Tensor& row, const at::Tensor& col, Plan& plan, const
                                  sorted ? nullptr : plan.perm.mutable_data_ptr<int32_t>(), workspace.mutable_data_ptr(),
                                  static_cast<size_t>(workspace.numel()), stream));
   const at::Tensor largest = at::empty({1}, longs);
-  C10_CUDA_CHECK(cuda::max_degree(plan.rowptr.const_data_ptr<int64_t>(), plan.rows, largest.mutable_data_ptr<int64_t>(),
-                                  stream));
+  C10_CUDA_CHECK(
+      cuda::max_degree(plan.rowptr.const_data_ptr<int64_t>(), plan.rows, largest.mutable_data_ptr<int64_t>(), stream));
   plan.max_degree = largest.item<int64_t>();
 }
 
@@ -100,7 +101,8 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
     build_typed<int64_t>(r, c, *plan, row_name, col_name, stream);
   }
   cut_long_rows(*plan, stream);
-  // Reading the checks back has waited for most of this already; waiting for the rest makes the plan safe on every stream.
+  // Reading the checks back has waited for most of this already; waiting for the rest makes the plan safe on every
+  // stream.
   C10_CUDA_CHECK(cudaStreamSynchronize(stream));
   return plan;
 }
@@ -134,7 +136,8 @@ struct Cuda {
     const RowConfig config =
         decide({plan.rows, plan.cols, plan.edges, plan.max_degree}, layer, device_facts(), /*explain=*/false).config;
     const cuda::LongRows long_rows{
-        plan.item_count > 0 ? static_cast<const cuda::LongItem*>(plan.items.const_data_ptr()) : nullptr, plan.item_count};
+        plan.item_count > 0 ? static_cast<const cuda::LongItem*>(plan.items.const_data_ptr()) : nullptr,
+        plan.item_count};
     at::Tensor scratch;
     if (plan.item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes(plan.item_count, width, sizeof(T)));
     C10_CUDA_CHECK(

@@ -1,5 +1,5 @@
-// The ops' bodies, the same for every device: arguments checked, plan looked up, results allocated, the kernel called. A device is
-// a type with
+// The ops' bodies, the same for every device: arguments checked, plan looked up, results allocated, the kernel called.
+// A device is a type with
 //   static void spmm(const Plan&, const SpmmArgs<T>&, at::Tensor& out);
 //   static void sddmm(const SddmmArgs<T>&, const at::Tensor& src, const at::Tensor& dst);
 //   static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>&, const at::Tensor& src,
@@ -108,9 +108,8 @@ std::tuple<at::Tensor, at::Tensor> extremum_backward_on(const at::Tensor& grad, 
   if (src.numel() == 0 || shape.width() == 0) return {t.grad_x.zero_(), t.grad_weight.zero_()};
   const auto forward = plan_for(dst, src, num_dst, num_src, "dst", "src", cache);
   const auto transposed = plan_for(src, dst, num_src, num_dst, "src", "dst", cache);
-  for_dtype(x, [&](auto zero) {
-    Device::extremum(*forward, *transposed, t.template args<decltype(zero)>(shape), src, dst);
-  });
+  for_dtype(
+      x, [&](auto zero) { Device::extremum(*forward, *transposed, t.template args<decltype(zero)>(shape), src, dst); });
   return {t.grad_x, t.grad_weight};
 }
 

@@ -1,4 +1,5 @@
-// The ops as C++ calls through the dispatcher: what a backward pass uses, so that every derivative is again made of registered ops.
+// The ops as C++ calls through the dispatcher: what a backward pass uses, so that every derivative is again made of
+// registered ops.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -33,21 +34,20 @@ inline std::tuple<at::Tensor, at::Tensor> extremum_backward(const at::Tensor& gr
                                                             const MaybeTensor& weight, const at::Tensor& out,
                                                             const at::Tensor& src, const at::Tensor& dst,
                                                             bool with_weight, bool cache) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("gnna::extremum_backward", "")
-          .typed<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const MaybeTensor&,
-                                                    const at::Tensor&, const at::Tensor&, const at::Tensor&, bool,
-                                                    bool)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gnna::extremum_backward", "")
+                             .typed<std::tuple<at::Tensor, at::Tensor>(
+                                 const at::Tensor&, const at::Tensor&, const MaybeTensor&, const at::Tensor&,
+                                 const at::Tensor&, const at::Tensor&, bool, bool)>();
   return op.call(grad, x, weight, out, src, dst, with_weight, cache);
 }
 
 inline at::Tensor mean_divisor(const at::Tensor& like, const at::Tensor& src, const at::Tensor& dst,
                                c10::SymInt num_src, c10::SymInt num_dst, bool cache) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("gnna::mean_divisor", "")
-                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::SymInt,
-                                               c10::SymInt, bool)>();
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("gnna::mean_divisor", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::SymInt, c10::SymInt, bool)>();
   return op.call(like, src, dst, std::move(num_src), std::move(num_dst), cache);
 }
 

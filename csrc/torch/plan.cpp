@@ -1,6 +1,8 @@
-// The plan cache: a least-recently-used list under one lock, bounded by bytes, whose entries die with the edge lists they belong to.
+// The plan cache: a least-recently-used list under one lock, bounded by bytes, whose entries die with the edge lists
+// they belong to.
 #include "plan.h"
 
+#include <ATen/ops/index_select.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 #include <c10/util/hash.h>
@@ -9,8 +11,6 @@
 #include <list>
 #include <unordered_map>
 #include <vector>
-
-#include <ATen/ops/index_select.h>
 
 namespace gnna {
 
@@ -37,7 +37,11 @@ bool TensorKey::operator==(const TensorKey& other) const {
 size_t TensorKey::hash() const { return c10::get_hash(data_, numel_, version_); }
 
 CsrView Plan::view() const {
-  return {rows, cols, edges, rowptr.const_data_ptr<int64_t>(), col.const_data_ptr<int32_t>(),
+  return {rows,
+          cols,
+          edges,
+          rowptr.const_data_ptr<int64_t>(),
+          col.const_data_ptr<int32_t>(),
           perm.defined() ? perm.const_data_ptr<int32_t>() : nullptr};
 }
 
@@ -97,7 +101,8 @@ class PlanCache {
     return nullptr;
   }
 
-  void insert(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols, std::shared_ptr<const Plan> plan) {
+  void insert(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols,
+              std::shared_ptr<const Plan> plan) {
     const std::lock_guard<std::mutex> lock(mutex_);
     // Edge lists made afresh in every forward pass leave dead entries behind; without this sweep they would pile up.
     for (auto it = entries_.begin(); it != entries_.end();) {

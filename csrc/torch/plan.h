@@ -1,6 +1,6 @@
-// Plans: the CSR form of an edge list with what the kernels want to know about it, built once per edge list and kept in a cache
-// that never outlives the user's tensors. A plan's rows gather its columns; the transposed plan of an edge list is simply the plan
-// of (row = source, column = destination), built when a backward pass first asks for it.
+// Plans: the CSR form of an edge list with what the kernels want to know about it, built once per edge list and kept in
+// a cache that never outlives the user's tensors. A plan's rows gather its columns; the transposed plan of an edge list
+// is simply the plan of (row = source, column = destination), built when a backward pass first asks for it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,8 +14,8 @@
 namespace gnna {
 
 // A tensor recognised again without keeping it alive: its storage by a weak reference (pointers alone are reused by the
-// allocator), and everything in-place changes or other views of the same storage would alter. Writes that bypass autograd's
-// version counter (.data, NumPy aliases) cannot be seen.
+// allocator), and everything in-place changes or other views of the same storage would alter. Writes that bypass
+// autograd's version counter (.data, NumPy aliases) cannot be seen.
 class TensorKey {
  public:
   // nullopt for tensors that cannot be recognised: inference tensors have no version counter.
@@ -47,8 +47,9 @@ struct Plan {
   CsrView view() const;
   int64_t bytes() const;
 
-  // weight [edges, ...] in slot order, if this very tensor came before and is not trained; otherwise undefined, and the kernel
-  // reads it through perm. Static weights (a normalisation) are then streamed; fresh ones (attention) are not copied in vain.
+  // weight [edges, ...] in slot order, if this very tensor came before and is not trained; otherwise undefined, and the
+  // kernel reads it through perm. Static weights (a normalisation) are then streamed; fresh ones (attention) are not
+  // copied in vain.
   at::Tensor slot_ordered(const at::Tensor& weight) const;
 
  private:
@@ -57,10 +58,10 @@ struct Plan {
   mutable at::Tensor weight_in_slot_order_;
 };
 
-// The plan of one edge list. cache = false builds it afresh and keeps nothing: for index tensors that a compiled graph computes,
-// whose buffers are reused without a change that a key could see.
-// Raises ValueError naming side, position, value and limit when an index is out of range, RuntimeError when a plan would have to
-// be built during CUDA-graph capture. row_name and col_name are what the user calls the two sides.
+// The plan of one edge list. cache = false builds it afresh and keeps nothing: for index tensors that a compiled graph
+// computes, whose buffers are reused without a change that a key could see. Raises ValueError naming side, position,
+// value and limit when an index is out of range, RuntimeError when a plan would have to be built during CUDA-graph
+// capture. row_name and col_name are what the user calls the two sides.
 std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
                                      const char* row_name, const char* col_name, bool cache);
 

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "gnna/cpu_api.h"
 #include "gnna/decide.h"
 #include "plan.h"
-#include "arguments.h"
 
 namespace gnna {
 namespace {
@@ -21,12 +21,12 @@ std::vector<int64_t> cache_info_op() {
 
 // lanes, groups, vector_width, vectors, block, long_row, item_edges and the reason, as the launches use them.
 std::tuple<std::vector<int64_t>, std::string> decide_op(int64_t rows, int64_t cols, int64_t edges, int64_t max_degree,
-                                                        int64_t width, int64_t head_dim, int64_t itemsize, bool weighted,
-                                                        bool aligned, const std::string& reduce, bool cuda,
-                                                        int64_t processors, int64_t l2_bytes) {
-  const Decision decision = decide({rows, cols, edges, max_degree},
-                                   {width, head_dim, itemsize, weighted, aligned, parse_reduce(reduce)},
-                                   {cuda, processors, l2_bytes});
+                                                        int64_t width, int64_t head_dim, int64_t itemsize,
+                                                        bool weighted, bool aligned, const std::string& reduce,
+                                                        bool cuda, int64_t processors, int64_t l2_bytes) {
+  const Decision decision =
+      decide({rows, cols, edges, max_degree}, {width, head_dim, itemsize, weighted, aligned, parse_reduce(reduce)},
+             {cuda, processors, l2_bytes});
   const RowConfig& c = decision.config;
   return {{c.lanes, c.groups, c.vector_width, c.vectors, c.block, c.long_row, c.item_edges}, decision.reason};
 }
@@ -58,7 +58,8 @@ TORCH_LIBRARY(gnna, m) {
   m.def("set_max_plan_bytes(int bytes) -> ()", &set_max_plan_bytes);
   m.def("max_degree(Tensor src, Tensor dst, int num_src, int num_dst) -> int", &max_degree_op);
   m.def(
-      "decide(int rows, int cols, int edges, int max_degree, int width, int head_dim, int itemsize, bool weighted, bool "
+      "decide(int rows, int cols, int edges, int max_degree, int width, int head_dim, int itemsize, bool weighted, "
+      "bool "
       "aligned, str reduce, bool cuda, int processors, int l2_bytes) -> (int[], str)",
       &decide_op);
   m.def("instruction_set() -> str", &instruction_set_op);

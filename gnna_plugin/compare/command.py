@@ -63,22 +63,28 @@ def run(args):
         console.print(remark, style="dim")
 
     results = []
-    for graph in graphs:
-        case = Case(graph=graph.name, model=args.model, framework=args.framework, layers=args.layers,
-                    hidden=args.hidden, dim=args.dim, classes=args.classes, epochs=args.epochs, seed=args.seed,
-                    synthetic=args.synthetic)
-        with progress(console) as on_progress:
-            results += runner.measure_cases([(graph, case)], device=device, threads=args.threads,
-                                            command=command_line(), on_progress=on_progress)
-        # Written after every graph: an interruption in the last one loses only that one.
-        if args.json:
-            report.write_json(results, args.json)
-        if args.csv:
-            report.write_csv(results, args.csv)
-    console.print(report.comparison_table(results, title=f"{args.framework}, {report.model_summary(case)}, {device}"))
-    for line in (*report.noise_lines(results), *report.proof_lines(results), "", *report.decision_lines(results)):
-        console.print(line, highlight=False)
+    try:
+        for graph in graphs:
+            with progress(console) as on_progress:
+                results += runner.measure_cases([(graph, _case(graph, args))], device=device, threads=args.threads,
+                                                command=command_line(), on_progress=on_progress)
+            # Written after every graph: a failure or an interruption in the last one loses only that one.
+            if args.json:
+                report.write_json(results, args.json)
+            if args.csv:
+                report.write_csv(results, args.csv)
+    finally:
+        if results:
+            title = f"{args.framework}, {report.model_summary(_case(graphs[0], args))}, {device}"
+            console.print(report.comparison_table(results, title=title))
+            for lines in (report.noise_lines, report.proof_lines, report.decision_lines):
+                console.print("\n".join(lines(results)), highlight=False)
     return 0
+
+
+def _case(graph, args):
+    return Case(graph=graph.name, model=args.model, framework=args.framework, layers=args.layers, hidden=args.hidden,
+                dim=args.dim, classes=args.classes, epochs=args.epochs, seed=args.seed, synthetic=args.synthetic)
 
 
 def load_graphs(sources, seed):

@@ -122,7 +122,7 @@ class _Runner:
         errors = self.folder / f"{arm}-stderr"
         command = [sys.executable, "-m", "gnna_plugin.compare.worker", str(spec_path)]
         with open(errors, "wb") as stderr:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=self._environment(),
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=_environment(self.threads),
                                        encoding="utf-8", errors="replace")
             try:
                 for line in process.stdout:
@@ -137,12 +137,6 @@ class _Runner:
             raise WorkerError(_failure(arm, code, errors.read_text(errors="replace")))
         return json.loads(result_path.read_text())
 
-    def _environment(self):
-        env = {key: value for key, value in os.environ.items() if key != "GNNA_ENABLE"}  # the baseline stays plain
-        env.update(OMP_NUM_THREADS=str(self.threads), MKL_NUM_THREADS=str(self.threads))
-        env["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # what works here works there
-        return env
-
     def _tell(self, arm, cases, line):
         try:
             event = json.loads(line)
@@ -150,6 +144,13 @@ class _Runner:
         except (ValueError, TypeError, KeyError, IndexError):
             return  # something else that a library printed
         self.on_progress(arm, event)
+
+
+def _environment(threads):
+    env = {key: value for key, value in os.environ.items() if key != "GNNA_ENABLE"}  # the baseline stays plain
+    env.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    env["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # what works here works there
+    return env
 
 
 def _proof(folder, arm, case):

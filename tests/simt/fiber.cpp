@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -55,6 +56,11 @@ void Fiber::start(void (*entry)()) {
     }
     stack_ = static_cast<unsigned char*>(memory) + kGuard;
   }
+#if defined(__SANITIZE_ADDRESS__)
+  // What the latest use ended in never returned, and so never cleared the marks around its variables.
+  constexpr size_t kLastFrames = 4096;
+  ASAN_UNPOISON_MEMORY_REGION(stack_ + kStackBytes - kLastFrames, kLastFrames);
+#endif
   bottom_ = stack_;
   bytes_ = kStackBytes;
   fake_stack_ = nullptr;

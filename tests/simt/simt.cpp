@@ -93,6 +93,7 @@ class Turns {
 
 class Block;
 thread_local Block* running = nullptr;
+thread_local Fiber own_stack;  // what this thread runs on when it runs no block
 
 class Block {
  public:
@@ -117,7 +118,7 @@ class Block {
       ready_.push_back(t);
     }
     first_ready_ = 0;
-    go(next(), main_);
+    go(next(), own_stack);
     running = nullptr;
   }
 
@@ -203,7 +204,7 @@ class Block {
       }
     }
     if (done_ == threads_) {
-      Fiber::switch_to(lane.fiber, main_);
+      Fiber::switch_to(lane.fiber, own_stack);
     } else {
       go(next(), lane.fiber);
     }
@@ -272,7 +273,6 @@ class Block {
   size_t first_ready_ = 0;
   unsigned threads_ = 0, current_ = 0, done_ = 0, arrived_ = 0;
   bool depth_first_ = false;
-  Fiber main_;
   const std::function<void()>* body_ = nullptr;
   Turns* turns_ = nullptr;
   int me_ = 0;
@@ -335,9 +335,7 @@ bool launch(Index grid, Index size, size_t dynamic_shared, const std::function<v
   for (int me = 0; me < kResident; ++me) {
     workers.emplace_back([&, me] {
       turns.wait(me);
-      // A block remembers the stack that it returns to, and this thread's is a new one.
-      Block& block = *(blocks[me] = std::make_unique<Block>());
-      while (taken < order.size()) run_one(block, order[taken++], &turns, me);
+      while (taken < order.size()) run_one(*blocks[me], order[taken++], &turns, me);
       turns.leave(me);
     });
   }

@@ -1,5 +1,6 @@
-// The CPU side as the rest of the project sees it: functions on raw pointers, free of torch and of any thread library. Work is
-// cut into tasks of about equal edges; an Executor, handed in by the caller, runs them on the framework's own threads.
+// The CPU side as the rest of the project sees it: functions on raw pointers, free of torch and of any thread library.
+// Work is cut into tasks of about equal edges; an Executor, handed in by the caller, runs them on the framework's own
+// threads.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +25,8 @@ struct EdgeCheck {
 };
 
 template <typename Id>
-EdgeCheck check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols, const Executor& executor);
+EdgeCheck check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols,
+                      const Executor& executor);
 
 // COO to CSR by a counting sort that keeps the user's order inside a row. The ids must have passed check_edges.
 // rowptr [rows + 1], out_col [edges], out_perm [edges] or nullptr when the list is sorted.

@@ -23,34 +23,36 @@ struct EdgeCheck {
 // Checks both ends of every edge and whether the rows are ascending. Id is int32_t or int64_t.
 // device_result points to one EdgeCheck in device memory, which the call initialises; the caller copies it back.
 template <typename Id>
-cudaError_t check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols, EdgeCheck* device_result,
-                        cudaStream_t stream);
+cudaError_t check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols,
+                        EdgeCheck* device_result, cudaStream_t stream);
 
 // Bytes of workspace that build_csr needs for this many edges (0 when sorted).
 template <typename Id>
 size_t build_csr_workspace(int64_t edges, int64_t rows, bool sorted);
 
-// COO to CSR: rowptr [rows + 1], out_col [edges], out_perm [edges] (nullptr when sorted). Stable: edges of a row keep the
-// user's order. The ids must have passed check_edges.
+// COO to CSR: rowptr [rows + 1], out_col [edges], out_perm [edges] (nullptr when sorted). Stable: edges of a row keep
+// the user's order. The ids must have passed check_edges.
 template <typename Id>
 cudaError_t build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows, bool sorted, int64_t* rowptr,
-                      int32_t* out_col, int32_t* out_perm, void* workspace, size_t workspace_bytes, cudaStream_t stream);
+                      int32_t* out_col, int32_t* out_perm, void* workspace, size_t workspace_bytes,
+                      cudaStream_t stream);
 
 // max_degree: one int64 in device memory, overwritten.
 cudaError_t max_degree(const int64_t* rowptr, int64_t rows, int64_t* device_max, cudaStream_t stream);
 
 // Rows longer than a threshold are cut into items of at most item_edges edges, one block each.
 struct LongItem {
-  int64_t begin;     // first slot
-  int64_t end;       // one past the last slot
+  int64_t begin;  // first slot
+  int64_t end;    // one past the last slot
   int32_t row;
-  int32_t part;      // which part of its row, from 0
-  int32_t parts;     // how many parts the row has
-  int32_t first;     // index of the row's part 0 among all items: where its partial results start
+  int32_t part;   // which part of its row, from 0
+  int32_t parts;  // how many parts the row has
+  int32_t first;  // index of the row's part 0 among all items: where its partial results start
 };
 
-// Lists the items of all rows with more than threshold edges, in row order. count_items sizes the list (device_count: one
-// int64 in device memory, overwritten); list_items fills it. workspace: rows + 1 int64 (the same buffer for both calls).
+// Lists the items of all rows with more than threshold edges, in row order. count_items sizes the list (device_count:
+// one int64 in device memory, overwritten); list_items fills it. workspace: rows + 1 int64 (the same buffer for both
+// calls).
 cudaError_t count_items(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, int64_t* workspace,
                         int64_t* device_count, void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
 size_t count_items_scan_bytes(int64_t rows);
@@ -64,8 +66,8 @@ struct LongRows {
   int64_t count = 0;
 };
 
-// Bytes of scratch that one launch of spmm needs: partial results and arrival counters of the long rows. The scratch belongs
-// to the launch, so that launches on different streams cannot meet in it. 0 when there are no long rows.
+// Bytes of scratch that one launch of spmm needs: partial results and arrival counters of the long rows. The scratch
+// belongs to the launch, so that launches on different streams cannot meet in it. 0 when there are no long rows.
 size_t spmm_scratch_bytes(int64_t long_items, int64_t width, size_t itemsize);
 
 // T is float or double.

@@ -22,7 +22,7 @@ struct LayerFacts {
   int64_t head_dim = 0;  // elements that share one weight
   int64_t itemsize = 4;  // bytes of an element
   bool weighted = false;
-  bool aligned = true;   // x, out and every row of them start on 16 bytes
+  bool aligned = true;  // x, out and every row of them start on 16 bytes
   Reduce reduce = Reduce::Sum;
 };
 
@@ -37,11 +37,11 @@ struct DeviceFacts {
 // product of lanes, vectors and vector_width is processed in column tiles of that size, which must be 4 elements at
 // least, or the whole width.
 struct RowConfig {
-  int lanes = 32;         // dw: a power of two, at most 32
-  int groups = 1;         // neighbour groups per row: a power of two, lanes * groups <= 32
-  int vector_width = 1;   // elements per load: 16 bytes' worth, or 1
-  int vectors = 1;        // loads per lane and neighbour: 1, 2 or 4
-  int block = 64;         // threads per block (warps per block * 32): 32 to 512
+  int lanes = 32;            // dw: a power of two, at most 32
+  int groups = 1;            // neighbour groups per row: a power of two, lanes * groups <= 32
+  int vector_width = 1;      // elements per load: 16 bytes' worth, or 1
+  int vectors = 1;           // loads per lane and neighbour: 1, 2 or 4
+  int block = 64;            // threads per block (warps per block * 32): 32 to 512
   int64_t long_row = 512;    // rows with more edges are cut into items
   int64_t item_edges = 256;  // edges per item
 };

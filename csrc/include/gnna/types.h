@@ -25,11 +25,11 @@ struct CsrView {
 template <typename T>
 struct SpmmArgs {
   CsrView csr;
-  const T* x = nullptr;       // [cols, heads * head_dim], rows x_stride elements apart
+  const T* x = nullptr;  // [cols, heads * head_dim], rows x_stride elements apart
   int64_t x_stride = 0;
-  const T* weight = nullptr;  // [edges, heads] or nullptr (all ones)
+  const T* weight = nullptr;              // [edges, heads] or nullptr (all ones)
   const int32_t* weight_index = nullptr;  // slot -> row of weight; nullptr: weight is stored in slot order
-  T* out = nullptr;           // [rows, heads * head_dim], contiguous
+  T* out = nullptr;                       // [rows, heads * head_dim], contiguous
   int64_t heads = 1;
   int64_t head_dim = 0;
   Reduce reduce = Reduce::Sum;
@@ -38,7 +38,7 @@ struct SpmmArgs {
 // out[e, h] = sum over d of a[src[e], h, d] * b[dst[e], h, d], e in the user's edge order
 template <typename T>
 struct SddmmArgs {
-  CsrView csr;          // rows index b, columns index a
+  CsrView csr;           // rows index b, columns index a
   const T* a = nullptr;  // [cols, heads * head_dim], contiguous
   const T* b = nullptr;  // [rows, heads * head_dim], contiguous
   T* out = nullptr;      // [edges, heads]
@@ -47,7 +47,8 @@ struct SddmmArgs {
 };
 
 // Gradient of a max / min aggregation. A message m[e] = weight[e] * x[src[e]] shares the gradient of its row when it
-// equals the row's result; the shares are grad / (number of equal messages + (result == 0)), torch.scatter_reduce's rule.
+// equals the row's result; the shares are grad / (number of equal messages + (result == 0)), torch.scatter_reduce's
+// rule.
 template <typename T>
 struct ExtremumArgs {
   const T* grad = nullptr;    // [destinations, heads * head_dim]

@@ -1,0 +1,208 @@
+// Runs the operations of gnna/cuda_api.h on the cases of a file, each under several schedules, which must all give the
+// same bits: driver <cases> <results>. Memory that a caller of the API would allocate is allocated here, in the size
+// that the API asks for and full of rubbish.
+#include <cinttypes>
+#include <cstdio>
+#include <fstream>
+
+#include "case_file.h"
+#include "gnna/cuda_api.h"
+#include "self_test.h"
+
+namespace {
+
+using namespace gnna;
+using simt::Buffer;
+using simt::Case;
+using simt::Results;
+
+template <typename T>
+T* output(Results& results, const std::string& name, int64_t count, size_t shift = 0) {
+  return (results[name] = Buffer(static_cast<size_t>(count) * sizeof(T), shift)).template as<T>();
+}
+
+void put(Results& results, const std::string& name, int64_t value) { *output<int64_t>(results, name, 1) = value; }
+
+void put_error(Results& results, cudaError_t error) {
+  put(results, "error", error);
+  if (cudaGetLastError() != cudaSuccess) simt::fail("an error of a launch was not taken");
+}
+
+CsrView csr_of(const Case& c, const std::string& prefix) {
+  const int64_t rows = static_cast<int64_t>(c.bytes(prefix + "rowptr") / sizeof(int64_t)) - 1;
+  const int64_t edges = static_cast<int64_t>(c.bytes(prefix + "col") / sizeof(int32_t));
+  return {rows, c.number(prefix + "cols"), edges, c.array<int64_t>(prefix + "rowptr"), c.array<int32_t>(prefix + "col"),
+          c.array<int32_t>(prefix + "perm")};
+}
+
+struct Items {
+  Buffer list;
+  int64_t count = 0;
+};
+
+Items items_of(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, Results& results) {
+  Items items;
+  const Buffer workspace((rows + 1) * sizeof(int64_t)), scan(cuda::count_items_scan_bytes(rows)), count(sizeof(int64_t));
+  cudaError_t error = cuda::count_items(rowptr, rows, threshold, item_edges, workspace.as<int64_t>(),
+                                        count.as<int64_t>(), scan.as<void>(), scan.bytes(), nullptr);
+  if (error == cudaSuccess) {
+    items.count = *count.as<int64_t>();
+    items.list = Buffer(items.count * sizeof(cuda::LongItem));
+    error = cuda::list_items(rowptr, rows, threshold, item_edges, workspace.as<int64_t>(),
+                             items.list.as<cuda::LongItem>(), nullptr);
+  }
+  put_error(results, error);
+  return items;
+}
+
+template <typename T>
+void spmm(const Case& c, Results& results) {
+  SpmmArgs<T> args;
+  args.csr = csr_of(c, "");
+  args.x = c.array<T>("x");
+  args.x_stride = c.number("x_stride");
+  args.weight = c.array<T>("weight");
+  args.weight_index = c.array<int32_t>("weight_index");
+  args.heads = c.number("heads");
+  args.head_dim = c.number("head_dim");
+  args.reduce = static_cast<Reduce>(c.number("reduce"));
+  const int64_t width = args.heads * args.head_dim;
+  args.out = output<T>(results, "out", args.csr.rows * width, c.number("out_shift"));
+
+  RowConfig config;
+  if (c.number("decide") != 0) {
+    GraphFacts graph{args.csr.rows, args.csr.cols, args.csr.edges, c.number("max_degree")};
+    const bool aligned = reinterpret_cast<uintptr_t>(args.x) % 16 == 0 && reinterpret_cast<uintptr_t>(args.out) % 16 == 0 &&
+                         args.x_stride * sizeof(T) % 16 == 0;
+    const LayerFacts layer{width, args.head_dim, sizeof(T), args.weight != nullptr, aligned, args.reduce};
+    config = decide(graph, layer, {true, c.number("processors"), c.number("l2_bytes")}).config;
+  } else {
+    config.lanes = static_cast<int>(c.number("lanes"));
+    config.groups = static_cast<int>(c.number("groups"));
+    config.vector_width = static_cast<int>(c.number("vector_width"));
+    config.vectors = static_cast<int>(c.number("vectors"));
+    config.block = static_cast<int>(c.number("block"));
+    config.long_row = c.number("long_row");
+    config.item_edges = c.number("item_edges");
+  }
+  const Items items = items_of(args.csr.rowptr, args.csr.rows, config.long_row, config.item_edges, results);
+  const Buffer scratch(cuda::spmm_scratch_bytes(items.count, width, sizeof(T)));
+  put_error(results, cuda::spmm(args, config, {items.list.as<cuda::LongItem>(), items.count},
+                                items.count > 0 ? scratch.as<void>() : nullptr, nullptr));
+  put(results, "items", items.count);
+  const int64_t tile = static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width;
+  put(results, "tiles", (width + tile - 1) / tile);
+  put(results, "vector_width", config.vector_width);
+}
+
+template <typename T, typename Id>
+void sddmm(const Case& c, Results& results) {
+  SddmmArgs<T> args;
+  args.csr.edges = static_cast<int64_t>(c.bytes("src") / sizeof(Id));
+  args.a = c.array<T>("a");
+  args.b = c.array<T>("b");
+  args.heads = c.number("heads");
+  args.head_dim = c.number("head_dim");
+  args.out = output<T>(results, "out", args.csr.edges * args.heads);
+  put_error(results, cuda::sddmm(c.array<Id>("src"), c.array<Id>("dst"), args, nullptr));
+}
+
+template <typename T, typename Id>
+void extremum(const Case& c, Results& results) {
+  const CsrView forward = csr_of(c, "forward_"), transposed = csr_of(c, "transposed_");
+  ExtremumArgs<T> args;
+  args.grad = c.array<T>("grad");
+  args.x = c.array<T>("x");
+  args.weight = c.array<T>("weight");
+  args.out = c.array<T>("out");
+  args.heads = c.number("heads");
+  args.head_dim = c.number("head_dim");
+  const int64_t width = args.heads * args.head_dim;
+  args.share = output<T>(results, "share", forward.rows * width);
+  args.grad_x = output<T>(results, "grad_x", transposed.rows * width);
+  put_error(results, cuda::extremum_share(forward, args, nullptr));
+  put_error(results, cuda::extremum_grad_x(transposed, args, nullptr));
+  if (args.weight == nullptr) return;
+  args.grad_weight = output<T>(results, "grad_weight", forward.edges * args.heads);
+  put_error(results, cuda::extremum_grad_weight(c.array<Id>("src"), c.array<Id>("dst"), forward.edges, args, nullptr));
+}
+
+template <typename Id>
+void check(const Case& c, Results& results) {
+  auto* found = output<cuda::EdgeCheck>(results, "found", 1);
+  put_error(results, cuda::check_edges(c.array<Id>("row"), c.array<Id>("col"),
+                                       static_cast<int64_t>(c.bytes("row") / sizeof(Id)), c.number("rows"),
+                                       c.number("cols"), found, nullptr));
+}
+
+template <typename Id>
+void csr(const Case& c, Results& results) {
+  const int64_t edges = static_cast<int64_t>(c.bytes("row") / sizeof(Id)), rows = c.number("rows");
+  const bool sorted = c.number("sorted") != 0;
+  auto* rowptr = output<int64_t>(results, "rowptr", rows + 1);
+  auto* col = output<int32_t>(results, "col", edges);
+  int32_t* perm = sorted ? nullptr : output<int32_t>(results, "perm", edges);
+  const Buffer workspace(cuda::build_csr_workspace<Id>(edges, rows, sorted));
+  put_error(results, cuda::build_csr(c.array<Id>("row"), c.array<Id>("col"), edges, rows, sorted, rowptr, col, perm,
+                                     workspace.as<void>(), workspace.bytes(), nullptr));
+  put_error(results, cuda::max_degree(rowptr, rows, output<int64_t>(results, "max_degree", 1), nullptr));
+}
+
+void items(const Case& c, Results& results) {
+  const int64_t rows = static_cast<int64_t>(c.bytes("rowptr") / sizeof(int64_t)) - 1;
+  Items items = items_of(c.array<int64_t>("rowptr"), rows, c.number("threshold"), c.number("item_edges"), results);
+  results["items"] = std::move(items.list);
+}
+
+void run(const Case& c, Results& results) {
+  const bool is_double = c.numbers.count("double") != 0, wide = c.numbers.count("int64") != 0;
+  const std::string& name = c.operation;
+  if (name == "spmm") return is_double ? spmm<double>(c, results) : spmm<float>(c, results);
+  if (name == "sddmm" && is_double) return wide ? sddmm<double, int64_t>(c, results) : sddmm<double, int32_t>(c, results);
+  if (name == "sddmm") return wide ? sddmm<float, int64_t>(c, results) : sddmm<float, int32_t>(c, results);
+  if (name == "extremum" && is_double) {
+    return wide ? extremum<double, int64_t>(c, results) : extremum<double, int32_t>(c, results);
+  }
+  if (name == "extremum") return wide ? extremum<float, int64_t>(c, results) : extremum<float, int32_t>(c, results);
+  if (name == "check") return wide ? check<int64_t>(c, results) : check<int32_t>(c, results);
+  if (name == "csr") return wide ? csr<int64_t>(c, results) : csr<int32_t>(c, results);
+  if (name == "items") return items(c, results);
+  if (name == "self_test") return put(results, "value", simt::self_test(c.number("which")));
+  simt::fail("there is no operation %s", name.c_str());
+}
+
+void demand_same_bits(const Results& first, const Results& other) {
+  for (const auto& [name, buffer] : first) {
+    const Buffer& second = other.at(name);
+    if (buffer.bytes() != second.bytes() || std::memcmp(buffer.as<char>(), second.as<char>(), buffer.bytes()) != 0) {
+      simt::fail("the bits of %s depend on the schedule", name.c_str());
+    }
+  }
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  if (count != 3) return 2;
+  std::ifstream in(words[1], std::ios::binary);
+  std::ofstream out(words[2], std::ios::binary);
+  for (int number = 0; ; ++number) {
+    Case c;
+    if (!c.read(in)) break;
+    const std::string task = "case " + std::to_string(number) + " (" + c.operation + ")";
+    simt::set_task(task.c_str());
+    Results first;
+    for (int64_t schedule = 0; schedule < c.number("schedules"); ++schedule) {
+      simt::set_schedule(schedule > 1 ? schedule + c.number("seed") : schedule);
+      Results results;
+      run(c, results);
+      if (schedule == 0) {
+        first = std::move(results);
+      } else {
+        demand_same_bits(first, results);
+      }
+    }
+    simt::write(out, first);
+  }
+  return 0;
+}
