@@ -17,21 +17,22 @@ class Config:
 
     `dw` threads (dimension workers, OSDI 2021 section 5.2) cover a neighbour's features, each with `vectors` loads of
     `vector_width` elements; `groups` neighbour groups share a row (the paper's group size ngs is then degree / groups);
-    rows above `long_row` edges are cut into items of `item_edges`. On a CPU only the instruction set and threads apply.
+    rows above `long_row` edges are cut into items of `item_edges`. On a CPU only the kernel applies; the rest is None.
     """
 
     kernel: str
-    dw: int
-    groups: int
-    vector_width: int
-    vectors: int
-    warps_per_block: int
-    long_row: int
-    item_edges: int
     reason: str
+    dw: int | None = None
+    groups: int | None = None
+    vector_width: int | None = None
+    vectors: int | None = None
+    warps_per_block: int | None = None
+    long_row: int | None = None
+    item_edges: int | None = None
 
     def as_dict(self) -> dict:
-        return asdict(self)
+        """The parameters that apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @lru_cache(maxsize=8)
@@ -66,6 +67,7 @@ def decide(
         rows, cols, edges, max_degree, width, head_dim or max(width, 1), itemsize, weighted, aligned, reduce, cuda,
         processors, l2_bytes,
     )  # fmt: skip
+    if not cuda:
+        return Config(f"rows-{torch.ops.gnna.instruction_set()}", reason)
     lanes, groups, vector_width, vectors, block, long_row, item_edges = numbers
-    kernel = "rows" if cuda else f"rows-{torch.ops.gnna.instruction_set()}"
-    return Config(kernel, lanes, groups, vector_width, vectors, block // 32, long_row, item_edges, reason)
+    return Config("rows", reason, lanes, groups, vector_width, vectors, block // 32, long_row, item_edges)

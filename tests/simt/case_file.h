@@ -1,7 +1,7 @@
 // The file through which tests/simt_driver.py hands over what to compute, and gets the results. A case is a line "case
 // <operation> <numbers> <arrays>", a line "<name> <value>" per number, and per array a line "<name> <bytes> <shift>"
-// and the bytes. Every array lies in an allocation of exactly its size, so that AddressSanitizer sees an access past its
-// end; `shift` moves its start off the 256 bytes that device allocations are aligned to.
+// and the bytes. Every array lies in an allocation of exactly its size, so that AddressSanitizer sees an access past
+// its end; `shift` moves its start off the 256 bytes that device allocations are aligned to.
 #pragma once
 
 #include <cstdint>

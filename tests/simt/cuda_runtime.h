@@ -83,15 +83,15 @@ T __ldcg(const T* p) {
   return *p;
 }
 
-inline void __threadfence() { simt::preempt(); }
+inline void __threadfence() { simt::preempt(16); }
 
 namespace simt {
 template <typename T, typename F>
 T atomic(T* p, F update) {
-  preempt();
+  preempt(1);
   const T old = *p;
   *p = update(old);
-  preempt();
+  preempt(1);
   return old;
 }
 }  // namespace simt

@@ -37,14 +37,17 @@ namespace {
 constexpr unsigned kWarp = 32, kMostThreads = 1024, kMostBlocksY = 65535;
 constexpr int kResident = 3;  // blocks that take turns in a shuffling schedule
 
-enum class State : char { Ready, InWarpOperation, AtBarrier, Done };
-
 struct Lane {
   Fiber fiber;
-  State state = State::Done;
-  const char* operation = nullptr;
-  unsigned mask = 0, source = 0;
+  const char* waits_in = nullptr;  // the latest operation, for the message of a deadlock
+  unsigned source = 0;
   uint64_t value = 0, result = 0;
+};
+
+// The operation that some lanes of a warp are in; bit i of a mask is lane i.
+struct Warp {
+  const char* operation = nullptr;
+  unsigned mask = 0, waiting = 0, gone = 0;
 };
 
 uint64_t the_schedule = 0;
@@ -108,13 +111,14 @@ class Block {
     threads_ = threads;
     done_ = arrived_ = 0;
     ready_.clear();
+    warps_.assign(threads / kWarp, Warp());
     std::vector<unsigned> order(threads);
     for (unsigned t = 0; t < threads; ++t) order[t] = t;
     if (shuffling()) std::shuffle(order.begin(), order.end(), shuffler);
     depth_first_ = the_schedule == 1 || (shuffling() && chance(2));
+    turn_odds_ = chance(2) ? 1 : 4;
     for (const unsigned t : order) {
       lanes_[t]->fiber.start(enter);
-      lanes_[t]->state = State::Ready;
       ready_.push_back(t);
     }
     first_ready_ = 0;
@@ -123,42 +127,36 @@ class Block {
   }
 
   void barrier() {
-    Lane& lane = *lanes_[current_];
-    lane.state = State::AtBarrier;
+    lanes_[current_]->waits_in = "__syncthreads";
     if (done_ > 0) fail("__syncthreads: %u threads of the block have left the kernel", done_);
-    if (++arrived_ < threads_) return wait(lane);
+    if (++arrived_ < threads_) return wait();
     arrived_ = 0;
     wake(0, threads_, ~0u);
     yield();
-    if (shuffling() && chance(2)) turn();
+    if (shuffling() && chance(turn_odds_)) turn();
   }
 
   uint64_t exchange(const char* operation, unsigned mask, uint64_t value, unsigned source) {
     const unsigned base = current_ / kWarp * kWarp, self = current_ % kWarp;
+    Warp& warp = warps_[current_ / kWarp];
     Lane& lane = *lanes_[current_];
     if ((mask >> self & 1) == 0) fail("%s: the mask %08x leaves the calling lane out", operation, mask);
     if (source != kBallot && (source >= kWarp || (mask >> source & 1) == 0)) {
       fail("%s: reads lane %u, which the mask %08x leaves out", operation, source, mask);
     }
-    lane.operation = operation;
-    lane.mask = mask;
+    if ((mask & warp.gone) != 0) fail("%s, mask %08x: lanes %08x have left the kernel", operation, mask, warp.gone);
+    if (warp.waiting == 0) {
+      warp.operation = operation;
+      warp.mask = mask;
+    } else if (mask != warp.mask || (operation != warp.operation && std::strcmp(operation, warp.operation) != 0)) {
+      fail("%s, mask %08x: lanes %08x are in %s, mask %08x", operation, mask, warp.waiting, warp.operation, warp.mask);
+    }
     lane.value = value;
     lane.source = source;
-    lane.state = State::InWarpOperation;
-    bool complete = true;
-    for (unsigned i = 0; i < kWarp; ++i) {
-      if ((mask >> i & 1) == 0) continue;
-      const Lane& other = *lanes_[base + i];
-      if (other.state == State::Done) fail("%s, mask %08x: lane %u has left the kernel", operation, mask, i);
-      if (other.state == State::AtBarrier) fail("%s, mask %08x: lane %u is in __syncthreads", operation, mask, i);
-      if (other.state != State::InWarpOperation) {
-        complete = false;
-      } else if (std::strcmp(other.operation, operation) != 0 || other.mask != mask) {
-        fail("%s, mask %08x: lane %u is in %s, mask %08x", operation, mask, i, other.operation, other.mask);
-      }
-    }
-    if (!complete) {
-      wait(lane);
+    lane.waits_in = operation;
+    warp.waiting |= 1u << self;
+    if (warp.waiting != mask) {
+      wait();
       return lane.result;
     }
     uint64_t ballot = 0;
@@ -170,18 +168,19 @@ class Block {
       Lane& member = *lanes_[base + i];
       member.result = member.source == kBallot ? ballot : lanes_[base + member.source]->value;
     }
+    warp.waiting = 0;
     wake(base, kWarp, mask);
     yield();
     return lane.result;
   }
 
-  void preempt() {
+  void preempt(unsigned turn_odds) {
     if (!shuffling()) return;
     if (chance(2)) {
       ready_.push_back(current_);
       yield();
     }
-    if (chance(2)) turn();
+    if (chance(turn_odds * turn_odds_)) turn();
   }
 
  private:
@@ -193,15 +192,13 @@ class Block {
 
   void leave() {
     Lane& lane = *lanes_[current_];
-    lane.state = State::Done;
+    Warp& warp = warps_[current_ / kWarp];
     ++done_;
+    warp.gone |= 1u << current_ % kWarp;
     if (arrived_ > 0) fail("a thread leaves the kernel while %u threads wait in __syncthreads", arrived_);
-    const unsigned base = current_ / kWarp * kWarp;
-    for (unsigned i = base; i < base + kWarp; ++i) {
-      const Lane& other = *lanes_[i];
-      if (other.state == State::InWarpOperation && (other.mask >> current_ % kWarp & 1) != 0) {
-        fail("%s, mask %08x: a lane leaves the kernel while lane %u waits for it", other.operation, other.mask, i % 32);
-      }
+    if ((warp.waiting != 0) && (warp.mask & warp.gone) != 0) {
+      fail("a lane leaves the kernel while lanes %08x wait for it in %s, mask %08x", warp.waiting, warp.operation,
+           warp.mask);
     }
     if (done_ == threads_) {
       Fiber::switch_to(lane.fiber, own_stack);
@@ -216,7 +213,6 @@ class Block {
     const size_t from = ready_.size();
     for (unsigned t = first; t < first + count; ++t) {
       if ((mask >> t % kWarp & 1) == 0) continue;
-      lanes_[t]->state = State::Ready;
       ready_.push_back(t);
     }
     if (shuffling()) std::shuffle(ready_.begin() + from, ready_.end(), shuffler);
@@ -229,9 +225,10 @@ class Block {
     if (to != current_) go(to, from);
   }
 
-  void wait(Lane& lane) {
+  void wait() {
     if (first_ready_ == ready_.size()) {
-      fail("%s: no thread of the block can go on", lane.state == State::AtBarrier ? "__syncthreads" : lane.operation);
+      fail("%s: no thread of the block can go on; thread 0 was in %s, the last one in %s", lanes_[current_]->waits_in,
+           lanes_[0]->waits_in, lanes_[threads_ - 1]->waits_in);
     }
     yield();
   }
@@ -269,10 +266,12 @@ class Block {
   }
 
   std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<Warp> warps_;
   std::vector<unsigned> ready_;  // from first_ready_ on
   size_t first_ready_ = 0;
   unsigned threads_ = 0, current_ = 0, done_ = 0, arrived_ = 0;
   bool depth_first_ = false;
+  unsigned turn_odds_ = 1;  // one in so many chances to let another block go first is taken
   const std::function<void()>* body_ = nullptr;
   Turns* turns_ = nullptr;
   int me_ = 0;
@@ -280,7 +279,7 @@ class Block {
 
 void limit_shared(size_t bytes) {
   ASAN_UNPOISON_MEMORY_REGION(gnna::cuda::shared_bytes, gnna::cuda::kMostShared);
-  std::memset(gnna::cuda::shared_bytes, 0xcd, gnna::cuda::kMostShared);
+  std::memset(gnna::cuda::shared_bytes, 0xcd, bytes);
   const size_t whole = (bytes + 7) / 8 * 8;
   ASAN_POISON_MEMORY_REGION(gnna::cuda::shared_bytes + whole, gnna::cuda::kMostShared - whole);
 }
@@ -351,6 +350,6 @@ uint64_t warp_exchange(const char* operation, unsigned mask, uint64_t value, uns
 
 unsigned lane() { return here.thread.x % kWarp; }
 
-void preempt() { running->preempt(); }
+void preempt(unsigned turn_odds) { running->preempt(turn_odds); }
 
 }  // namespace simt

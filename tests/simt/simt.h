@@ -45,7 +45,8 @@ constexpr unsigned kBallot = ~0u;
 uint64_t warp_exchange(const char* operation, unsigned mask, uint64_t value, unsigned source);
 unsigned lane();
 
-// A place where a shuffling schedule may let other threads go first.
-void preempt();
+// A place where a shuffling schedule may let other threads of the block go first, and, once in turn_odds times or less
+// often, other blocks, too (which is slow: they run on a thread of their own).
+void preempt(unsigned turn_odds);
 
 }  // namespace simt

@@ -1,0 +1,228 @@
+"""The CUDA kernels other than the row kernel, executed on the CPU by tests/simt: plan building, SDDMM and the gradients
+of max and min. And the emulation itself: that it notices what it is there to notice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+import torch
+from simt_driver import Case, run, start
+
+IDS = [np.int32, np.int64]
+TYPES = [np.float32, np.float64]
+
+
+def number(data: bytes) -> int:
+    return int.from_bytes(data, "little", signed=True)
+
+
+def flags(*, dtype=None, ids=None) -> dict:
+    return {**({"double": 1} if dtype is np.float64 else {}), **({"int64": 1} if ids is np.int64 else {})}
+
+
+def csr(row, col, rows):
+    """(rowptr, col, perm) of an edge list, in the order that a stable sort by row gives."""
+    perm = np.argsort(row, kind="stable").astype(np.int32)
+    rowptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)
+    return rowptr, np.asarray(col)[perm].astype(np.int32), perm
+
+
+# ---- plan building
+
+
+@pytest.mark.parametrize("ids", IDS)
+def test_check_edges(ids, tmp_path):
+    rng = np.random.default_rng(0)
+    cases, expected = [], []
+    for edges in (0, 1, 2, 31, 256, 257, 5000):
+        for fault in ("none", "row", "col", "both", "unsorted"):
+            row, col = np.sort(rng.integers(0, 70, edges)).astype(ids), rng.integers(0, 50, edges).astype(ids)
+            bad = rng.choice([-1, 70, np.iinfo(ids).max, np.iinfo(ids).min], (2, 3))
+            if edges and fault in ("row", "both"):
+                row[rng.integers(0, edges, 3)] = bad[0]
+            if edges and fault in ("col", "both"):
+                col[rng.integers(0, edges, 3)] = bad[1]
+            if edges > 1 and fault == "unsorted":
+                at = rng.integers(1, edges)  # one place only, which may lie between two blocks
+                row[:at] = np.maximum(row[:at], 5)
+                row[at:] = 4
+            cases.append(Case("check", {"rows": 70, "cols": 50, **flags(ids=ids)}, {"row": row, "col": col}, 6, edges))
+            outside = [np.flatnonzero((v < 0) | (v >= limit)) for v, limit in ((row, 70), (col, 50))]
+            expected.append([*(at[0] if len(at) else -1 for at in outside), bool((row[1:] < row[:-1]).any())])
+    for result, answer in zip(run(cases, tmp_path), expected, strict=True):
+        assert number(result["error"]) == 0
+        assert np.frombuffer(result["found"], np.int64).tolist() == answer
+
+
+def test_check_edges_of_more_than_a_grid(tmp_path):
+    """2048 blocks of 256 threads take two steps over so many edges."""
+    edges = 2048 * 256 + 300
+    row, col = np.zeros(edges, np.int32), np.zeros(edges, np.int32)
+    row[-1] = 1
+    col[[-7, -290]] = 9
+    result = run([Case("check", {"rows": 2, "cols": 1}, {"row": row, "col": col}, 1)], tmp_path)[0]
+    assert np.frombuffer(result["found"], np.int64).tolist() == [-1, edges - 290, 0]
+
+
+@pytest.mark.parametrize("ids", IDS)
+def test_build_csr_and_max_degree(ids, tmp_path):
+    rng = np.random.default_rng(1)
+    cases, expected = [], []
+    for edges, rows in [(0, 0), (0, 5), (1, 1), (7, 3), (300, 40), (300, 257), (2000, 5), (500, 1500)]:
+        for is_sorted in (False, True):
+            low, high = (1, rows - 1) if rows > 2 else (0, rows)  # the first and the last row are empty
+            row, col = rng.integers(low, max(high, 1), edges), rng.integers(0, 1000, edges).astype(ids)
+            row = (np.sort(row) if is_sorted else row).astype(ids)
+            numbers = {"rows": rows, "sorted": is_sorted, **flags(ids=ids)}
+            cases.append(Case("csr", numbers, {"row": row, "col": col}, 4, edges + rows))
+            expected.append((is_sorted, *csr(row, col, rows)))
+    for result, (is_sorted, rowptr, col, perm) in zip(run(cases, tmp_path), expected, strict=True):
+        assert number(result["error"]) == 0
+        np.testing.assert_array_equal(np.frombuffer(result["rowptr"], np.int64), rowptr)
+        np.testing.assert_array_equal(np.frombuffer(result["col"], np.int32), col)
+        assert number(result["max_degree"]) == np.diff(rowptr).max(initial=0)
+        if is_sorted:
+            assert "perm" not in result
+        else:
+            np.testing.assert_array_equal(np.frombuffer(result["perm"], np.int32), perm)
+
+
+@pytest.mark.parametrize("item_edges", [1, 7, 32, 100])
+def test_items(item_edges, tmp_path):
+    rng = np.random.default_rng(2)
+    threshold = 31
+    degrees = rng.choice([0, 1, 5, 30, 31, 32, 33, 64, 65, 1000], 600)
+    degrees[[0, -1]] = 0, 500
+    rowptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
+    case = Case("items", {"threshold": threshold, "item_edges": item_edges}, {"rowptr": rowptr})
+    record = np.dtype([("begin", "i8"), ("end", "i8"), ("row", "i4"), ("part", "i4"), ("parts", "i4"), ("first", "i4")])
+    items = np.frombuffer(run([case], tmp_path)[0]["items"], record)
+    assert (items["end"] - items["begin"] <= item_edges).all()
+    at = 0
+    for row in np.flatnonzero(degrees > threshold):
+        parts = -(-degrees[row] // item_edges)
+        own = items[at : at + parts]
+        assert (own["row"] == row).all() and (own["parts"] == parts).all() and (own["first"] == at).all()
+        assert (own["part"] == np.arange(parts)).all()
+        assert own["begin"][0] == rowptr[row] and own["end"][-1] == rowptr[row + 1]
+        assert (own["begin"][1:] == own["end"][:-1]).all()
+        assert np.ptp(own["end"] - own["begin"]) <= 1
+        at += parts
+    assert at == len(items)
+
+
+# ---- SDDMM
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_sddmm(dtype, tmp_path):
+    rng = np.random.default_rng(3)
+    cases, expected = [], []
+    for at, head_dim in enumerate([*range(1, 21), 22, 31, 32, 64, 96, 100, 128, 300]):
+        for heads, edges in [(1, 700), (4, 90), (3, 1)]:
+            ids, shift = IDS[(at + heads) % 2], np.dtype(dtype).itemsize * (at % 3 == 1)
+            src, dst = rng.integers(0, 40, edges).astype(ids), rng.integers(0, 50, edges).astype(ids)
+            a, b = (rng.standard_normal((n, heads, head_dim)).astype(dtype) for n in (40, 50))
+            numbers = {"heads": heads, "head_dim": head_dim, **flags(dtype=dtype, ids=ids)}
+            cases.append(Case("sddmm", numbers, {"src": src, "dst": dst, "a": (a, shift), "b": b}, 3, at))
+            products = a[src].astype(np.float64) * b[dst]
+            bound = (head_dim + 2) * np.finfo(dtype).eps * np.abs(products).sum(-1)
+            expected.append((products.sum(-1), bound))
+    for result, (answer, bound) in zip(run(cases, tmp_path), expected, strict=True):
+        assert number(result["error"]) == 0
+        out = np.frombuffer(result["out"], dtype).reshape(answer.shape)
+        assert (np.abs(out - answer) <= bound).all()
+
+
+# ---- gradients of max and min
+
+
+def extremum_problem(rng, dtype, heads, head_dim, weighted, ids, reduce, special):
+    """Few different numbers, so that messages tie, also at zero; first and last rows are empty on both sides."""
+    rows, cols, edges = 41, 37, 420
+    dst, src = rng.integers(1, rows - 1, edges), rng.integers(1, cols - 1, edges)
+    dst[:100] = 7
+    src[50:150] = 9
+    x = rng.integers(-2, 3, (cols, heads, head_dim)).astype(np.float64)
+    weight = rng.choice([-1, 0, 0.5, 1, 2], (edges, heads)).astype(np.float64) if weighted else None
+    grad = rng.standard_normal((rows, heads, head_dim)).astype(dtype).astype(np.float64)
+    if special:
+        x[3, 0, 0], x[5, -1, -1], grad[7, 0, 0], grad[8, -1, -1] = np.nan, np.inf, np.inf, np.nan
+    leaf_x = torch.tensor(x, requires_grad=True)
+    leaf_weight = None if weight is None else torch.tensor(weight, requires_grad=True)
+    ends = torch.tensor(src), torch.tensor(dst)
+    out = reference.spmm(leaf_x, leaf_weight, *ends, rows, reduce)
+    out.backward(torch.tensor(grad))
+    result = out.detach().numpy()
+    with np.errstate(all="ignore"):
+        wins = x[src] * (1 if weight is None else weight[:, :, None]) == result[dst]
+    into_row = (np.arange(rows)[:, None] == dst).astype(np.float64)
+    sharers = (into_row @ wins.reshape(edges, -1)).reshape(result.shape) + (result == 0)
+    forward, transposed = csr(dst, src, rows), csr(src, dst, cols)
+    arrays = {f"{side}_{name}": array for side, three in (("forward", forward), ("transposed", transposed))
+              for name, array in zip(("rowptr", "col", "perm"), three, strict=True)}  # fmt: skip
+    arrays |= {"src": src.astype(ids), "dst": dst.astype(ids), "grad": grad.astype(dtype), "x": x.astype(dtype),
+               "out": result.astype(dtype)}  # fmt: skip
+    if weighted:
+        arrays["weight"] = weight.astype(dtype)
+    with np.errstate(all="ignore"):
+        share = (grad.astype(dtype) / sharers.astype(dtype)).astype(np.float64)
+    numbers = {"heads": heads, "head_dim": head_dim, "forward_cols": cols, "transposed_cols": rows}
+    answer = {"share": share, "grad_x": leaf_x.grad.numpy()}
+    if weighted:
+        answer["grad_weight"] = leaf_weight.grad.numpy()
+    return {**numbers, **flags(dtype=dtype, ids=ids)}, arrays, answer
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_extremum_gradients(dtype, tmp_path):
+    rng = np.random.default_rng(4)
+    cases, expected = [], []
+    for at, head_dim in enumerate([1, 2, 3, 4, 5, 7, 8, 12, 16, 20, 31, 32, 64, 100, 128, 300]):
+        for heads, weighted in [(1, False), (1, True), (3, True), (2, False)]:
+            special = (at + heads) % 4 == 0
+            problem = rng, dtype, heads, head_dim, weighted, IDS[at % 2], ("max", "min")[(at + heads) % 2], special
+            numbers, arrays, answer = extremum_problem(*problem)
+            if at % 5 == 3:  # one operand that does not start on 16 bytes makes all loads single elements
+                name = ("grad", "x", "out")[at % 3]
+                arrays[name] = (arrays[name], np.dtype(dtype).itemsize)
+            cases.append(Case("extremum", numbers, arrays, 3, at))
+            expected.append(answer)
+    for case, result, answer in zip(cases, run(cases, tmp_path), expected, strict=True):
+        assert number(result["error"]) == 0
+        assert result.keys() == answer.keys() | {"error"}
+        for name, value in answer.items():
+            found = np.frombuffer(result[name], dtype).reshape(value.shape)
+            exact = name == "share"
+            eps = 0 if exact else 2000 * np.finfo(dtype).eps
+            np.testing.assert_allclose(found, value, rtol=eps, atol=eps, err_msg=f"{name} of {case.numbers}")
+
+
+# ---- the emulation itself
+
+
+@pytest.mark.parametrize(
+    ("which", "complaint"),
+    [
+        (1, "lane leaves the kernel while lanes 0000ffff wait for it in __shfl_xor_sync"),
+        (2, "__any_sync, mask ffffffff: lanes 0000ffff are in __syncwarp"),
+        (3, "leaves the kernel while 40 threads wait in __syncthreads"),
+        (4, "leaves the kernel while 7 threads wait in __syncthreads"),
+        (5, "the bits of value depend on the schedule"),
+        (6, "the bits of value depend on the schedule"),
+        (7, "AddressSanitizer: use-after-poison"),
+        (8, "AddressSanitizer: heap-buffer-overflow"),
+    ],
+)
+def test_the_emulation_notices(which, complaint, tmp_path):
+    done, _ = start([Case("self_test", {"which": which}, {}, schedules=60)], tmp_path)
+    if which in (7, 8) and "Sanitizer" not in done.stderr:
+        pytest.skip("the compiler has no AddressSanitizer")
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_the_emulation_lets_a_correct_kernel_pass(tmp_path):
+    (result,) = run([Case("self_test", {"which": 0}, {}, schedules=60)], tmp_path)
+    assert number(result["value"]) == sum(range(5 * 64))

@@ -1,0 +1,212 @@
+"""The CUDA row kernel, executed on the CPU by tests/simt: every reduction, type and weighting, over the configurations
+that the decider chooses and over others, in several orders of blocks and threads, against numpy in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+import pytest
+from simt_driver import Case, run
+
+WIDTHS = [*range(1, 21), 22, 31, 32, 64, 96, 100, 128, 300]
+REDUCES = ["sum", "mean", "max", "min"]  # as numbered in types.h
+WEIGHTINGS = ["none", "edge", "edge indexed", "head", "head indexed", "feature", "feature indexed"]
+REFUSED = 1  # cudaErrorInvalidValue
+H200 = {"processors": 132, "l2_bytes": 50 << 20}
+
+
+def divisor(rng, n: int) -> int:
+    return int(rng.choice([d for d in range(1, n + 1) if n % d == 0]))
+
+
+@dataclass
+class Problem:
+    """One call of spmm and its answer."""
+
+    dtype: type
+    width: int
+    reduce: str
+    weighting: str
+    config: dict  # {"decide": 1, processors, l2_bytes} or a RowConfig
+    degrees: np.ndarray
+    seed: int
+    cols: int = 33
+    special: bool = False  # NaN and infinities
+    padding: int = 0  # elements between the rows of x
+    shift: int = 0  # elements by which x starts off an aligned address
+    out_shift: int = 0
+    schedules: int = 4
+    arrays: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        rng = np.random.default_rng(self.seed)
+        rows, edges = len(self.degrees), int(self.degrees.sum())
+        self.heads = {"h": divisor(rng, self.width), "f": self.width}.get(self.weighting[0], 1)
+        self.rowptr = np.concatenate([[0], np.cumsum(self.degrees)]).astype(np.int64)
+        self.col = rng.integers(0, self.cols, edges).astype(np.int32)
+        self.x = rng.standard_normal((self.cols, self.width)).astype(self.dtype)
+        if self.special:
+            where = rng.random(self.x.shape) < 0.03
+            self.x[where] = rng.choice([np.nan, np.inf, -np.inf], where.sum())
+            self.x[self.col[self.rowptr[rows // 2] : self.rowptr[rows // 2 + 1]]] = -np.inf  # a row of nothing else
+        stride = self.width + self.padding
+        padded = np.full((self.cols, stride), np.nan, self.dtype)
+        padded[:, : self.width] = self.x
+        itemsize = np.dtype(self.dtype).itemsize
+        flat = padded.ravel()[: (self.cols - 1) * stride + self.width]  # the last row has no padding to read
+        self.arrays = {"rowptr": self.rowptr, "col": self.col, "x": (flat, self.shift * itemsize)}
+        self.slot_weight = None
+        if self.weighting != "none":
+            weight = rng.choice([-1.5, -1, 0.3, 1, 2.7], (edges, self.heads)).astype(self.dtype)
+            self.slot_weight, self.arrays["weight"] = weight, weight
+            if "indexed" in self.weighting:
+                index = rng.permutation(edges).astype(np.int32)
+                self.slot_weight, self.arrays["weight_index"] = weight[index], index
+        self.numbers = {
+            "cols": self.cols, "x_stride": stride, "heads": self.heads, "head_dim": self.width // self.heads,
+            "reduce": REDUCES.index(self.reduce), "out_shift": self.out_shift * itemsize, "decide": 0,
+            "max_degree": self.degrees.max(initial=0), **self.config,
+        }  # fmt: skip
+        if self.dtype is np.float64:
+            self.numbers["double"] = 1
+
+    def case(self) -> Case:
+        return Case("spmm", self.numbers, self.arrays, self.schedules, self.seed)
+
+    def refused(self) -> bool:
+        """What check_row_config promises to refuse."""
+        if "lanes" not in self.config or not len(self.col):
+            return False
+        n = self.config["vector_width"]
+        if self.config["lanes"] * self.config["vectors"] * n < min(4, self.width):
+            return True
+        weighted = self.weighting != "none"
+        units = [self.width, self.width + self.padding, self.shift, self.out_shift]
+        return n > 1 and any(unit % n for unit in [*units, self.width // self.heads * weighted])
+
+    def check(self, result: dict) -> None:
+        assert int.from_bytes(result["error"], "little") == (REFUSED if self.refused() else 0), self
+        if self.refused():
+            return
+        out = np.frombuffer(result["out"], self.dtype).reshape(len(self.degrees), self.width)
+        expected, tolerance = self.answer()
+        finite = np.isfinite(expected)
+        np.testing.assert_array_equal(out[~finite], expected[~finite].astype(self.dtype), str(self))
+        wrong = ~(np.abs(out[finite] - expected[finite]) <= tolerance[finite])
+        assert not wrong.any(), f"{self}: {np.argwhere(finite)[wrong][:5]} (row, column) and {wrong.sum()} in all"
+
+    def answer(self):
+        """The result, and by how much rounding may change it: not at all for max and min."""
+        message = self.x[self.col]
+        weight = None if self.slot_weight is None else np.repeat(self.slot_weight, self.width // self.heads, 1)
+        with np.errstate(all="ignore"):
+            if self.reduce in ("max", "min"):
+                message = message if weight is None else message * weight  # rounded to dtype, as the kernel must
+                found = self.by_row(np.maximum if self.reduce == "max" else np.minimum, message).astype(np.float64)
+                return found, np.zeros_like(found)
+            message = message.astype(np.float64) * (1 if weight is None else weight.astype(np.float64))
+            divide = np.maximum(self.degrees, 1)[:, None] if self.reduce == "mean" else 1
+            bound = (self.degrees[:, None] + 2) * np.finfo(self.dtype).eps * self.by_row(np.add, np.abs(message))
+            return self.by_row(np.add, message) / divide, bound / divide
+
+    def by_row(self, ufunc, message):
+        out = np.zeros((len(self.degrees), self.width), message.dtype)
+        full = self.degrees > 0
+        if full.any():
+            out[full] = ufunc.reduceat(message, self.rowptr[:-1][full], axis=0)
+        return out
+
+
+def uneven(rng) -> np.ndarray:
+    """Degrees with empty rows at both ends, a row of one part, rows around the thresholds and one of many parts."""
+    degrees = np.concatenate([rng.integers(0, 9, 30), [40, 31, 32, 33, 64, 65], [600]])
+    rng.shuffle(degrees)
+    return np.concatenate([[0, 0], degrees, [0]])
+
+
+def random_config(rng, full: int) -> dict:
+    lanes = 2 ** int(rng.integers(0, 6))
+    return {
+        "lanes": lanes, "groups": 2 ** int(rng.integers(0, 6 - np.log2(lanes))), "vectors": rng.choice([1, 2, 4]),
+        "vector_width": rng.choice([1, full]), "block": rng.choice([32, 64, 64, 256, 512], p=[0.1, 0.4, 0.2, 0.2, 0.1]),
+        "long_row": rng.choice([0, 16, 32]), "item_edges": rng.choice([8, 16, 64]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_widths_and_configurations(dtype, tmp_path):
+    rng = np.random.default_rng(1)
+    problems, full = [], 16 // np.dtype(dtype).itemsize
+    # A walk through reduction x weighting that leaves no pair out, with step lengths that share no factor.
+    for number, (width, kind) in enumerate(product(WIDTHS, range(4))):
+        aligned = rng.random() < 0.6
+        problems.append(
+            Problem(
+                dtype, width, REDUCES[(number // 4 + kind) % 4], WEIGHTINGS[number % 7],
+                {"decide": 1, **H200} if kind == 0 else random_config(rng, full), uneven(rng), seed=number,
+                special=rng.random() < 0.3, padding=0 if aligned else rng.integers(0, 6), shift=0 if aligned else
+                rng.integers(0, 3), out_shift=rng.integers(0, 2) if rng.random() < 0.1 else 0,
+                schedules=3 if width > 32 else 4,
+            )
+        )  # fmt: skip
+    results = run([p.case() for p in problems], tmp_path)
+    for problem, result in zip(problems, results, strict=True):
+        problem.check(result)
+    done = [(p, r) for p, r in zip(problems, results, strict=True) if not p.refused()]
+    # The walk met what it is for.
+    assert {(p.reduce, p.weighting) for p, _ in done} == {(r, w) for r in REDUCES for w in WEIGHTINGS}
+    assert {int.from_bytes(r["tiles"], "little") > 1 for _, r in done} == {True, False}
+    assert {int.from_bytes(r["vector_width"], "little") for _, r in done} == {1, full}
+    assert len(done) < len(problems) < 2 * len(done)
+
+
+@pytest.mark.parametrize("reduce", REDUCES)
+def test_row_of_many_parts_as_the_decider_cuts_it(reduce, tmp_path):
+    """256 edges an item: 34 parts, more than there are groups in a block of 64; the second row has three."""
+    degrees = np.array([0, 34 * 256 - 5, 3, 700, 0])
+    problems = [
+        Problem(dtype, width, reduce, weighting, {"decide": 1, **H200}, degrees, seed=width)
+        for dtype in (np.float32, np.float64)
+        for width, weighting in ((1, "edge indexed"), (20, "head"), (24, "none"))
+    ]
+    for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
+        problem.check(result)
+        assert int.from_bytes(result["items"], "little") == 37
+
+
+def test_tiles_that_the_decider_wants(tmp_path):
+    """A device whose L2 cache holds a part of x only, on a graph of high degree."""
+    for dtype in (np.float32, np.float64):
+        config = {"decide": 1, "processors": 2, "l2_bytes": 33 * 256}
+        problem = Problem(dtype, 300, "sum", "edge", config, np.array([40, 0, 70, 33, 300]), seed=5)
+        (result,) = run([problem.case()], tmp_path)
+        problem.check(result)
+        assert int.from_bytes(result["tiles"], "little") == 300 * np.dtype(dtype).itemsize // 256 + 1
+
+
+def test_more_tiles_than_a_grid_has(tmp_path):
+    config = {"lanes": 1, "groups": 4, "vectors": 1, "vector_width": 4, "block": 32, "long_row": 9, "item_edges": 9}
+    problem = Problem(np.float32, 4 * 65537, "max", "edge", config, np.array([3]), seed=3, cols=3, schedules=1)
+    (result,) = run([problem.case()], tmp_path)
+    problem.check(result)
+    assert int.from_bytes(result["tiles"], "little") == 65537
+
+
+@pytest.mark.parametrize("degrees", [[], [0, 0, 0], [1], [0, 5]])
+def test_small_graphs(degrees, tmp_path):
+    degrees = np.array(degrees, np.int64)
+    problems = [Problem(np.float32, 7, r, "edge", {"decide": 1, **H200}, degrees, 1, cols=4) for r in REDUCES]
+    for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
+        problem.check(result)
+
+
+def test_a_configuration_out_of_bounds_is_refused(tmp_path):
+    good = {"lanes": 8, "groups": 2, "vectors": 1, "vector_width": 4, "block": 64, "long_row": 9, "item_edges": 9}
+    bad = [{"lanes": 3}, {"lanes": 64}, {"lanes": 32}, {"groups": 0}, {"vectors": 3}, {"vector_width": 2},
+           {"block": 48}, {"block": 1024}, {"block": 0}, {"lanes": 1, "vector_width": 1}]  # fmt: skip
+    degrees = np.array([4, 12])
+    cases = [Problem(np.float32, 16, "sum", "none", {**good, **b}, degrees, 1, schedules=1).case() for b in [{}, *bad]]
+    errors = [int.from_bytes(r["error"], "little") for r in run(cases, tmp_path)]
+    assert errors == [0] + [REFUSED] * len(bad)
