@@ -22,12 +22,14 @@ class LayerCounts:
     """Calls of one layer class.
 
     fused: aggregations that ran as one kernel. materialised: gathered features that another operation wanted as a plain
-    tensor, by that operation's name; the framework did the rest. framework: gathers left to the framework, by reason.
+    tensor, by that operation's name; the framework did the rest. framework: gathers left to the framework, by reason;
+    examples keeps the particulars of the first case of each.
     """
 
     fused: int = 0
     materialised: Counter = field(default_factory=Counter)
     framework: Counter = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
 
 
 _layers: dict[str, LayerCounts] = {}
@@ -55,10 +57,18 @@ def materialised(layer: str, operation: str) -> None:
     _refuse_if_strict(layer, f"'{operation}' on its neighbours' features has no fused form")
 
 
-def left_to_framework(layer: str, reason: str) -> None:
-    _counts(layer).framework[reason] += 1
-    _log_once(layer, f"left to the framework: {reason}")
-    _refuse_if_strict(layer, reason)
+def left_to_framework(layer: str, reason: str, example: str = "") -> None:
+    """reason is one of few, example the particulars of this case: mini-batches differ in size a thousand times over."""
+    counts = _counts(layer)
+    counts.framework[reason] += 1
+    if counts.framework[reason] == 1:
+        counts.examples[reason] = example
+        _log_once(layer, f"left to the framework: {_with_example(reason, example)}")
+    _refuse_if_strict(layer, _with_example(reason, example))
+
+
+def _with_example(reason: str, example: str) -> str:
+    return f"{example}, {reason}" if example else reason
 
 
 def _log_once(layer: str, message: str) -> None:
@@ -73,8 +83,8 @@ def _refuse_if_strict(layer: str, reason: str) -> None:
         raise settings.Fallback(f"{layer} would be left to the framework: {reason} (strict mode)")
 
 
-def decision_key(*key) -> bool:
-    """Whether a decision with this key is new; the caller then describes it with `decided`."""
+def is_new_decision(key: tuple) -> bool:
+    """Whether nothing was decided under this key yet; the caller then describes it with `decided`."""
     return key not in _decisions
 
 
@@ -117,7 +127,12 @@ class Status:
             "fused_calls": self.fused_calls,
             "fallback_calls": self.fallback_calls,
             "layers": {
-                name: {"fused": c.fused, "materialised": dict(c.materialised), "framework": dict(c.framework)}
+                name: {
+                    "fused": c.fused,
+                    "materialised": dict(c.materialised),
+                    "framework": dict(c.framework),
+                    "examples": dict(c.examples),
+                }
                 for name, c in self.layers.items()
             },
             "decisions": self.decisions,
@@ -137,7 +152,10 @@ class Status:
         for name, counts in sorted(self.layers.items()):
             lines.append(f"  {name}: {counts.fused} fused")
             lines += [f"    {n} gathered for '{op}'" for op, n in counts.materialised.most_common()]
-            lines += [f"    {n} left to the framework: {reason}" for reason, n in counts.framework.most_common()]
+            lines += [
+                f"    {n} left to the framework: {_with_example(reason, counts.examples.get(reason, ''))}"
+                for reason, n in counts.framework.most_common()
+            ]
         for d in self.decisions:
             lines.append(
                 f"  {d['layer']}: {d['edges']:,} edges x {d['width']} {d['reduce']} on {d['device']}: {d['reason']}"
@@ -153,6 +171,9 @@ def status() -> Status:
 
     plans, plan_bytes, hits, misses, _ = torch.ops.gnna.cache_info()
     with _lock:
-        layers = {n: LayerCounts(c.fused, Counter(c.materialised), Counter(c.framework)) for n, c in _layers.items()}
+        layers = {
+            n: LayerCounts(c.fused, Counter(c.materialised), Counter(c.framework), dict(c.examples))
+            for n, c in _layers.items()
+        }
         decisions = list(_decisions.values())
     return Status(switch.frameworks(), layers, decisions, plans, plan_bytes, hits, misses, allocator.kept())

@@ -30,7 +30,7 @@ class Problem:
     reduce: str
     weighting: str
     config: dict  # {"decide": 1, processors, l2_bytes} or a RowConfig
-    degrees: np.ndarray
+    degrees: np.ndarray = field(repr=False)
     seed: int
     cols: int = 33
     special: bool = False  # NaN and infinities
@@ -38,7 +38,7 @@ class Problem:
     shift: int = 0  # elements by which x starts off an aligned address
     out_shift: int = 0
     schedules: int = 4
-    arrays: dict = field(default_factory=dict)
+    arrays: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         rng = np.random.default_rng(self.seed)

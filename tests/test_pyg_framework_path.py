@@ -35,8 +35,17 @@ def test_below_min_work(case):
     layer, x, edge_index, expected = case
     gnna_plugin.enable(min_work=10_000)
     assert torch.equal(layer(x, edge_index), expected)
-    assert reasons() == {"240 edges x 16, below min_work": 1}
-    assert "below min_work" in str(gnna_plugin.status())
+    assert reasons() == {"below min_work": 1}
+    assert "1 left to the framework: 240 edges x 16, below min_work" in str(gnna_plugin.status())
+
+
+def test_mini_batches_of_all_sizes_are_one_reason_and_few_decisions():
+    gnna_plugin.enable(min_work=16 * 1000)
+    layer = SAGEConv(16, 8)
+    for edges in range(900, 1300, 20):
+        layer(torch.randn(50, 16), torch.randint(0, 50, (2, edges)))
+    assert reasons() == {"below min_work": 5}
+    assert len(gnna_plugin.status().decisions) == 2  # below and from 1024 edges
 
 
 def test_excluded_layers(case):

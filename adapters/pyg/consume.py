@@ -45,9 +45,10 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     layer = gather.layer
     report.fused(layer)
     width = out.numel() // num_dst if num_dst else 0
-    key = (layer, num_dst, dst.numel(), width, reduce, gather.weight is None, out.device)
-    if report.decision_key(*key):
-        _describe(key, gather, dst)
+    # One decision per order of magnitude: mini-batches differ in size a thousand times over.
+    key = (layer, dst.numel().bit_length(), width, reduce, gather.weight is None, out.device)
+    if report.is_new_decision(key):
+        report.decided(key, _describe(layer, gather, dst, out, width, reduce))
     trail = gather.shape[1:]
     return out if out.shape[1:] == trail else out.view(num_dst, *trail)
 
@@ -67,33 +68,37 @@ def _as_index_error(text: str, gather: Any) -> Exception:
     return IndexError(f"Found a destination in 'edge_index' that is too large (got {value}). {text}")
 
 
-def _describe(key: tuple, gather: Any, dst: Tensor) -> None:
-    layer, num_dst, edges, width, reduce, unweighted, device = key
-    num_src = gather.x.size(0)
-    cached = edges > 0 and not (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
-    max_degree = torch.ops.gnna.max_degree(gather.src, dst, num_src, num_dst) if cached else 0
-    heads = 1 if unweighted else max(gather.weight.numel() // max(edges, 1), 1)
+def _describe(layer: str, gather: Any, dst: Tensor, out: Tensor, width: int, reduce: str) -> dict:
+    num_dst, num_src, edges = out.size(0), gather.x.size(0), dst.numel()
+    weighted = gather.weight is not None
+    heads = gather.weight.numel() // edges if weighted else 1
+    max_degree = torch.ops.gnna.max_degree(gather.src, dst, num_src, num_dst)
     config = decider.decide(
-        num_dst, num_src, edges, max_degree, width, head_dim=max(width // heads, 1), itemsize=gather.x.element_size(),
-        weighted=not unweighted, reduce=reduce, device=device,
-    )  # fmt: skip
-    report.decided(
-        key,
-        {
-            "layer": layer,
-            "rows": num_dst,
-            "cols": num_src,
-            "edges": edges,
-            "max_degree": max_degree,
-            "width": width,
-            "heads": heads,
-            "reduce": reduce,
-            "weighted": not unweighted,
-            "dtype": str(gather.x.dtype).removeprefix("torch."),
-            "device": str(device),
-            **config.as_dict(),
-        },
+        num_dst,
+        num_src,
+        edges,
+        max_degree,
+        width,
+        head_dim=width // heads,
+        itemsize=gather.x.element_size(),
+        weighted=weighted,
+        reduce=reduce,
+        device=out.device,
     )
+    return {
+        "layer": layer,
+        "rows": num_dst,
+        "cols": num_src,
+        "edges": edges,
+        "max_degree": max_degree,
+        "width": width,
+        "heads": heads,
+        "reduce": reduce,
+        "weighted": weighted,
+        "dtype": str(gather.x.dtype).removeprefix("torch."),
+        "device": str(out.device),
+        **config.as_dict(),
+    }
 
 
 # ---- torch's scatter functions ---------------------------------------------------------------------------------------

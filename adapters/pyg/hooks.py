@@ -71,11 +71,19 @@ def why_not(conv: Any, src: Any, index: Any) -> str | None:
     nodes = src.size(0)
     width = src.numel() // nodes if nodes else 0
     edges = index.numel()
-    if not edges or not width:
-        return "no edges or no features"
-    if edges * width < settings.current.least_work(device.type):
-        return f"{edges:,} edges x {width}, below min_work"
-    return None
+    return None if edges and width else "no edges or no features"
+
+
+def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
+    """Asked first and answered fast: on a small graph the time of this question is what the plug-in costs."""
+    if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or src.dim() == 0:
+        return False
+    nodes, edges = src.shape[0], index.shape[0] if index.dim() else 0
+    width = src.numel() // nodes if nodes else 0
+    if not edges or edges * width >= settings.current.least_work(src.device.type):
+        return False
+    report.left_to_framework(type(conv).__name__, "below min_work", f"{edges:,} edges x {width}")
+    return True
 
 
 def index_select_hook(original: Callable) -> Callable:
@@ -87,6 +95,8 @@ def index_select_hook(original: Callable) -> Callable:
         if type(src) is LazyMessage:
             src = unwrap(src, "index_select")
         if not settings.active():
+            return original(conv, src, index)
+        if _below_min_work(conv, src, index):
             return original(conv, src, index)
         reason = why_not(conv, src, index)
         if reason is not None:

@@ -1,9 +1,10 @@
 // Runs the operations of gnna/cuda_api.h on the cases of a file, each under several schedules, which must all give the
 // same bits: driver <cases> <results>. Memory that a caller of the API would allocate is allocated here, in the size
 // that the API asks for and full of rubbish.
-#include <cinttypes>
-#include <cstdio>
+#include <algorithm>
 #include <fstream>
+#include <string>
+#include <utility>
 
 #include "case_file.h"
 #include "gnna/cuda_api.h"
@@ -42,7 +43,8 @@ struct Items {
 
 Items items_of(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, Results& results) {
   Items items;
-  const Buffer workspace((rows + 1) * sizeof(int64_t)), scan(cuda::count_items_scan_bytes(rows)), count(sizeof(int64_t));
+  const Buffer workspace((rows + 1) * sizeof(int64_t)), scan(cuda::count_items_scan_bytes(rows));
+  const Buffer count(sizeof(int64_t));
   cudaError_t error = cuda::count_items(rowptr, rows, threshold, item_edges, workspace.as<int64_t>(),
                                         count.as<int64_t>(), scan.as<void>(), scan.bytes(), nullptr);
   if (error == cudaSuccess) {
@@ -72,8 +74,9 @@ void spmm(const Case& c, Results& results) {
   RowConfig config;
   if (c.number("decide") != 0) {
     GraphFacts graph{args.csr.rows, args.csr.cols, args.csr.edges, c.number("max_degree")};
-    const bool aligned = reinterpret_cast<uintptr_t>(args.x) % 16 == 0 && reinterpret_cast<uintptr_t>(args.out) % 16 == 0 &&
-                         args.x_stride * sizeof(T) % 16 == 0;
+    const auto at = {reinterpret_cast<uintptr_t>(args.x), reinterpret_cast<uintptr_t>(args.out),
+                     static_cast<uintptr_t>(args.x_stride * sizeof(T))};
+    const bool aligned = std::all_of(at.begin(), at.end(), [](uintptr_t bytes) { return bytes % 16 == 0; });
     const LayerFacts layer{width, args.head_dim, sizeof(T), args.weight != nullptr, aligned, args.reduce};
     config = decide(graph, layer, {true, c.number("processors"), c.number("l2_bytes")}).config;
   } else {
@@ -158,7 +161,9 @@ void run(const Case& c, Results& results) {
   const bool is_double = c.numbers.count("double") != 0, wide = c.numbers.count("int64") != 0;
   const std::string& name = c.operation;
   if (name == "spmm") return is_double ? spmm<double>(c, results) : spmm<float>(c, results);
-  if (name == "sddmm" && is_double) return wide ? sddmm<double, int64_t>(c, results) : sddmm<double, int32_t>(c, results);
+  if (name == "sddmm" && is_double) {
+    return wide ? sddmm<double, int64_t>(c, results) : sddmm<double, int32_t>(c, results);
+  }
   if (name == "sddmm") return wide ? sddmm<float, int64_t>(c, results) : sddmm<float, int32_t>(c, results);
   if (name == "extremum" && is_double) {
     return wide ? extremum<double, int64_t>(c, results) : extremum<double, int32_t>(c, results);
@@ -186,7 +191,7 @@ int main(int count, char** words) {
   if (count != 3) return 2;
   std::ifstream in(words[1], std::ios::binary);
   std::ofstream out(words[2], std::ios::binary);
-  for (int number = 0; ; ++number) {
+  for (int number = 0;; ++number) {
     Case c;
     if (!c.read(in)) break;
     const std::string task = "case " + std::to_string(number) + " (" + c.operation + ")";

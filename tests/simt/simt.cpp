@@ -240,7 +240,9 @@ class Block {
       ready_.pop_back();
       return t;
     }
-    if (shuffling()) std::swap(ready_[first_ready_], ready_[first_ready_ + shuffler() % (ready_.size() - first_ready_)]);
+    if (shuffling()) {
+      std::swap(ready_[first_ready_], ready_[first_ready_ + shuffler() % (ready_.size() - first_ready_)]);
+    }
     const unsigned t = ready_[first_ready_++];
     if (first_ready_ == ready_.size()) {
       ready_.clear();
@@ -296,8 +298,9 @@ uint64_t schedule() { return the_schedule; }
 void set_task(const char* name) { the_task = name; }
 
 void fail(const char* format, ...) {
-  std::fprintf(stderr, "simt: %s, schedule %llu, block (%u, %u), thread %u: ", the_task,
-               static_cast<unsigned long long>(the_schedule), here.block.x, here.block.y, here.thread.x);
+  std::fprintf(stderr, "simt: %s, schedule %llu", the_task, static_cast<unsigned long long>(the_schedule));
+  if (running != nullptr) std::fprintf(stderr, ", block (%u, %u), thread %u", here.block.x, here.block.y, here.thread.x);
+  std::fputs(": ", stderr);
   va_list arguments;
   va_start(arguments, format);
   std::vfprintf(stderr, format, arguments);

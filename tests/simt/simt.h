@@ -23,8 +23,8 @@ struct Here {
 };
 extern thread_local Here here;
 
-// The order of things that CUDA leaves open. 0: blocks and threads ascend. 1: both descend, and a warp runs as far as it
-// can before the next one starts. Other values seed a shuffle: blocks in any order, several of them in turns, which
+// The order of things that CUDA leaves open. 0: blocks and threads ascend. 1: both descend, and a warp runs as far as
+// it can before the next one starts. Other values seed a shuffle: blocks in any order, several of them in turns, which
 // change between any two fences, atomics and barriers; threads likewise.
 void set_schedule(uint64_t schedule);
 uint64_t schedule();

@@ -16,8 +16,8 @@ struct Exactly {
 };
 
 // Starts a kernel and returns the launch's error; the arguments convert to the kernel's parameters. This is the runtime
-// call that <<<...>>> stands for, written out, so that a host compiler takes these sources as well: tests/simt runs them
-// on a CPU.
+// call that <<<...>>> stands for, written out, so that a host compiler takes these sources as well: tests/simt runs
+// them on a CPU.
 template <typename... P>
 cudaError_t launch(void (*kernel)(P...), dim3 grid, unsigned block, size_t shared, cudaStream_t stream,
                    typename Exactly<P>::Type... arguments) {
