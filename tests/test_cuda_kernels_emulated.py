@@ -38,11 +38,11 @@ def test_check_edges(ids, tmp_path):
     for edges in (0, 1, 2, 31, 256, 257, 5000):
         for fault in ("none", "row", "col", "both", "unsorted"):
             row, col = np.sort(rng.integers(0, 70, edges)).astype(ids), rng.integers(0, 50, edges).astype(ids)
-            bad = rng.choice([-1, 70, np.iinfo(ids).max, np.iinfo(ids).min], (2, 3))
+            bad = [-1, np.iinfo(ids).max, np.iinfo(ids).min]
             if edges and fault in ("row", "both"):
-                row[rng.integers(0, edges, 3)] = bad[0]
+                row[rng.integers(0, edges, 3)] = rng.choice([70, *bad], 3)
             if edges and fault in ("col", "both"):
-                col[rng.integers(0, edges, 3)] = bad[1]
+                col[rng.integers(0, edges, 3)] = rng.choice([50, *bad], 3)
             if edges > 1 and fault == "unsorted":
                 at = rng.integers(1, edges)  # one place only, which may lie between two blocks
                 row[:at] = np.maximum(row[:at], 5)
@@ -180,7 +180,8 @@ def test_extremum_gradients(dtype, tmp_path):
     rng = np.random.default_rng(4)
     cases, expected = [], []
     for at, head_dim in enumerate([1, 2, 3, 4, 5, 7, 8, 12, 16, 20, 31, 32, 64, 100, 128, 300]):
-        for heads, weighted in [(1, False), (1, True), (3, True), (2, False)]:
+        shapes = [(1, False), (1, True), (3, True), (2, False)]
+        for heads, weighted in shapes[: 2 if head_dim > 64 else 4]:  # torch takes its time over the wide ones
             special = (at + heads) % 4 == 0
             problem = rng, dtype, heads, head_dim, weighted, IDS[at % 2], ("max", "min")[(at + heads) % 2], special
             numbers, arrays, answer = extremum_problem(*problem)

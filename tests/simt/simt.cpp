@@ -299,7 +299,9 @@ void set_task(const char* name) { the_task = name; }
 
 void fail(const char* format, ...) {
   std::fprintf(stderr, "simt: %s, schedule %llu", the_task, static_cast<unsigned long long>(the_schedule));
-  if (running != nullptr) std::fprintf(stderr, ", block (%u, %u), thread %u", here.block.x, here.block.y, here.thread.x);
+  if (running != nullptr) {
+    std::fprintf(stderr, ", block (%u, %u), thread %u", here.block.x, here.block.y, here.thread.x);
+  }
   std::fputs(": ", stderr);
   va_list arguments;
   va_start(arguments, format);
