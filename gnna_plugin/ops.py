@@ -77,6 +77,11 @@ def _(x, weight, src, dst, num_dst, reduce, cache=True):
     return x.new_empty((num_dst, *x.shape[1:]))
 
 
+@torch.library.register_fake("gnna::segment_reduce")
+def _(messages, index, num_rows, reduce, cache=True):
+    return messages.new_empty((num_rows, *messages.shape[1:]))
+
+
 @torch.library.register_fake("gnna::sddmm")
 def _(a, b, src, dst, head_dims=0, cache=True):
     return a.new_empty((src.shape[0], *a.shape[1 : 1 + head_dims]))

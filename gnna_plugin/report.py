@@ -21,12 +21,14 @@ logger = logging.getLogger("gnna_plugin")
 class LayerCounts:
     """Calls of one layer class.
 
-    fused: aggregations that ran as one kernel. materialised: gathered features that another operation wanted as a plain
+    fused: aggregations that ran as one kernel. reduced: reductions of existing messages as one kernel, counted under
+    the aggregation's class. materialised: gathered features that another operation wanted as a plain
     tensor, by that operation's name; the framework did the rest. framework: gathers left to the framework, by reason;
     examples keeps the particulars of the first case of each.
     """
 
     fused: int = 0
+    reduced: int = 0
     materialised: Counter = field(default_factory=Counter)
     framework: Counter = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -48,6 +50,10 @@ def _counts(layer: str) -> LayerCounts:
 
 def fused(layer: str) -> None:
     _counts(layer).fused += 1
+
+
+def reduced(layer: str) -> None:
+    _counts(layer).reduced += 1
 
 
 def materialised(layer: str, operation: str) -> None:
@@ -129,6 +135,7 @@ class Status:
             "layers": {
                 name: {
                     "fused": c.fused,
+                    "reduced": c.reduced,
                     "materialised": dict(c.materialised),
                     "framework": dict(c.framework),
                     "examples": dict(c.examples),
@@ -150,7 +157,7 @@ class Status:
             f"{self.plans} plans, {self.plan_bytes / 2**20:.1f} MiB"
         ]
         for name, counts in sorted(self.layers.items()):
-            lines.append(f"  {name}: {counts.fused} fused")
+            lines.append(f"  {name}: {counts.reduced} reduced" if counts.reduced else f"  {name}: {counts.fused} fused")
             lines += [f"    {n} gathered for '{op}'" for op, n in counts.materialised.most_common()]
             lines += [
                 f"    {n} left to the framework: {_with_example(reason, counts.examples.get(reason, ''))}"
@@ -172,7 +179,7 @@ def status() -> Status:
     plans, plan_bytes, hits, misses, _ = torch.ops.gnna.cache_info()
     with _lock:
         layers = {
-            n: LayerCounts(c.fused, Counter(c.materialised), Counter(c.framework), dict(c.examples))
+            n: LayerCounts(c.fused, c.reduced, Counter(c.materialised), Counter(c.framework), dict(c.examples))
             for n, c in _layers.items()
         }
         decisions = list(_decisions.values())

@@ -53,6 +53,19 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     return out if out.shape[1:] == trail else out.view(num_dst, *trail)
 
 
+def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, reduce: str) -> Tensor | Any:
+    """The reduction of messages that exist, [num_rows, *S], or NotImplemented."""
+    rows = plain_index(index)
+    if reduce not in _REDUCES or rows.numel() != messages.size(0) or rows.device != messages.device:
+        return NotImplemented
+    try:
+        out = torch.ops.gnna.segment_reduce(messages, rows, num_rows, _REDUCES[reduce], True)
+    except ValueError as error:
+        raise IndexError(str(error)) from None  # Aggregation turns it into its own ValueError
+    report.reduced(layer)
+    return out
+
+
 def _as_index_error(text: str, gather: Any) -> Exception:
     """The op's refusal in the type and with the words that PyG's users know; PyG itself turns a bad destination into
     ValueError."""

@@ -7,6 +7,7 @@ functions again.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _functorch_levels = torch._C._functorch.peek_interpreter_stack
 _tracing = torch._C._get_tracing_state
 _PLAIN = (Tensor, torch.nn.Parameter)
+_choices: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
 _HOOKS = (
     "_message_forward_pre_hooks",
     "_message_forward_hooks",
@@ -34,15 +36,43 @@ _HOOKS = (
 
 def why_not(conv: Any, src: Any, index: Any) -> str | None:
     """Why this gather is left to PyG, in words for its user; None when it may become lazy."""
-    if type(src) not in _PLAIN or consume.plain_index(index) is None:
-        return f"features or indices of type {type(src).__name__}, {type(index).__name__}"
-    if src.dtype is not torch.float32 and src.dtype is not torch.float64:
-        return f"{str(src.dtype).removeprefix('torch.')} features"
-    if src.dim() == 0 or conv.node_dim not in (0, -src.dim()):
+    reason = _unfit(src, index) or _surroundings(src)
+    if reason is not None:
+        return reason
+    if conv.node_dim not in (0, -src.dim()):
         return "nodes are not the first dimension of the features"
-    if src.layout is not torch.strided:
-        return "sparse features"
-    device = src.device
+    if conv.explain:
+        return "explain mode"
+    attributes = conv.__dict__
+    if any(attributes[name] for name in _HOOKS):
+        return "hooks on the layer's messages"
+    if not _chosen(conv):
+        return "excluded by its user"
+    return None if index.numel() and src.numel() else "no edges or no features"
+
+
+def _chosen(conv: Any) -> bool:
+    """Whether the user wants this layer accelerated; remembered for its aggregation, which does not know its layer."""
+    chosen = conv.__dict__.get("gnna", True) and settings.current.chooses(type(conv).__name__)
+    if not chosen or _choices:
+        _choices.update((module, chosen) for module in conv.aggr_module.modules())
+    return chosen
+
+
+def _unfit(values: Any, index: Any) -> str | None:
+    """What the kernels do not take."""
+    if type(values) not in _PLAIN or consume.plain_index(index) is None:
+        return f"features or indices of type {type(values).__name__}, {type(index).__name__}"
+    if values.dtype is not torch.float32 and values.dtype is not torch.float64:
+        return f"{str(values.dtype).removeprefix('torch.')} features"
+    if values.layout is not torch.strided or values.dim() == 0:
+        return "features that are no dense rows"
+    return None
+
+
+def _surroundings(tensor: Tensor) -> str | None:
+    """What goes on around the call that the ops must stay out of."""
+    device = tensor.device
     if device.type == "cuda":
         if not _load.built_with_cuda():
             return "gnna_plugin was built without CUDA"
@@ -60,18 +90,7 @@ def why_not(conv: Any, src: Any, index: Any) -> str | None:
         return "forward-mode differentiation"
     if _top_saved_tensor_hooks(False) is not None:
         return "saved-tensor hooks (activation checkpointing)"
-    if conv.explain:
-        return "explain mode"
-    attributes = conv.__dict__
-    if any(attributes[name] for name in _HOOKS):
-        return "hooks on the layer's messages"
-    layer = type(conv).__name__
-    if not attributes.get("gnna", True) or not settings.current.chooses(layer):
-        return "excluded by its user"
-    nodes = src.size(0)
-    width = src.numel() // nodes if nodes else 0
-    edges = index.numel()
-    return None if edges and width else "no edges or no features"
+    return None
 
 
 def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
@@ -119,20 +138,34 @@ def _note_compiled(layer: str) -> bool:
 
 
 def reduce_hook(original: Callable) -> Callable:
-    """Aggregation.reduce: lazy messages as one spmm; everything else as before."""
+    """Aggregation.reduce: lazy messages as one spmm, existing ones as a segment reduction on a cached permutation."""
     compiling = torch.compiler.is_compiling
-    lazy_type, aggregate = LazyMessage, consume.aggregate
+
+    def fused(aggregation: Any, x: Any, index: Any, dim_size: int | None, dim: int, reduce: str) -> Any:
+        if index is None or dim not in (0, -x.dim()):
+            return NotImplemented
+        if type(x) is LazyMessage:
+            return consume.aggregate(x, index, _num_rows(index, dim_size), reduce)
+        if not settings.active() or _unfit(x, index) or _surroundings(x) or not _choices.get(aggregation, True):
+            return NotImplemented
+        if x.numel() < settings.current.least_work(x.device.type):
+            return NotImplemented
+        return consume.segment_reduce(type(aggregation).__name__, x, index, _num_rows(index, dim_size), reduce)
 
     def reduce(self, x, index=None, ptr=None, dim_size=None, dim=-2, reduce="sum"):
-        if not compiling() and type(x) is lazy_type and index is not None and dim in (0, -x.dim()):
-            if dim_size is None:
-                dim_size = int(index.max()) + 1 if index.numel() > 0 else 0
-            out = aggregate(x, index, dim_size, reduce)
+        if not compiling():
+            out = fused(self, x, index, dim_size, dim, reduce)
             if out is not NotImplemented:
                 return out
         return original(self, x, index, ptr, dim_size, dim, reduce)
 
     return stand_in(reduce, original)
+
+
+def _num_rows(index: Tensor, dim_size: int | None) -> int:
+    if dim_size is not None:
+        return dim_size
+    return int(index.max()) + 1 if index.numel() > 0 else 0
 
 
 def script_boundary(original: Callable) -> Callable:

@@ -11,9 +11,10 @@
 namespace gnna {
 namespace {
 
-at::Tensor mean_divisor(const at::Tensor& like, const at::Tensor& src, const at::Tensor& dst, int64_t num_src,
-                        int64_t num_dst, bool cache) {
-  const auto plan = plan_for(dst, src, num_dst, num_src, "dst", "src", cache);
+at::Tensor mean_divisor(const at::Tensor& like, const std::optional<at::Tensor>& src, const at::Tensor& dst,
+                        int64_t num_src, int64_t num_dst, bool cache) {
+  const auto plan =
+      src.has_value() ? plan_for(dst, *src, num_dst, num_src, "dst", "src", cache) : segments_for(dst, num_dst, cache);
   return (plan->rowptr.slice(0, 1) - plan->rowptr.slice(0, 0, plan->rows)).clamp_min_(1).to(like.scalar_type());
 }
 

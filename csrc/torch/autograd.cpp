@@ -108,6 +108,38 @@ struct Sddmm : torch::autograd::Function<Sddmm> {
   }
 };
 
+struct SegmentReduce : torch::autograd::Function<SegmentReduce> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& messages, const at::Tensor& index,
+                            const c10::SymInt& num_rows, const std::string& reduce, bool cache) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    at::Tensor out = ops::segment_reduce(messages, index, num_rows, reduce, cache);
+    const bool extremum = reduce == "max" || reduce == "min";
+    ctx->saved_data["reduce"] = reduce;
+    ctx->saved_data["cache"] = cache;
+    ctx->saved_data["num_rows"] = num_rows;
+    ctx->save_for_backward({index, extremum ? messages : at::Tensor(), extremum ? out : at::Tensor()});
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &index = saved[0], &messages = saved[1], &out = saved[2];
+    if (!grads[0].defined()) return variable_list(5);
+    const bool cache = ctx->saved_data["cache"].toBool();
+    const c10::SymInt num_rows = ctx->saved_data["num_rows"].toSymInt();
+    at::Tensor grad = grads[0];
+    if (ctx->saved_data["reduce"].toStringRef() == "mean") {
+      const at::Tensor count = ops::mean_divisor(grad, std::nullopt, index, index.sym_numel(), num_rows, cache);
+      grad = grad / broadcast_to_messages(count, grad.dim());
+    } else if (messages.defined()) {  // max or min: equal winners share, with torch.scatter_reduce's phantom zero
+      const at::Tensor wins = messages.eq(out.index_select(0, index)).to(grad.scalar_type()).detach();
+      const at::Tensor sharers = ops::segment_reduce(wins, index, num_rows, "sum", cache) + out.eq(0);
+      return {wins * (grad / sharers.detach()).index_select(0, index), {}, {}, {}, {}};
+    }
+    return {grad.index_select(0, index), {}, {}, {}, {}};
+  }
+};
+
 struct ExtremumBackward : torch::autograd::Function<ExtremumBackward> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& grad, const at::Tensor& x,
                                const MaybeTensor& weight, const at::Tensor& out, const at::Tensor& src,
@@ -180,6 +212,14 @@ at::Tensor spmm(const at::Tensor& x, const MaybeTensor& weight, const at::Tensor
   return ops::spmm(x, weight, src, dst, std::move(num_dst), reduce, cache);
 }
 
+at::Tensor segment_reduce(const at::Tensor& messages, const at::Tensor& index, c10::SymInt num_rows,
+                          c10::string_view reduce, bool cache) {
+  if (c10::GradMode::is_enabled() && wants_grad(messages))
+    return SegmentReduce::apply(messages, index, num_rows, std::string(reduce.data(), reduce.size()), cache);
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return ops::segment_reduce(messages, index, std::move(num_rows), reduce, cache);
+}
+
 at::Tensor sddmm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& src, const at::Tensor& dst,
                  int64_t head_dims, bool cache) {
   return Sddmm::apply(a, b, src, dst, head_dims, cache);
@@ -201,6 +241,7 @@ at::Tensor lift(const at::Tensor& x, const MaybeTensor& weight, const at::Tensor
 
 TORCH_LIBRARY_IMPL(gnna, Autograd, m) {
   m.impl("spmm", &spmm);
+  m.impl("segment_reduce", &segment_reduce);
   m.impl("sddmm", &sddmm);
   m.impl("extremum_backward", &extremum_backward);
   m.impl("lift", &lift);

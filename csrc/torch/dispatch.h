@@ -30,6 +30,27 @@ inline at::Tensor empty_like_rows(const at::Tensor& x, at::IntArrayRef sizes) {
   return at::empty(sizes, x.options().memory_format(at::MemoryFormat::Contiguous));
 }
 
+// weight: undefined, or contiguous in slot order or in the user's.
+template <typename Device>
+void run_spmm(const Plan& plan, const at::Tensor& x, const at::Tensor& weight, bool slot_order, const LayerShape& shape,
+              Reduce reduce, at::Tensor& out) {
+  const FeatureRows rows = feature_rows(x);
+  for_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
+    SpmmArgs<T> args;
+    args.csr = plan.view();
+    args.x = rows.tensor.template const_data_ptr<T>();
+    args.x_stride = rows.stride;
+    args.weight = weight.defined() ? weight.template const_data_ptr<T>() : nullptr;
+    args.weight_index = slot_order ? nullptr : args.csr.perm;
+    args.out = out.template mutable_data_ptr<T>();
+    args.heads = shape.heads;
+    args.head_dim = shape.head_dim;
+    args.reduce = reduce;
+    Device::spmm(plan, args, out);
+  });
+}
+
 template <typename Device>
 at::Tensor spmm_on(const at::Tensor& x, const std::optional<at::Tensor>& weight, const at::Tensor& src,
                    const at::Tensor& dst, int64_t num_dst, c10::string_view reduce_name, bool cache) {
@@ -43,7 +64,6 @@ at::Tensor spmm_on(const at::Tensor& x, const std::optional<at::Tensor>& weight,
   at::Tensor out = empty_like_rows(x, with_rows(x, num_dst));
   if (out.numel() == 0) return out;
 
-  const FeatureRows rows = feature_rows(x);
   at::Tensor slot_weight;
   bool slot_order = !plan->perm.defined();
   if (weight.has_value()) {
@@ -51,20 +71,23 @@ at::Tensor spmm_on(const at::Tensor& x, const std::optional<at::Tensor>& weight,
     slot_order = slot_order || slot_weight.defined();
     slot_weight = (slot_weight.defined() ? slot_weight : *weight).contiguous();
   }
-  for_dtype(x, [&](auto zero) {
-    using T = decltype(zero);
-    SpmmArgs<T> args;
-    args.csr = plan->view();
-    args.x = rows.tensor.template const_data_ptr<T>();
-    args.x_stride = rows.stride;
-    args.weight = slot_weight.defined() ? slot_weight.template const_data_ptr<T>() : nullptr;
-    args.weight_index = slot_order ? nullptr : args.csr.perm;
-    args.out = out.template mutable_data_ptr<T>();
-    args.heads = shape.heads;
-    args.head_dim = shape.head_dim;
-    args.reduce = reduce;
-    Device::spmm(*plan, args, out);
-  });
+  run_spmm<Device>(*plan, x, slot_weight, slot_order, shape, reduce, out);
+  return out;
+}
+
+template <typename Device>
+at::Tensor segment_reduce_on(const at::Tensor& messages, const at::Tensor& index, int64_t num_rows,
+                             c10::string_view reduce_name, bool cache) {
+  const Reduce reduce = parse_reduce({reduce_name.data(), reduce_name.size()});
+  check_indices(messages, index, index);
+  TORCH_CHECK_VALUE(messages.size(0) == index.numel(), "there are ", messages.size(0), " messages and ", index.numel(),
+                    " indices; there must be one index per message");
+  TORCH_CHECK_VALUE(num_rows >= 0, "num_rows is ", num_rows, "; it counts the output rows");
+  const typename Device::Guard guard(messages.device());
+  if (index.numel() == 0) return at::zeros(with_rows(messages, num_rows), messages.options());
+  const auto plan = segments_for(index, num_rows, cache);
+  at::Tensor out = empty_like_rows(messages, with_rows(messages, num_rows));
+  if (out.numel() > 0) run_spmm<Device>(*plan, messages, {}, false, layer_shape(messages, 0), reduce, out);
   return out;
 }
 

@@ -42,13 +42,22 @@ inline std::tuple<at::Tensor, at::Tensor> extremum_backward(const at::Tensor& gr
   return op.call(grad, x, weight, out, src, dst, with_weight, cache);
 }
 
-inline at::Tensor mean_divisor(const at::Tensor& like, const at::Tensor& src, const at::Tensor& dst,
+inline at::Tensor mean_divisor(const at::Tensor& like, const MaybeTensor& src, const at::Tensor& dst,
                                c10::SymInt num_src, c10::SymInt num_dst, bool cache) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gnna::mean_divisor", "")
+                             .typed<at::Tensor(const at::Tensor&, const MaybeTensor&, const at::Tensor&, c10::SymInt,
+                                               c10::SymInt, bool)>();
+  return op.call(like, src, dst, std::move(num_src), std::move(num_dst), cache);
+}
+
+inline at::Tensor segment_reduce(const at::Tensor& messages, const at::Tensor& index, c10::SymInt num_rows,
+                                 c10::string_view reduce, bool cache) {
   static const auto op =
       c10::Dispatcher::singleton()
-          .findSchemaOrThrow("gnna::mean_divisor", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::SymInt, c10::SymInt, bool)>();
-  return op.call(like, src, dst, std::move(num_src), std::move(num_dst), cache);
+          .findSchemaOrThrow("gnna::segment_reduce", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymInt, c10::string_view, bool)>();
+  return op.call(messages, index, std::move(num_rows), reduce, cache);
 }
 
 inline at::Tensor lift(const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src) {

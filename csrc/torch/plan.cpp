@@ -2,6 +2,7 @@
 // they belong to.
 #include "plan.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/index_select.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
@@ -185,27 +186,49 @@ void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t 
   std::abort();
 }
 
-std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
-                                     const char* row_name, const char* col_name, bool cache) {
+namespace {
+
+constexpr int64_t kSegments = -1;  // stands for the number of columns in the key of a segment plan
+
+// The plan under this key, or what `build` makes of the device's builder.
+template <typename Build>
+std::shared_ptr<const Plan> find_or_build(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t key_cols,
+                                          bool cache, const Build& build) {
   const auto& builder = builders()[static_cast<size_t>(row.device().type())];
   TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", row.device().type());
   constexpr int64_t kLimit = (int64_t{1} << 31) - 1;
-  TORCH_CHECK_NOT_IMPLEMENTED(rows < kLimit && cols < kLimit && row.numel() < kLimit,
+  TORCH_CHECK_NOT_IMPLEMENTED(rows < kLimit && key_cols < kLimit && row.numel() < kLimit,
                               "gnna: graphs of 2^31 or more nodes or edges are not supported");
   const bool capturing = builder->capturing();
   const auto row_key = cache ? TensorKey::of(row) : std::nullopt;
   const auto col_key = cache ? TensorKey::of(col) : std::nullopt;
   const bool keyed = row_key && col_key;
   if (keyed) {
-    if (auto found = plan_cache().find(*row_key, *col_key, rows, cols, capturing)) return found;
+    if (auto found = plan_cache().find(*row_key, *col_key, rows, key_cols, capturing)) return found;
   }
   TORCH_CHECK(!capturing,
               "gnna: a plan cannot be built while a CUDA graph is captured; run one forward and backward step with the "
               "same edge index before capturing");
   const c10::InferenceMode normal(false);  // the plan may serve training later
-  auto plan = builder->build(row, col, rows, cols, row_name, col_name);
-  if (keyed) plan_cache().insert(*row_key, *col_key, rows, cols, plan);
+  std::shared_ptr<const Plan> plan = build(*builder);
+  if (keyed) plan_cache().insert(*row_key, *col_key, rows, key_cols, plan);
   return plan;
+}
+
+}  // namespace
+
+std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
+                                     const char* row_name, const char* col_name, bool cache) {
+  return find_or_build(row, col, rows, cols, cache, [&](const PlanBuilder& builder) {
+    return builder.build(row, col, rows, cols, row_name, col_name);
+  });
+}
+
+std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, bool cache) {
+  return find_or_build(index, index, rows, kSegments, cache, [&](const PlanBuilder& builder) {
+    const at::Tensor positions = at::arange(index.numel(), index.options());
+    return builder.build(index, positions, rows, index.numel(), "index", "position");
+  });
 }
 
 CacheInfo cache_info() { return plan_cache().info(); }

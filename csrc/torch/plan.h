@@ -65,6 +65,9 @@ struct Plan {
 std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
                                      const char* row_name, const char* col_name, bool cache);
 
+// The plan of a list of messages: row r gathers the positions at which index holds r. Errors as plan_for's.
+std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, bool cache);
+
 // How plans are built on one kind of device; csrc/torch/cpu_dispatch.cpp and cuda_dispatch.cpp register theirs.
 struct PlanBuilder {
   std::shared_ptr<Plan> (*build)(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
