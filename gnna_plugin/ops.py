@@ -14,7 +14,7 @@ def spmm(x: Tensor, edge_index: Tensor, weight: Tensor | None = None, num_dst: i
     """Reduces, for every destination node, the features of its sources: out[i] = reduce of weight[e] * x[src[e]].
 
     Args:
-        x: features [N, *S], float32 or float64, CPU or CUDA.
+        x: features [N, *S], float32, float64, float16 or bfloat16 (computed in float32, rounded once), CPU or CUDA.
         edge_index: [2, E], int32 or int64; row 0 holds the source and row 1 the destination of every edge.
         weight: [E, *W] of x's dtype, W a prefix of S: [E] one weight per edge, [E, H] against [N, H, D] one per head,
             [E, F] against [N, F] one per feature; None for ones.
@@ -47,7 +47,7 @@ def sddmm(a: Tensor, b: Tensor, edge_index: Tensor, head_dims: int = 0) -> Tenso
     feature dimensions.
 
     Args:
-        a: [N, *S] and b: [M, *S], one dtype (float32 or float64) and device.
+        a: [N, *S] and b: [M, *S], one dtype (as spmm's) and device.
         edge_index: [2, E], int32 or int64, as in spmm.
         head_dims: how many leading dimensions of S the result keeps; 1 for [N, H, D] gives [E, H].
 
@@ -94,7 +94,7 @@ def _(grad, x, weight, out, src, dst, with_weight, cache=True):
 
 @torch.library.register_fake("gnna::mean_divisor")
 def _(like, src, dst, num_src, num_dst, cache=True):
-    return like.new_empty((num_dst,))
+    return like.new_empty((num_dst,), dtype=torch.promote_types(like.dtype, torch.float32))
 
 
 @torch.library.register_fake("gnna::lift")

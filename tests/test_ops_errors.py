@@ -45,7 +45,7 @@ def test_indices_are_checked_when_width_is_zero(device):
 def test_dtypes(device):
     with pytest.raises(TypeError, match="int32 or both int64"):
         torch.ops.gnna.spmm(torch.ones(3, 4, device=device), None, *torch.zeros(2, 2, device=device), 3, "sum")
-    with pytest.raises(TypeError, match="float32 and float64 are supported"):
+    with pytest.raises(TypeError, match="float32, float64, float16 and bfloat16 are supported"):
         call(device, x=torch.ones(3, 4, dtype=torch.int32, device=device))
     with pytest.raises(TypeError, match="one dtype"):
         call(device, weight=torch.ones(2, dtype=torch.float64, device=device))

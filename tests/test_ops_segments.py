@@ -1,4 +1,4 @@
-"""segment_reduce: the reduction half of an aggregation, for messages that exist, and its use under PyG's aggregations."""
+"""segment_reduce, the reduction half of an aggregation, for messages that exist, and its use under PyG."""
 
 from __future__ import annotations
 

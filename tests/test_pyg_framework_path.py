@@ -82,11 +82,14 @@ def test_strict_mode_names_layer_and_reason(case):
         edge_conv(x, edge_index)
 
 
-def test_half_precision_and_integers(case):
-    layer, x, edge_index, _ = case
+def test_dtypes_without_kernels():
     gnna_plugin.enable(min_work=0)
-    layer.to(torch.bfloat16)(x.bfloat16(), edge_index)
-    assert reasons() == {"bfloat16 features": 1}
+    layer = layers.PlainMessage()
+    layer.lin = torch.nn.Identity()
+    x, edge_index, _ = layers.graph()
+    out = layer(x.to(torch.complex64), edge_index)
+    torch.testing.assert_close(out.real, layer(x.float(), edge_index))
+    assert reasons("PlainMessage") == {"complex64 features": 1}
 
 
 def test_leading_batch_dimension(case):

@@ -25,6 +25,10 @@ _functorch_levels = torch._C._functorch.peek_interpreter_stack
 _tracing = torch._C._get_tracing_state
 _PLAIN = (Tensor, torch.nn.Parameter)
 _choices: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
+_DTYPES = {
+    False: frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16)),
+    True: frozenset((torch.float32, torch.float64)),
+}
 _HOOKS = (
     "_message_forward_pre_hooks",
     "_message_forward_hooks",
@@ -54,7 +58,7 @@ def why_not(conv: Any, src: Any, index: Any) -> str | None:
 def _chosen(conv: Any) -> bool:
     """Whether the user wants this layer accelerated; remembered for its aggregation, which does not know its layer."""
     chosen = conv.__dict__.get("gnna", True) and settings.current.chooses(type(conv).__name__)
-    if not chosen or _choices:
+    if (not chosen or _choices) and conv.aggr_module is not None:
         _choices.update((module, chosen) for module in conv.aggr_module.modules())
     return chosen
 
@@ -63,7 +67,7 @@ def _unfit(values: Any, index: Any) -> str | None:
     """What the kernels do not take."""
     if type(values) not in _PLAIN or consume.plain_index(index) is None:
         return f"features or indices of type {type(values).__name__}, {type(index).__name__}"
-    if values.dtype is not torch.float32 and values.dtype is not torch.float64:
+    if values.dtype not in _DTYPES[values.is_cuda]:
         return f"{str(values.dtype).removeprefix('torch.')} features"
     if values.layout is not torch.strided or values.dim() == 0:
         return "features that are no dense rows"

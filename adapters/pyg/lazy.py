@@ -236,6 +236,9 @@ def _mul(func: Callable, args: tuple, kwargs: dict) -> Any:
         scale = _as_weight(gather, other)
         if scale is None:
             return NotImplemented
+        if scale.dtype != x.dtype:  # mixed precision: the product has the weight's wider type
+            x = x.to(scale.dtype)
+            weight = weight if weight is None else weight.to(scale.dtype)
         trail = gather.shape[1:]
         if weight is None:
             if x.shape[1:] != trail:
@@ -256,7 +259,13 @@ def _with_dims(weight: Tensor, dims: int) -> Tensor:
 def _as_weight(gather: Gather, other: Any) -> Tensor | None:
     """other as a weight [E, *W] of these messages, or None where it is not one factor per edge (and head, or
     feature)."""
-    if type(other) not in (Tensor, torch.nn.Parameter) or other.dtype != gather.x.dtype:
+    if type(other) not in (Tensor, torch.nn.Parameter):
+        return None
+    if (
+        other.dim() == 0
+        or torch.promote_types(other.dtype, gather.x.dtype) != other.dtype
+        or not other.is_floating_point()
+    ):
         return None
     if other.device != gather.x.device or other.dim() != len(gather.shape) or other.size(0) != gather.shape[0]:
         return None

@@ -20,6 +20,8 @@ struct Kernels {
   const char* name;
   KernelTable<float> f32;
   KernelTable<double> f64;
+  KernelTable<Float16> f16;
+  KernelTable<BFloat16> bf16;
 };
 
 extern const Kernels kGenericKernels;

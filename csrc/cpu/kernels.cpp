@@ -16,7 +16,8 @@ const Kernels& kernels() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512bw"))
       return kAvx512Kernels;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kAvx2Kernels;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+      return kAvx2Kernels;
 #endif
     return kGenericKernels;
   }();
@@ -32,6 +33,14 @@ const KernelTable<float>& table<float>() {
 template <>
 const KernelTable<double>& table<double>() {
   return kernels().f64;
+}
+template <>
+const KernelTable<Float16>& table<Float16>() {
+  return kernels().f16;
+}
+template <>
+const KernelTable<BFloat16>& table<BFloat16>() {
+  return kernels().bf16;
 }
 
 // Elements of work below which one thread is quicker than two: a parallel region costs some microseconds.
@@ -111,6 +120,8 @@ void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, c
   template void extremum_grad_weight<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);
 GNNA_INSTANTIATE(float)
 GNNA_INSTANTIATE(double)
+GNNA_INSTANTIATE(Float16)
+GNNA_INSTANTIATE(BFloat16)
 #undef GNNA_INSTANTIATE
 
 }  // namespace gnna::cpu

@@ -6,15 +6,17 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "kernel_table.h"
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #endif
 
 #define GNNA_VECTOR_BYTES 32
@@ -28,6 +30,7 @@
 #endif
 
 namespace gnna::cpu {
-const Kernels kAvx2Kernels = {"avx2", avx2::make_table<float>(), avx2::make_table<double>()};
+const Kernels kAvx2Kernels = {"avx2", avx2::make_table<float>(), avx2::make_table<double>(),
+                              avx2::make_table<Float16>(), avx2::make_table<BFloat16>()};
 }  // namespace gnna::cpu
 #endif

@@ -1,7 +1,9 @@
 // The row kernels for any processor: 16-byte vectors through the compiler's own vector types.
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "kernel_table.h"
 
@@ -10,5 +12,6 @@
 #include "row_kernels.inl"
 
 namespace gnna::cpu {
-const Kernels kGenericKernels = {"generic", generic::make_table<float>(), generic::make_table<double>()};
+const Kernels kGenericKernels = {"generic", generic::make_table<float>(), generic::make_table<double>(),
+                                 generic::make_table<Float16>(), generic::make_table<BFloat16>()};
 }  // namespace gnna::cpu

@@ -14,41 +14,95 @@ constexpr int64_t kChunkEdges = 1024;
 
 enum class Weight { None, PerHead, PerFeature };
 
+#include "half.inl"
+
+// What T is computed with: vectors of Compute<T>, loaded from and stored to T.
 template <typename T>
 struct Simd {
-  static constexpr int kWidth = GNNA_VECTOR_BYTES / sizeof(T);
-  typedef T Vector __attribute__((vector_size(GNNA_VECTOR_BYTES)));
-  typedef T Unaligned __attribute__((vector_size(GNNA_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  using Scalar = Compute<T>;
+  static constexpr bool k16Bit = sizeof(T) == 2;
+  static constexpr int kWidth = GNNA_VECTOR_BYTES / sizeof(Scalar);
+  typedef Scalar Vector __attribute__((vector_size(GNNA_VECTOR_BYTES)));
+  typedef Scalar Unaligned __attribute__((vector_size(GNNA_VECTOR_BYTES), aligned(sizeof(Scalar)), may_alias));
 
-  static inline Vector load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
-  static inline void store(T* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
-  static inline Vector broadcast(T value) { return value - Vector{}; }
+  static inline Vector broadcast(Scalar value) { return value - Vector{}; }
+
+  static inline Vector load(const T* p) {
+    if constexpr (k16Bit) {
+      return widen<T>(p);
+    } else {
+      return *reinterpret_cast<const Unaligned*>(p);
+    }
+  }
+
+  static inline void store(T* p, Vector v) {
+    if constexpr (k16Bit) {
+      narrow(v, p);
+    } else {
+      *reinterpret_cast<Unaligned*>(p) = v;
+    }
+  }
 
   // The first n < kWidth elements; the others are zero and never touch memory.
   static inline Vector load_tail(const T* p, int n) {
+    if constexpr (k16Bit) {
+      T padded[kWidth] = {};
+      std::memcpy(padded, p, n * sizeof(T));
+      return widen<T>(padded);
+    } else {
 #if GNNA_VECTOR_BYTES == 64
-    if constexpr (sizeof(T) == 4) {
-      return (Vector)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
-    } else {
-      return (Vector)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
-    }
+      if constexpr (sizeof(T) == 4) {
+        return (Vector)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+      } else {
+        return (Vector)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
+      }
 #elif GNNA_VECTOR_BYTES == 32
-    alignas(32) static constexpr int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
-    if constexpr (sizeof(T) == 4) {
-      const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - n));
-      return (Vector)_mm256_maskload_ps(p, mask);
-    } else {
-      const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - 2 * n));
-      return (Vector)_mm256_maskload_pd(p, mask);
-    }
+      alignas(32) static constexpr int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+      if constexpr (sizeof(T) == 4) {
+        const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - n));
+        return (Vector)_mm256_maskload_ps(p, mask);
+      } else {
+        const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - 2 * n));
+        return (Vector)_mm256_maskload_pd(p, mask);
+      }
 #else
-    Vector v{};
-    for (int i = 0; i < n; ++i) v[i] = p[i];
-    return v;
+      Vector v{};
+      for (int i = 0; i < n; ++i) v[i] = p[i];
+      return v;
 #endif
+    }
   }
 
-  static inline void store_tail(T* p, Vector v, int n) { std::memcpy(p, &v, n * sizeof(T)); }
+  static inline void store_tail(T* p, Vector v, int n) {
+    T all[kWidth];
+    store(all, v);
+    std::memcpy(p, all, n * sizeof(T));
+  }
+
+  static inline Scalar scalar(T value) {
+    if constexpr (k16Bit) {
+      return to_float(value);
+    } else {
+      return value;
+    }
+  }
+
+  // value as it is once stored in T.
+  static inline Scalar rounded(Scalar value) {
+    if constexpr (k16Bit) {
+      return to_float(from_float<T>(value));
+    } else {
+      return value;
+    }
+  }
+
+  static inline void put(T& place, Scalar value) {
+    if constexpr (k16Bit) {
+      place = from_float<T>(value);
+    } else {
+      place = value;
+    }
+  }
 };
 
 template <typename T, Reduce kReduce>
@@ -92,13 +146,13 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
     const T* w = kWeight == Weight::None ? nullptr : weight + edge * weight_stride;
     for (int v = 0; v < kVectors; ++v) {
       V message = S::load(source + v * S::kWidth);
-      if constexpr (kWeight == Weight::PerHead) message = message * *w;
+      if constexpr (kWeight == Weight::PerHead) message = message * S::scalar(*w);
       if constexpr (kWeight == Weight::PerFeature) message = message * S::load(w + v * S::kWidth);
       combine<T, kReduce>(acc[v], message);
     }
     if constexpr (kTail) {
       V message = S::load_tail(source + kVectors * S::kWidth, tile.tail);
-      if constexpr (kWeight == Weight::PerHead) message = message * *w;
+      if constexpr (kWeight == Weight::PerHead) message = message * S::scalar(*w);
       if constexpr (kWeight == Weight::PerFeature)
         message = message * S::load_tail(w + kVectors * S::kWidth, tile.tail);
       combine<T, kReduce>(acc[kVectors], message);
@@ -136,7 +190,7 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
     if (!kSum && degree == 0)
       for (int v = 0; v < kParts; ++v) total[v] = V{};
     if (args.reduce == Reduce::Mean && degree > 1)
-      for (int v = 0; v < kParts; ++v) total[v] = total[v] / static_cast<T>(degree);
+      for (int v = 0; v < kParts; ++v) total[v] = total[v] / static_cast<typename S::Scalar>(degree);
     T* out = args.out + row * width + tile.column;
     for (int v = 0; v < kVectors; ++v) S::store(out + v * S::kWidth, total[v]);
     if constexpr (kTail) S::store_tail(out + kVectors * S::kWidth, total[kVectors], tile.tail);
@@ -207,7 +261,7 @@ void spmm(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
 }
 
 template <typename T>
-T dot(const T* a, const T* b, int64_t n) {
+Compute<T> dot(const T* a, const T* b, int64_t n) {
   using S = Simd<T>;
   typename S::Vector acc[2] = {};
   int64_t i = 0;
@@ -218,7 +272,7 @@ T dot(const T* a, const T* b, int64_t n) {
   for (; i + S::kWidth <= n; i += S::kWidth) acc[0] += S::load(a + i) * S::load(b + i);
   if (i < n) acc[1] += S::load_tail(a + i, static_cast<int>(n - i)) * S::load_tail(b + i, static_cast<int>(n - i));
   const typename S::Vector total = acc[0] + acc[1];
-  T sum = 0;
+  Compute<T> sum = 0;
   for (int v = 0; v < S::kWidth; ++v) sum += total[v];
   return sum;
 }
@@ -237,51 +291,54 @@ void sddmm(const SddmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
       const T* a = args.a + csr.col[slot] * width;
       T* out = args.out + (csr.perm ? csr.perm[slot] : slot) * args.heads;
       for (int64_t h = 0; h < args.heads; ++h)
-        out[h] = dot(a + h * args.head_dim, b + h * args.head_dim, args.head_dim);
+        Simd<T>::put(out[h], dot(a + h * args.head_dim, b + h * args.head_dim, args.head_dim));
     }
   }
 }
 
-// One edge and head of a max / min gradient: calls body(column, shares in it: 1 or 0) for the head's columns.
+// One head of one edge in a max / min gradient: calls body(column, weight, 1 if the message shares in it, else 0).
 template <typename T, typename Body>
-inline void for_shares(const ExtremumArgs<T>& args, int64_t edge, int64_t source, int64_t destination,
+inline void for_shares(const ExtremumArgs<T>& args, int64_t edge, int64_t source, int64_t destination, int64_t head,
                        const Body& body) {
+  using S = Simd<T>;
   const int64_t width = args.heads * args.head_dim;
   const T* x = args.x + source * width;
   const T* out = args.out + destination * width;
-  for (int64_t h = 0; h < args.heads; ++h) {
-    const T w = args.weight ? args.weight[edge * args.heads + h] : T(1);
-    for (int64_t c = h * args.head_dim; c < (h + 1) * args.head_dim; ++c)
-      body(c, h, w, w * x[c] == out[c] ? T(1) : T(0));
-  }
+  const Compute<T> w = args.weight ? S::scalar(args.weight[edge * args.heads + head]) : Compute<T>(1);
+  for (int64_t c = head * args.head_dim; c < (head + 1) * args.head_dim; ++c)
+    body(c, w, S::rounded(w * S::scalar(x[c])) == S::scalar(out[c]) ? Compute<T>(1) : Compute<T>(0));
 }
 
 template <typename T>
 void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
+  using S = Simd<T>;
   const int64_t width = args.heads * args.head_dim;
   for (int64_t row = row_begin; row < row_end; ++row) {
-    T* sharers = args.share + row * width;  // counts first, the quotient in the same place afterwards
+    Compute<T>* sharers = args.share + row * width;  // counts first, the quotient in the same place afterwards
     const T* out = args.out + row * width;
     const T* grad = args.grad + row * width;
-    for (int64_t c = 0; c < width; ++c) sharers[c] = out[c] == T(0) ? T(1) : T(0);
+    for (int64_t c = 0; c < width; ++c) sharers[c] = S::scalar(out[c]) == 0 ? 1 : 0;
     for (int64_t slot = forward.rowptr[row]; slot < forward.rowptr[row + 1]; ++slot)
-      for_shares(args, forward.perm ? forward.perm[slot] : slot, forward.col[slot], row,
-                 [&](int64_t c, int64_t, T, T shares) { sharers[c] += shares; });
-    for (int64_t c = 0; c < width; ++c) sharers[c] = grad[c] / sharers[c];
+      for (int64_t h = 0; h < args.heads; ++h)
+        for_shares(args, forward.perm ? forward.perm[slot] : slot, forward.col[slot], row, h,
+                   [&](int64_t c, Compute<T>, Compute<T> shares) { sharers[c] += shares; });
+    for (int64_t c = 0; c < width; ++c) sharers[c] = S::scalar(grad[c]) / sharers[c];
   }
 }
 
 template <typename T>
 void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
   const int64_t width = args.heads * args.head_dim;
+  std::vector<Compute<T>> total(static_cast<size_t>(width));
   for (int64_t row = row_begin; row < row_end; ++row) {
-    T* grad_x = args.grad_x + row * width;
-    for (int64_t c = 0; c < width; ++c) grad_x[c] = 0;
+    for (Compute<T>& t : total) t = 0;
     for (int64_t slot = transposed.rowptr[row]; slot < transposed.rowptr[row + 1]; ++slot) {
-      const T* share = args.share + transposed.col[slot] * width;
-      for_shares(args, transposed.perm ? transposed.perm[slot] : slot, row, transposed.col[slot],
-                 [&](int64_t c, int64_t, T w, T shares) { grad_x[c] += shares * share[c] * w; });
+      const Compute<T>* share = args.share + transposed.col[slot] * width;
+      for (int64_t h = 0; h < args.heads; ++h)
+        for_shares(args, transposed.perm ? transposed.perm[slot] : slot, row, transposed.col[slot], h,
+                   [&](int64_t c, Compute<T> w, Compute<T> shares) { total[c] += shares * share[c] * w; });
     }
+    for (int64_t c = 0; c < width; ++c) Simd<T>::put(args.grad_x[row * width + c], total[c]);
   }
 }
 
@@ -289,14 +346,17 @@ template <typename T>
 void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
   const int64_t width = args.heads * args.head_dim;
   for (int64_t row = row_begin; row < row_end; ++row) {
-    const T* share = args.share + row * width;
+    const Compute<T>* share = args.share + row * width;
     for (int64_t slot = forward.rowptr[row]; slot < forward.rowptr[row + 1]; ++slot) {
       const int64_t edge = forward.perm ? forward.perm[slot] : slot;
       const T* x = args.x + forward.col[slot] * width;
-      T* grad_weight = args.grad_weight + edge * args.heads;
-      for (int64_t h = 0; h < args.heads; ++h) grad_weight[h] = 0;
-      for_shares(args, edge, forward.col[slot], row,
-                 [&](int64_t c, int64_t h, T, T shares) { grad_weight[h] += shares * share[c] * x[c]; });
+      for (int64_t h = 0; h < args.heads; ++h) {
+        Compute<T> total = 0;
+        for_shares(args, edge, forward.col[slot], row, h, [&](int64_t c, Compute<T>, Compute<T> shares) {
+          total += shares * share[c] * Simd<T>::scalar(x[c]);
+        });
+        Simd<T>::put(args.grad_weight[edge * args.heads + h], total);
+      }
     }
   }
 }

@@ -24,8 +24,8 @@ void check_indices(const at::Tensor& x, const at::Tensor& src, const at::Tensor&
                     src.sizes(), " and ", dst.sizes(), "; both must be one-dimensional and of one length");
   TORCH_CHECK_VALUE(src.device() == x.device() && dst.device() == x.device(), "x is on ", x.device(), ", src on ",
                     src.device(), " and dst on ", dst.device(), "; they must be on one device");
-  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, "features are ", x.scalar_type(),
-                   "; float32 and float64 are supported");
+  TORCH_CHECK_TYPE(is_supported(x.scalar_type()), "features are ", x.scalar_type(),
+                   "; float32, float64, float16 and bfloat16 are supported");
   TORCH_CHECK_VALUE(x.dim() >= 1, "features have no dimensions; the first must count the nodes");
 }
 
@@ -76,7 +76,7 @@ ExtremumTensors::ExtremumTensors(const at::Tensor& grad_, const at::Tensor& x_,
     : grad(grad_.contiguous()), x(x_.contiguous()), out(out_.contiguous()) {
   const auto options = x.options().memory_format(at::MemoryFormat::Contiguous);
   if (weight_.has_value()) weight = weight_->contiguous();
-  share = at::empty(out.sizes(), options);
+  share = at::empty(out.sizes(), options.dtype(compute_dtype(x.scalar_type())));
   grad_x = at::empty(x.sizes(), options);
   grad_weight = with_weight && weight.defined() ? at::empty(weight.sizes(), options) : at::empty({0}, options);
 }

@@ -8,7 +8,7 @@
 #include <optional>
 #include <string_view>
 
-#include "gnna/types.h"
+#include "dtypes.h"
 
 namespace gnna {
 
@@ -51,13 +51,13 @@ struct ExtremumTensors {
   template <typename T>
   ExtremumArgs<T> args(const LayerShape& shape) const {
     ExtremumArgs<T> a;
-    a.grad = grad.const_data_ptr<T>();
-    a.x = x.const_data_ptr<T>();
-    a.weight = weight.defined() ? weight.const_data_ptr<T>() : nullptr;
-    a.out = out.const_data_ptr<T>();
-    a.share = share.mutable_data_ptr<T>();
-    a.grad_x = grad_x.mutable_data_ptr<T>();
-    a.grad_weight = grad_weight.numel() > 0 ? grad_weight.mutable_data_ptr<T>() : nullptr;
+    a.grad = const_data<T>(grad);
+    a.x = const_data<T>(x);
+    a.weight = weight.defined() ? const_data<T>(weight) : nullptr;
+    a.out = const_data<T>(out);
+    a.share = mutable_data<Compute<T>>(share);
+    a.grad_x = mutable_data<T>(grad_x);
+    a.grad_weight = grad_weight.numel() > 0 ? mutable_data<T>(grad_weight) : nullptr;
     a.heads = shape.heads;
     a.head_dim = shape.head_dim;
     return a;

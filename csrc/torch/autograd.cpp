@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "dtypes.h"
 #include "ops.h"
 
 namespace gnna {
@@ -38,6 +39,11 @@ at::Tensor scatter_rows(const at::Tensor& messages, const at::Tensor& index, c10
   std::vector<c10::SymInt> sizes(messages.sym_sizes().begin(), messages.sym_sizes().end());
   sizes[0] = std::move(rows);
   return messages.new_zeros_symint(sizes).index_add(0, index, messages);
+}
+
+// Counts are in the dtype of computation: in 16 bits a degree would be inexact from 257 or 2049 on.
+at::Tensor divide_by_count(const at::Tensor& grad, const at::Tensor& count) {
+  return (grad / broadcast_to_messages(count, grad.dim())).to(grad.scalar_type());
 }
 
 struct Spmm : torch::autograd::Function<Spmm> {
@@ -72,7 +78,7 @@ struct Spmm : torch::autograd::Function<Spmm> {
       std::tie(grad_x, grad_weight) = ops::extremum_backward(grad, x, weight, out, src, dst, weight_grad, cache);
     } else {
       if (reduce == "mean") {
-        grad = grad / broadcast_to_messages(ops::mean_divisor(grad, src, dst, num_src, num_dst, cache), grad.dim());
+        grad = divide_by_count(grad, ops::mean_divisor(grad, src, dst, num_src, num_dst, cache));
       }
       if (x_grad) grad_x = ops::spmm(grad, weight, dst, src, num_src, "sum", cache);
       if (weight_grad) grad_weight = ops::sddmm(x, grad, src, dst, weight->dim() - 1, cache);
@@ -130,11 +136,13 @@ struct SegmentReduce : torch::autograd::Function<SegmentReduce> {
     at::Tensor grad = grads[0];
     if (ctx->saved_data["reduce"].toStringRef() == "mean") {
       const at::Tensor count = ops::mean_divisor(grad, std::nullopt, index, index.sym_numel(), num_rows, cache);
-      grad = grad / broadcast_to_messages(count, grad.dim());
+      grad = divide_by_count(grad, count);
     } else if (messages.defined()) {  // max or min: equal winners share, with torch.scatter_reduce's phantom zero
-      const at::Tensor wins = messages.eq(out.index_select(0, index)).to(grad.scalar_type()).detach();
+      const auto dtype = compute_dtype(grad.scalar_type());
+      const at::Tensor wins = messages.eq(out.index_select(0, index)).to(dtype).detach();
       const at::Tensor sharers = ops::segment_reduce(wins, index, num_rows, "sum", cache) + out.eq(0);
-      return {wins * (grad / sharers.detach()).index_select(0, index), {}, {}, {}, {}};
+      const at::Tensor share = (grad / sharers.detach()).index_select(0, index);
+      return {(wins * share).to(grad.scalar_type()), {}, {}, {}, {}};
     }
     return {grad.index_select(0, index), {}, {}, {}, {}};
   }

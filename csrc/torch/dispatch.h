@@ -12,19 +12,10 @@
 #include <c10/core/MemoryFormat.h>
 
 #include "arguments.h"
+#include "dtypes.h"
 #include "plan.h"
 
 namespace gnna {
-
-// Calls body with a value of x's C++ type, float or double.
-template <typename Body>
-void for_dtype(const at::Tensor& x, const Body& body) {
-  if (x.scalar_type() == at::kFloat) {
-    body(float{});
-  } else {
-    body(double{});
-  }
-}
 
 inline at::Tensor empty_like_rows(const at::Tensor& x, at::IntArrayRef sizes) {
   return at::empty(sizes, x.options().memory_format(at::MemoryFormat::Contiguous));
@@ -35,15 +26,15 @@ template <typename Device>
 void run_spmm(const Plan& plan, const at::Tensor& x, const at::Tensor& weight, bool slot_order, const LayerShape& shape,
               Reduce reduce, at::Tensor& out) {
   const FeatureRows rows = feature_rows(x);
-  for_dtype(x, [&](auto zero) {
+  for_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     SpmmArgs<T> args;
     args.csr = plan.view();
-    args.x = rows.tensor.template const_data_ptr<T>();
+    args.x = const_data<T>(rows.tensor);
     args.x_stride = rows.stride;
-    args.weight = weight.defined() ? weight.template const_data_ptr<T>() : nullptr;
+    args.weight = weight.defined() ? const_data<T>(weight) : nullptr;
     args.weight_index = slot_order ? nullptr : args.csr.perm;
-    args.out = out.template mutable_data_ptr<T>();
+    args.out = mutable_data<T>(out);
     args.heads = shape.heads;
     args.head_dim = shape.head_dim;
     args.reduce = reduce;
@@ -104,13 +95,13 @@ at::Tensor sddmm_on(const at::Tensor& a, const at::Tensor& b, const at::Tensor& 
   at::Tensor out = empty_like_rows(a, sizes);
   if (out.numel() == 0) return out;
   const at::Tensor a_rows = a.contiguous(), b_rows = b.contiguous();
-  for_dtype(a, [&](auto zero) {
+  for_dtype(a.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     SddmmArgs<T> args;
     args.csr = plan->view();
-    args.a = a_rows.template const_data_ptr<T>();
-    args.b = b_rows.template const_data_ptr<T>();
-    args.out = out.template mutable_data_ptr<T>();
+    args.a = const_data<T>(a_rows);
+    args.b = const_data<T>(b_rows);
+    args.out = mutable_data<T>(out);
     args.heads = shape.heads;
     args.head_dim = shape.head_dim;
     Device::sddmm(args, src, dst);
@@ -131,8 +122,7 @@ std::tuple<at::Tensor, at::Tensor> extremum_backward_on(const at::Tensor& grad, 
   if (src.numel() == 0 || shape.width() == 0) return {t.grad_x.zero_(), t.grad_weight.zero_()};
   const auto forward = plan_for(dst, src, num_dst, num_src, "dst", "src", cache);
   const auto transposed = plan_for(src, dst, num_src, num_dst, "src", "dst", cache);
-  for_dtype(
-      x, [&](auto zero) { Device::extremum(*forward, *transposed, t.template args<decltype(zero)>(shape), src, dst); });
+  for_dtype(x.scalar_type(), [&](auto zero) { Device::extremum(*forward, *transposed, t.template args<decltype(zero)>(shape), src, dst); });
   return {t.grad_x, t.grad_weight};
 }
 

@@ -51,7 +51,8 @@ TORCH_LIBRARY(gnna, m) {
   // Reduces messages [E, *S] over equal index, [num_rows, *S]: the half of an aggregation that is left when the
   // messages exist already. Deterministic, unlike a scatter on a GPU; a sorted index costs no permutation.
   m.def("segment_reduce(Tensor messages, Tensor index, SymInt num_rows, str reduce, bool cache=True) -> Tensor");
-  // max(in-degree, 1) of every destination, in the dtype of `like`: what a mean divides by. src only
+  // max(in-degree, 1) of every destination, in the dtype that `like` is computed in: what a mean
+  // divides by. src only
   // finds the plan; without it the plan is segment_reduce's.
   m.def(
       "mean_divisor(Tensor like, Tensor? src, Tensor dst, SymInt num_src, SymInt num_dst, bool cache=True) -> Tensor");

@@ -36,7 +36,7 @@ void build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_
 
 int64_t max_degree(const int64_t* rowptr, int64_t rows);
 
-// T is float or double in all of these.
+// T is float, double, Float16 or BFloat16 in all of these.
 template <typename T>
 void spmm(const SpmmArgs<T>& args, const Executor& executor);
 

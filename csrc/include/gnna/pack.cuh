@@ -1,5 +1,5 @@
-// Device building blocks that several kernels share: a piece of a feature row held in registers (16 bytes or one
-// element) with its loads and stores, the product whose rounding forward and backward must agree on, and the three
+// Device building blocks that several kernels share: a piece of a feature row held in registers (16 bytes of memory or
+// one element) with its loads and stores, the product whose rounding forward and backward must agree on, and the three
 // reductions with their identities.
 #pragma once
 
@@ -7,6 +7,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
+
+#include "gnna/half.cuh"
 
 namespace gnna::cuda {
 
@@ -16,17 +19,43 @@ constexpr int kVectorBytes = 16;
 template <typename T>
 constexpr int kVectorWidth = kVectorBytes / static_cast<int>(sizeof(T));
 
-// N consecutive elements of a feature row; aligned, so that it moves as one 16-byte access.
+// N consecutive elements of a feature row to compute with; aligned, so that it moves in accesses of 16 bytes.
 template <typename T, int N>
-struct alignas(sizeof(T) * N) Pack {
+struct alignas(sizeof(T) * N < kVectorBytes ? sizeof(T) * N : kVectorBytes) Pack {
   T v[N];
 };
+
+// N elements as memory has them, in the registers that a load fills: eight 16-bit elements are four words, and take
+// twice as many registers once they are widened.
+struct alignas(kVectorBytes) Words {
+  uint32_t v[4];
+};
+
+template <typename T, int N>
+using Raw = std::conditional_t<sizeof(T) == 2 && N == 8, Words, Pack<T, N>>;
+
+// The elements of a raw piece as numbers.
+template <typename T, int N>
+__device__ __forceinline__ Pack<Compute<T>, N> widen_pack(const Raw<T, N>& raw) {
+  if constexpr (std::is_same_v<Raw<T, N>, Words>) {
+    Pack<Compute<T>, N> r;
+#pragma unroll
+    for (int i = 0; i < N; ++i) r.v[i] = widen(T{static_cast<uint16_t>(raw.v[i / 2] >> (i % 2 * 16))});
+    return r;
+  } else {
+    static_assert(sizeof(T) > 2 || N == 1);
+    Pack<Compute<T>, N> r;
+#pragma unroll
+    for (int i = 0; i < N; ++i) r.v[i] = widen(raw.v[i]);
+    return r;
+  }
+}
 
 // Feature loads, through the read-only path and predicated in the instruction itself: the compiler turns an `if` around
 // many loads into branches, and then they no longer leave together. Where `wanted` is false the result is undefined.
 #ifdef __CUDACC__
 template <int N>
-__device__ __forceinline__ Pack<float, N> load_pack_if(bool wanted, const float* p) {
+__device__ __forceinline__ Pack<float, N> load_raw_if(bool wanted, const float* p) {
   Pack<float, N> r;
   if constexpr (N == 4) {
     asm("{\n .reg .pred q;\n setp.ne.s32 q, %4, 0;\n @q ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%5];\n}"
@@ -42,7 +71,7 @@ __device__ __forceinline__ Pack<float, N> load_pack_if(bool wanted, const float*
 }
 
 template <int N>
-__device__ __forceinline__ Pack<double, N> load_pack_if(bool wanted, const double* p) {
+__device__ __forceinline__ Pack<double, N> load_raw_if(bool wanted, const double* p) {
   Pack<double, N> r;
   if constexpr (N == 2) {
     asm("{\n .reg .pred q;\n setp.ne.s32 q, %2, 0;\n @q ld.global.nc.v2.f64 {%0, %1}, [%3];\n}"
@@ -56,46 +85,75 @@ __device__ __forceinline__ Pack<double, N> load_pack_if(bool wanted, const doubl
   }
   return r;
 }
+
+template <int N, typename T, typename = std::enable_if_t<sizeof(T) == 2>>
+__device__ __forceinline__ Raw<T, N> load_raw_if(bool wanted, const T* p) {
+  Raw<T, N> r;
+  if constexpr (N == 8) {
+    asm("{\n .reg .pred q;\n setp.ne.s32 q, %4, 0;\n @q ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%5];\n}"
+        : "=r"(r.v[0]), "=r"(r.v[1]), "=r"(r.v[2]), "=r"(r.v[3])
+        : "r"(static_cast<int>(wanted)), "l"(__cvta_generic_to_global(p)));
+  } else {
+    static_assert(N == 1);
+    asm("{\n .reg .pred q;\n setp.ne.s32 q, %1, 0;\n @q ld.global.nc.b16 %0, [%2];\n}"
+        : "=h"(r.v[0].bits)
+        : "r"(static_cast<int>(wanted)), "l"(__cvta_generic_to_global(p)));
+  }
+  return r;
+}
 #else
-// PTX means nothing to a host compiler; what is not wanted is filled with a value that no reduction would hide.
+// PTX means nothing to a host compiler; what is not wanted is filled with NaN, which no reduction would hide.
 template <int N, typename T>
-Pack<T, N> load_pack_if(bool wanted, const T* p) {
-  Pack<T, N> r;
-  for (int i = 0; i < N; ++i) r.v[i] = static_cast<T>(NAN);
-  if (wanted) r = *reinterpret_cast<const Pack<T, N>*>(p);
+Raw<T, N> load_raw_if(bool wanted, const T* p) {
+  Raw<T, N> r;
+  std::memset(&r, 0xff, sizeof r);
+  if (wanted) r = *reinterpret_cast<const Raw<T, N>*>(p);
   return r;
 }
 #endif
 
-template <int N>
-__device__ __forceinline__ Pack<float, N> load_pack(const float* p) {
-  if constexpr (N == 4) {
-    const float4 f = __ldg(reinterpret_cast<const float4*>(p));
-    return {{f.x, f.y, f.z, f.w}};
-  } else {
-    return {{__ldg(p)}};
-  }
-}
+// One element, as memory has it.
+__device__ __forceinline__ float load_one(const float* p) { return __ldg(p); }
+__device__ __forceinline__ double load_one(const double* p) { return __ldg(p); }
+__device__ __forceinline__ Float16 load_one(const Float16* p) { return {__ldg(&p->bits)}; }
+__device__ __forceinline__ BFloat16 load_one(const BFloat16* p) { return {__ldg(&p->bits)}; }
 
-template <int N>
-__device__ __forceinline__ Pack<double, N> load_pack(const double* p) {
-  if constexpr (N == 2) {
+// N elements as numbers, in 16-byte loads; float also in twos of them, where it goes with 16-bit pieces.
+template <int N, typename T>
+__device__ __forceinline__ Pack<Compute<T>, N> load_pack(const T* p) {
+  Pack<Compute<T>, N> r;
+  if constexpr (N == 1) {
+    r.v[0] = widen(load_one(p));
+  } else if constexpr (std::is_same_v<T, double>) {
     const double2 f = __ldg(reinterpret_cast<const double2*>(p));
-    return {{f.x, f.y}};
+    r = {{f.x, f.y}};
+  } else if constexpr (std::is_same_v<T, float>) {
+#pragma unroll
+    for (int i = 0; i < N; i += 4) {
+      const float4 f = __ldg(reinterpret_cast<const float4*>(p + i));
+      r.v[i] = f.x, r.v[i + 1] = f.y, r.v[i + 2] = f.z, r.v[i + 3] = f.w;
+    }
   } else {
-    return {{__ldg(p)}};
+    const uint4 w = __ldg(reinterpret_cast<const uint4*>(p));
+    r = widen_pack<T, N>(Words{{w.x, w.y, w.z, w.w}});
   }
+  return r;
 }
 
 // Written by other blocks of the same launch: read from L2, where their fenced stores are.
 template <int N>
 __device__ __forceinline__ Pack<float, N> load_shared_by_blocks(const float* p) {
-  if constexpr (N == 4) {
-    const float4 f = __ldcg(reinterpret_cast<const float4*>(p));
-    return {{f.x, f.y, f.z, f.w}};
+  Pack<float, N> r;
+  if constexpr (N == 1) {
+    r.v[0] = __ldcg(p);
   } else {
-    return {{__ldcg(p)}};
+#pragma unroll
+    for (int i = 0; i < N; i += 4) {
+      const float4 f = __ldcg(reinterpret_cast<const float4*>(p + i));
+      r.v[i] = f.x, r.v[i + 1] = f.y, r.v[i + 2] = f.z, r.v[i + 3] = f.w;
+    }
   }
+  return r;
 }
 
 template <int N>
@@ -108,9 +166,22 @@ __device__ __forceinline__ Pack<double, N> load_shared_by_blocks(const double* p
   }
 }
 
-template <typename T, int N>
-__device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& value) {
-  *reinterpret_cast<Pack<T, N>*>(p) = value;
+// The one place where 16-bit results are rounded.
+template <typename T, typename C, int N>
+__device__ __forceinline__ void store_pack(T* p, const Pack<C, N>& value) {
+  static_assert(std::is_same_v<C, Compute<T>>);
+  Raw<T, N> raw;
+  if constexpr (std::is_same_v<Raw<T, N>, Words>) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t high = narrow<T>(value.v[2 * i + 1]).bits;
+      raw.v[i] = high << 16 | narrow<T>(value.v[2 * i]).bits;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i) raw.v[i] = narrow<T>(value.v[i]);
+  }
+  *reinterpret_cast<Raw<T, N>*>(p) = raw;
 }
 
 // weight * x rounded once and never contracted into an fma: the backward of max and min finds the winners by comparing

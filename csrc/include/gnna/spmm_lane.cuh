@@ -21,8 +21,8 @@ struct RowParams {
   const int32_t* weight_index;
   T* out;
   const LongItem* items;
-  T* partials;        // [item_count, width]
-  int32_t* counters;  // [item_count, tiles], zero at launch; only those of a row's part 0 are used
+  Compute<T>* partials;  // [item_count, width]
+  int32_t* counters;     // [item_count, tiles], zero at launch; only those of a row's part 0 are used
   int64_t rows;
   int64_t width;
   int64_t x_stride;
@@ -45,7 +45,8 @@ struct RowLane {
   // loads with two neighbours, and twice that needs more registers than a thread has.
   static constexpr uint32_t kUnroll = VW > 1 && V > 2 ? 2 : 4;
   static constexpr int kWeights = W == Weighting::PerHead ? V : 1;
-  using Piece = Pack<T, VW>;
+  using C = Compute<T>;
+  using Piece = Pack<C, VW>;
 
   const RowParams<T>& p;
   int64_t column;  // of the first piece
@@ -76,7 +77,7 @@ struct RowLane {
     bool valid[kCount];
     const T* row[kCount];
     T weight[kCount][kWeights];
-    Piece piece[kCount][V];
+    Raw<T, VW> piece[kCount][V];
 #pragma unroll
     for (uint32_t u = 0; u < kCount; ++u) {
       slot[u] = k + u * stride;
@@ -95,30 +96,31 @@ struct RowLane {
 #pragma unroll
       for (uint32_t u = 0; u < kCount; ++u) {
         if constexpr (W == Weighting::PerEdge) {
-          weight[u][0] = __ldg(p.weight + at[u]);
+          weight[u][0] = load_one(p.weight + at[u]);
         } else {
 #pragma unroll
-          for (int v = 0; v < V; ++v) weight[u][v] = __ldg(p.weight + at[u] * p.heads + head[v]);
+          for (int v = 0; v < V; ++v) weight[u][v] = load_one(p.weight + at[u] * p.heads + head[v]);
         }
       }
     }
 #pragma unroll
     for (uint32_t u = 0; u < kCount; ++u) {
 #pragma unroll
-      for (int v = 0; v < V; ++v) piece[u][v] = load_pack_if<VW>(valid[u] && active[v], row[u] + v * step);
+      for (int v = 0; v < V; ++v) piece[u][v] = load_raw_if<VW>(valid[u] && active[v], row[u] + v * step);
     }
 #pragma unroll
     for (uint32_t u = 0; u < kCount; ++u) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
+        const Piece x = widen_pack<T, VW>(piece[u][v]);
 #pragma unroll
         for (int i = 0; i < VW; ++i) {
-          T& a = acc[v].v[i];
-          T next;
+          C& a = acc[v].v[i];
+          C next;
           if constexpr (W == Weighting::None) {
-            next = Op::combine(a, piece[u][v].v[i]);
+            next = Op::combine(a, x.v[i]);
           } else {
-            next = Op::weighted(a, weight[u][W == Weighting::PerHead ? v : 0], piece[u][v].v[i]);
+            next = Op::weighted(a, widen(weight[u][W == Weighting::PerHead ? v : 0]), x.v[i]);
           }
           a = valid[u] ? next : a;
         }
@@ -137,7 +139,7 @@ struct RowLane {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
 #pragma unroll
-      for (int i = 0; i < VW; ++i) acc[v].v[i] = Op::template identity<T>();
+      for (int i = 0; i < VW; ++i) acc[v].v[i] = Op::template identity<C>();
     }
   }
 
@@ -186,11 +188,11 @@ struct RowLane {
       if (!active[v]) continue;
 #pragma unroll
       for (int i = 0; i < VW; ++i) {
-        T& a = acc[v].v[i];
+        C& a = acc[v].v[i];
         if (degree == 0) {
-          a = T(0);
+          a = C(0);
         } else if (p.mean) {
-          a /= static_cast<T>(degree);
+          a /= static_cast<C>(degree);
         }
       }
       store_pack(out + v * step, acc[v]);

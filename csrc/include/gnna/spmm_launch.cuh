@@ -11,9 +11,19 @@ namespace gnna::cuda {
 // A launch narrower than this per tile is refused (unless the whole width is narrower): it bounds the counters.
 constexpr int64_t kMinTile = 4;
 
-inline size_t partials_bytes(int64_t items, int64_t width, size_t itemsize) {
-  const size_t bytes = static_cast<size_t>(items) * static_cast<size_t>(width) * itemsize;
+// What a launch may have without asking for more; 16-bit pieces, which are 32 bytes as numbers, can come to twice that.
+constexpr size_t kMaxShared = 48 << 10;
+
+template <typename T>
+size_t partials_bytes(int64_t items, int64_t width) {
+  const size_t bytes = static_cast<size_t>(items) * static_cast<size_t>(width) * sizeof(Compute<T>);
   return (bytes + kVectorBytes - 1) / kVectorBytes * kVectorBytes;
+}
+
+// Shared memory in which the warps of a block that took an item meet.
+template <typename T>
+size_t shared_bytes_of_item(int lanes, int vectors, int vector_width, int block) {
+  return sizeof(Compute<T>) * static_cast<size_t>(lanes) * vectors * vector_width * (block / 32);
 }
 
 template <typename T>
@@ -27,6 +37,9 @@ cudaError_t check_row_config(const SpmmArgs<T>& args, const RowConfig& config, i
   }
   const int64_t tile = static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width;
   if (tile < kMinTile && tile < width) return cudaErrorInvalidValue;
+  if (shared_bytes_of_item<T>(config.lanes, config.vectors, config.vector_width, config.block) > kMaxShared) {
+    return cudaErrorInvalidValue;
+  }
   if (config.vector_width > 1) {
     const int64_t n = config.vector_width;
     if (width % n != 0 || args.x_stride % n != 0 || !is_aligned(args.x, kVectorBytes) ||
@@ -39,8 +52,7 @@ cudaError_t check_row_config(const SpmmArgs<T>& args, const RowConfig& config, i
 
 template <typename T, int VW, int V, Weighting W, typename Op>
 cudaError_t launch_rows(RowParams<T> params, dim3 grid, int block, cudaStream_t stream) {
-  const size_t lane_bytes = sizeof(T) * VW * V << params.lanes_log2;
-  const size_t shared = params.item_count > 0 ? lane_bytes * (block / 32) : 0;
+  const size_t shared = params.item_count > 0 ? shared_bytes_of_item<T>(1 << params.lanes_log2, V, VW, block) : 0;
   const int64_t tiles = params.tiles;
   for (int64_t first = 0; first < tiles; first += kMaxGridY) {
     params.first_tile = first;
@@ -110,9 +122,9 @@ cudaError_t spmm_op(const SpmmArgs<T>& args, const RowConfig& config, const Long
     }
     params.items = long_rows.items;
     params.item_count = static_cast<uint32_t>(long_rows.count);
-    params.partials = static_cast<T*>(scratch);
+    params.partials = static_cast<Compute<T>*>(scratch);
     params.counters = reinterpret_cast<int32_t*>(static_cast<unsigned char*>(scratch) +
-                                                 partials_bytes(long_rows.count, width, sizeof(T)));
+                                                 partials_bytes<T>(long_rows.count, width));
     error = cudaMemsetAsync(params.counters, 0, sizeof(int32_t) * long_rows.count * params.tiles, stream);
     if (error != cudaSuccess) return error;
   }

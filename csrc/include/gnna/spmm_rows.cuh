@@ -61,9 +61,9 @@ __global__ void __launch_bounds__(kMaxRowBlock, 1) spmm_rows(const __grid_consta
   Lane::combine_block(lanes, shared, acc);
   const LongItem& item = p.items[blockIdx.x];
   if (item.parts > 1) {
-    const T* parts = p.partials + static_cast<int64_t>(item.first) * p.width + lane.column;
+    const Compute<T>* parts = p.partials + static_cast<int64_t>(item.first) * p.width + lane.column;
     if (threadIdx.x < lanes) {
-      T* mine = p.partials + (static_cast<int64_t>(item.first) + item.part) * p.width + lane.column;
+      Compute<T>* mine = p.partials + (static_cast<int64_t>(item.first) + item.part) * p.width + lane.column;
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         if (lane.active[v]) store_pack(mine + v * lane.step, acc[v]);

@@ -6,6 +6,30 @@
 
 namespace gnna {
 
+// The 16-bit types as bits; kernels compute on them in float and round once, to nearest even, when they store.
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// What a kernel computes and accumulates in.
+template <typename T>
+struct ComputeOf {
+  using Type = T;
+};
+template <>
+struct ComputeOf<Float16> {
+  using Type = float;
+};
+template <>
+struct ComputeOf<BFloat16> {
+  using Type = float;
+};
+template <typename T>
+using Compute = typename ComputeOf<T>::Type;
+
 // How a row combines the messages that reach it. An empty row gives 0 for all four.
 // Max and Min propagate NaN, as torch.scatter_reduce does.
 enum class Reduce : int { Sum = 0, Mean = 1, Max = 2, Min = 3 };
@@ -55,7 +79,7 @@ struct ExtremumArgs {
   const T* x = nullptr;       // [sources, heads * head_dim], contiguous
   const T* weight = nullptr;  // [edges, heads] in the user's edge order, or nullptr
   const T* out = nullptr;     // [destinations, heads * head_dim], the forward result
-  T* share = nullptr;         // [destinations, heads * head_dim]: grad divided by the number of sharers
+  Compute<T>* share = nullptr;  // [destinations, heads * head_dim]: grad divided by the number of sharers
   T* grad_x = nullptr;        // [sources, heads * head_dim]
   T* grad_weight = nullptr;   // [edges, heads] in the user's edge order
   int64_t heads = 1;

@@ -1,0 +1,42 @@
+// torch's dtypes and the kernels' types: the only place that knows both.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "gnna/types.h"
+
+namespace gnna {
+
+template <typename T>
+const T* const_data(const at::Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
+template <typename T>
+T* mutable_data(const at::Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
+
+inline bool is_supported(at::ScalarType dtype) {
+  return dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16;
+}
+
+// What the kernels compute and accumulate this dtype in.
+inline at::ScalarType compute_dtype(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
+
+// Calls body with a value of the kernels' type for dtype, which is_supported.
+template <typename Body>
+void for_dtype(at::ScalarType dtype, const Body& body) {
+  switch (dtype) {
+    case at::kDouble:
+      return body(double{});
+    case at::kHalf:
+      return body(Float16{});
+    case at::kBFloat16:
+      return body(BFloat16{});
+    default:
+      return body(float{});
+  }
+}
+
+}  // namespace gnna
