@@ -77,6 +77,12 @@ def _(x, weight, src, dst, num_dst, reduce, cache=True):
     return x.new_empty((num_dst, *x.shape[1:]))
 
 
+@torch.library.register_fake("gnna::spmm_arg")
+def _(x, weight, src, dst, num_dst, reduce, cache=True):
+    out = x.new_empty((num_dst, *x.shape[1:]))
+    return out, src.new_empty(out.shape), src.new_empty(out.shape)
+
+
 @torch.library.register_fake("gnna::segment_reduce")
 def _(messages, index, num_rows, reduce, cache=True):
     return messages.new_empty((num_rows, *messages.shape[1:]))

@@ -8,9 +8,9 @@ import pytest
 import reference
 import torch
 from simt_driver import Case, run, start
+from storage import BFLOAT16, FLOAT16, STORAGES
 
 IDS = [np.int32, np.int64]
-TYPES = [np.float32, np.float64]
 
 
 def number(data: bytes) -> int:
@@ -18,7 +18,7 @@ def number(data: bytes) -> int:
 
 
 def flags(*, dtype=None, ids=None) -> dict:
-    return {**({"double": 1} if dtype is np.float64 else {}), **({"int64": 1} if ids is np.int64 else {})}
+    return {**(dtype.flag() if dtype else {}), **({"int64": 1} if ids is np.int64 else {})}
 
 
 def csr(row, col, rows):
@@ -115,23 +115,24 @@ def test_items(item_edges, tmp_path):
 # ---- SDDMM
 
 
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", STORAGES, ids=str)
 def test_sddmm(dtype, tmp_path):
     rng = np.random.default_rng(3)
     cases, expected = [], []
     for at, head_dim in enumerate([*range(1, 21), 22, 31, 32, 64, 96, 100, 128, 300]):
         for heads, edges in [(1, 700), (4, 90), (3, 1)]:
-            ids, shift = IDS[(at + heads) % 2], np.dtype(dtype).itemsize * (at % 3 == 1)
+            ids, shift = IDS[(at + heads) % 2], dtype.itemsize * (at % 3 == 1)
             src, dst = rng.integers(0, 40, edges).astype(ids), rng.integers(0, 50, edges).astype(ids)
-            a, b = (rng.standard_normal((n, heads, head_dim)).astype(dtype) for n in (40, 50))
+            a, b = (dtype.round(rng.standard_normal((n, heads, head_dim))) for n in (40, 50))
             numbers = {"heads": heads, "head_dim": head_dim, **flags(dtype=dtype, ids=ids)}
-            cases.append(Case("sddmm", numbers, {"src": src, "dst": dst, "a": (a, shift), "b": b}, 3, at))
+            arrays = {"src": src, "dst": dst, "a": (dtype.encode(a), shift), "b": dtype.encode(b)}
+            cases.append(Case("sddmm", numbers, arrays, 3, at))
             products = a[src].astype(np.float64) * b[dst]
-            bound = (head_dim + 2) * np.finfo(dtype).eps * np.abs(products).sum(-1)
-            expected.append((products.sum(-1), bound))
+            bound = (head_dim + 2) * dtype.compute_eps * np.abs(products).sum(-1)
+            expected.append((products.sum(-1), (bound + dtype.rounding(products.sum(-1))) * (1 + 1e-6)))
     for result, (answer, bound) in zip(run(cases, tmp_path), expected, strict=True):
         assert number(result["error"]) == 0
-        out = np.frombuffer(result["out"], dtype).reshape(answer.shape)
+        out = dtype.decode(result["out"]).reshape(answer.shape)
         assert (np.abs(out - answer) <= bound).all()
 
 
@@ -146,7 +147,7 @@ def extremum_problem(rng, dtype, heads, head_dim, weighted, ids, reduce, special
     src[50:150] = 9
     x = rng.integers(-2, 3, (cols, heads, head_dim)).astype(np.float64)
     weight = rng.choice([-1, 0, 0.5, 1, 2], (edges, heads)).astype(np.float64) if weighted else None
-    grad = rng.standard_normal((rows, heads, head_dim)).astype(dtype).astype(np.float64)
+    grad = dtype.round(rng.standard_normal((rows, heads, head_dim))).astype(np.float64)
     if special:
         x[3, 0, 0], x[5, -1, -1], grad[7, 0, 0], grad[8, -1, -1] = np.nan, np.inf, np.inf, np.nan
     leaf_x = torch.tensor(x, requires_grad=True)
@@ -162,12 +163,12 @@ def extremum_problem(rng, dtype, heads, head_dim, weighted, ids, reduce, special
     forward, transposed = csr(dst, src, rows), csr(src, dst, cols)
     arrays = {f"{side}_{name}": array for side, three in (("forward", forward), ("transposed", transposed))
               for name, array in zip(("rowptr", "col", "perm"), three, strict=True)}  # fmt: skip
-    arrays |= {"src": src.astype(ids), "dst": dst.astype(ids), "grad": grad.astype(dtype), "x": x.astype(dtype),
-               "out": result.astype(dtype)}  # fmt: skip
+    arrays |= {"src": src.astype(ids), "dst": dst.astype(ids), "grad": dtype.encode(grad), "x": dtype.encode(x),
+               "out": dtype.encode(result)}  # fmt: skip
     if weighted:
-        arrays["weight"] = weight.astype(dtype)
+        arrays["weight"] = dtype.encode(weight)
     with np.errstate(all="ignore"):
-        share = (grad.astype(dtype) / sharers.astype(dtype)).astype(np.float64)
+        share = (grad.astype(dtype.compute) / sharers.astype(dtype.compute)).astype(np.float64)
     numbers = {"heads": heads, "head_dim": head_dim, "forward_cols": cols, "transposed_cols": rows}
     answer = {"share": share, "grad_x": leaf_x.grad.numpy()}
     if weighted:
@@ -175,7 +176,7 @@ def extremum_problem(rng, dtype, heads, head_dim, weighted, ids, reduce, special
     return {**numbers, **flags(dtype=dtype, ids=ids)}, arrays, answer
 
 
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", STORAGES, ids=str)
 def test_extremum_gradients(dtype, tmp_path):
     rng = np.random.default_rng(4)
     cases, expected = [], []
@@ -187,17 +188,57 @@ def test_extremum_gradients(dtype, tmp_path):
             numbers, arrays, answer = extremum_problem(*problem)
             if at % 5 == 3:  # one operand that does not start on 16 bytes makes all loads single elements
                 name = ("grad", "x", "out")[at % 3]
-                arrays[name] = (arrays[name], np.dtype(dtype).itemsize)
+                arrays[name] = (arrays[name], dtype.itemsize)
             cases.append(Case("extremum", numbers, arrays, 3, at))
             expected.append(answer)
     for case, result, answer in zip(cases, run(cases, tmp_path), expected, strict=True):
         assert number(result["error"]) == 0
         assert result.keys() == answer.keys() | {"error"}
         for name, value in answer.items():
-            found = np.frombuffer(result[name], dtype).reshape(value.shape)
-            exact = name == "share"
-            eps = 0 if exact else 2000 * np.finfo(dtype).eps
-            np.testing.assert_allclose(found, value, rtol=eps, atol=eps, err_msg=f"{name} of {case.numbers}")
+            if name == "share":  # exact; in what the kernels compute in
+                found, eps, rounding = np.frombuffer(result[name], dtype.compute), 0, 0
+            else:
+                found, eps = dtype.decode(result[name]), 2000 * dtype.compute_eps
+                rounding = 0 if dtype.itemsize > 2 else dtype.eps / 2
+            np.testing.assert_allclose(found.reshape(value.shape), value, rtol=eps + rounding, atol=eps,
+                                       err_msg=f"{name} of {case.numbers}")  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
+def test_messages_win_as_they_were_rounded(dtype, tmp_path):
+    """Products of few different numbers that no 16-bit type can hold: some differ, and are the same once stored."""
+    rng = np.random.default_rng(5)
+    rows, cols, edges = 23, 19, 400
+    into = dst, src = rng.integers(0, rows, edges), rng.integers(0, cols, edges)
+    cases, expected = [], []
+    for heads, head_dim in [(1, 7), (1, 8), (2, 16), (4, 4), (2, 40)]:
+        base = 1 + dtype.eps * rng.integers(0, 12, (cols, heads, head_dim))
+        x, weight = dtype.round(base), dtype.round(1 + dtype.eps * rng.integers(0, 12, (edges, heads)))
+        grad = dtype.round(rng.standard_normal((rows, heads, head_dim)))
+        exact = x[src] * weight[:, :, None]
+        message = dtype.round(exact)
+        out = np.stack([message[dst == row].max(0, initial=0) for row in range(rows)])
+        wins = message == out[dst]
+        best = np.stack([exact[dst == row].max(0, initial=0) for row in range(rows)])
+        assert (wins != (exact == best[dst])).any()
+        sharers = np.stack([wins[dst == row].sum(0) for row in range(rows)]) + (out == 0)
+        share = (grad / sharers.astype(np.float32)).astype(np.float64)
+        gained = wins * share[dst]
+        grad_x = np.stack([(gained * weight[:, :, None])[src == col].sum(0) for col in range(cols)])
+        expected.append({"share": share, "grad_x": grad_x, "grad_weight": (gained * x[src]).sum(-1)})
+        sides = ("forward", csr(*into, rows)), ("transposed", csr(*into[::-1], cols))
+        arrays = {f"{side}_{name}": array for side, three in sides
+                  for name, array in zip(("rowptr", "col", "perm"), three, strict=True)}  # fmt: skip
+        arrays |= {"src": src.astype(np.int32), "dst": dst.astype(np.int32)}
+        arrays |= {n: dtype.encode(v) for n, v in (("grad", grad), ("x", x), ("out", out), ("weight", weight))}
+        numbers = {"heads": heads, "head_dim": head_dim, "forward_cols": cols, "transposed_cols": rows}
+        cases.append(Case("extremum", {**numbers, **dtype.flag()}, arrays, 3))
+    for result, answer in zip(run(cases, tmp_path), expected, strict=True):
+        assert number(result["error"]) == 0
+        np.testing.assert_array_equal(np.frombuffer(result["share"], np.float32).ravel(), answer["share"].ravel())
+        for name in ("grad_x", "grad_weight"):
+            found, value = dtype.decode(result[name]), answer[name].ravel()
+            np.testing.assert_allclose(found, value, rtol=dtype.eps / 2 + 2e-5, atol=2e-5, err_msg=name)
 
 
 # ---- the emulation itself

@@ -9,8 +9,10 @@ from itertools import product
 import numpy as np
 import pytest
 from simt_driver import Case, run
+from storage import BFLOAT16, FLOAT16, FLOAT32, STORAGES, Storage
 
 WIDTHS = [*range(1, 21), 22, 31, 32, 64, 96, 100, 128, 300]
+HALF_WIDTHS = [1, 7, 8, 9, 16, 22, 64, 100, 128, 300]
 REDUCES = ["sum", "mean", "max", "min"]  # as numbered in types.h
 WEIGHTINGS = ["none", "edge", "edge indexed", "head", "head indexed", "feature", "feature indexed"]
 REFUSED = 1  # cudaErrorInvalidValue
@@ -25,7 +27,7 @@ def divisor(rng, n: int) -> int:
 class Problem:
     """One call of spmm and its answer."""
 
-    dtype: type
+    dtype: Storage
     width: int
     reduce: str
     weighting: str
@@ -38,39 +40,43 @@ class Problem:
     shift: int = 0  # elements by which x starts off an aligned address
     out_shift: int = 0
     schedules: int = 4
+    head_dim: int = 0  # 0: as the weighting says
     arrays: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         rng = np.random.default_rng(self.seed)
         rows, edges = len(self.degrees), int(self.degrees.sum())
         self.heads = {"h": divisor(rng, self.width), "f": self.width}.get(self.weighting[0], 1)
+        if self.head_dim:
+            self.heads = self.width // self.head_dim
         self.rowptr = np.concatenate([[0], np.cumsum(self.degrees)]).astype(np.int64)
         self.col = rng.integers(0, self.cols, edges).astype(np.int32)
-        self.x = rng.standard_normal((self.cols, self.width)).astype(self.dtype)
+        self.x = self.dtype.round(rng.standard_normal((self.cols, self.width)))
         if self.special:
             where = rng.random(self.x.shape) < 0.03
             self.x[where] = rng.choice([np.nan, np.inf, -np.inf], where.sum())
             self.x[self.col[self.rowptr[rows // 2] : self.rowptr[rows // 2 + 1]]] = -np.inf  # a row of nothing else
         stride = self.width + self.padding
-        padded = np.full((self.cols, stride), np.nan, self.dtype)
+        padded = np.full((self.cols, stride), np.nan)
         padded[:, : self.width] = self.x
-        itemsize = np.dtype(self.dtype).itemsize
         flat = padded.ravel()[: (self.cols - 1) * stride + self.width]  # the last row has no padding to read
-        self.arrays = {"rowptr": self.rowptr, "col": self.col, "x": (flat, self.shift * itemsize)}
+        self.arrays = {
+            "rowptr": self.rowptr,
+            "col": self.col,
+            "x": (self.dtype.encode(flat), self.shift * self.dtype.itemsize),
+        }
         self.slot_weight = None
         if self.weighting != "none":
-            weight = rng.choice([-1.5, -1, 0.3, 1, 2.7], (edges, self.heads)).astype(self.dtype)
-            self.slot_weight, self.arrays["weight"] = weight, weight
+            weight = self.dtype.round(rng.choice([-1.5, -1, 0.3, 1, 2.7], (edges, self.heads)))
+            self.slot_weight, self.arrays["weight"] = weight, self.dtype.encode(weight)
             if "indexed" in self.weighting:
                 index = rng.permutation(edges).astype(np.int32)
                 self.slot_weight, self.arrays["weight_index"] = weight[index], index
         self.numbers = {
             "cols": self.cols, "x_stride": stride, "heads": self.heads, "head_dim": self.width // self.heads,
-            "reduce": REDUCES.index(self.reduce), "out_shift": self.out_shift * itemsize, "decide": 0,
-            "max_degree": self.degrees.max(initial=0), **self.config,
+            "reduce": REDUCES.index(self.reduce), "out_shift": self.out_shift * self.dtype.itemsize,
+            "decide": 0, "max_degree": self.degrees.max(initial=0), **self.config, **self.dtype.flag(),
         }  # fmt: skip
-        if self.dtype is np.float64:
-            self.numbers["double"] = 1
 
     def case(self) -> Case:
         return Case("spmm", self.numbers, self.arrays, self.schedules, self.seed)
@@ -82,6 +88,9 @@ class Problem:
         n = self.config["vector_width"]
         if self.config["lanes"] * self.config["vectors"] * n < min(4, self.width):
             return True
+        tile = self.config["lanes"] * self.config["vectors"] * n * np.dtype(self.dtype.compute).itemsize
+        if tile * (self.config["block"] // 32) > 48 << 10:
+            return True
         weighted = self.weighting != "none"
         units = [self.width, self.width + self.padding, self.shift, self.out_shift]
         return n > 1 and any(unit % n for unit in [*units, self.width // self.heads * weighted])
@@ -90,10 +99,10 @@ class Problem:
         assert int.from_bytes(result["error"], "little") == (REFUSED if self.refused() else 0), self
         if self.refused():
             return
-        out = np.frombuffer(result["out"], self.dtype).reshape(len(self.degrees), self.width)
+        out = self.dtype.decode(result["out"]).reshape(len(self.degrees), self.width)
         expected, tolerance = self.answer()
         finite = np.isfinite(expected)
-        np.testing.assert_array_equal(out[~finite], expected[~finite].astype(self.dtype), str(self))
+        np.testing.assert_array_equal(out[~finite], expected[~finite].astype(out.dtype), str(self))
         wrong = ~(np.abs(out[finite] - expected[finite]) <= tolerance[finite])
         assert not wrong.any(), f"{self}: {np.argwhere(finite)[wrong][:5]} (row, column) and {wrong.sum()} in all"
 
@@ -103,13 +112,14 @@ class Problem:
         weight = None if self.slot_weight is None else np.repeat(self.slot_weight, self.width // self.heads, 1)
         with np.errstate(all="ignore"):
             if self.reduce in ("max", "min"):
-                message = message if weight is None else message * weight  # rounded to dtype, as the kernel must
-                found = self.by_row(np.maximum if self.reduce == "max" else np.minimum, message).astype(np.float64)
-                return found, np.zeros_like(found)
+                message = message if weight is None else message * weight  # rounded once, as the kernel must
+                found = self.by_row(np.maximum if self.reduce == "max" else np.minimum, message)
+                return self.dtype.round(found).astype(np.float64), np.zeros(found.shape)
             message = message.astype(np.float64) * (1 if weight is None else weight.astype(np.float64))
             divide = np.maximum(self.degrees, 1)[:, None] if self.reduce == "mean" else 1
-            bound = (self.degrees[:, None] + 2) * np.finfo(self.dtype).eps * self.by_row(np.add, np.abs(message))
-            return self.by_row(np.add, message) / divide, bound / divide
+            bound = (self.degrees[:, None] + 2) * self.dtype.compute_eps * self.by_row(np.add, np.abs(message))
+            expected = self.by_row(np.add, message) / divide
+            return expected, (bound / divide + self.dtype.rounding(expected)) * (1 + 1e-6)
 
     def by_row(self, ufunc, message):
         out = np.zeros((len(self.degrees), self.width), message.dtype)
@@ -135,12 +145,12 @@ def random_config(rng, full: int) -> dict:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", STORAGES, ids=str)
 def test_widths_and_configurations(dtype, tmp_path):
     rng = np.random.default_rng(1)
-    problems, full = [], 16 // np.dtype(dtype).itemsize
+    problems, full, widths = [], dtype.full, WIDTHS if dtype.itemsize > 2 else HALF_WIDTHS * 3
     # A walk through reduction x weighting that leaves no pair out, with step lengths that share no factor.
-    for number, (width, kind) in enumerate(product(WIDTHS, range(4))):
+    for number, (width, kind) in enumerate(product(widths, range(4))):
         aligned = rng.random() < 0.6
         problems.append(
             Problem(
@@ -168,7 +178,7 @@ def test_row_of_many_parts_as_the_decider_cuts_it(reduce, tmp_path):
     degrees = np.array([0, 34 * 256 - 5, 3, 700, 0])
     problems = [
         Problem(dtype, width, reduce, weighting, {"decide": 1, **H200}, degrees, seed=width)
-        for dtype in (np.float32, np.float64)
+        for dtype in STORAGES
         for width, weighting in ((1, "edge indexed"), (20, "head"), (24, "none"))
     ]
     for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
@@ -178,17 +188,17 @@ def test_row_of_many_parts_as_the_decider_cuts_it(reduce, tmp_path):
 
 def test_tiles_that_the_decider_wants(tmp_path):
     """A device whose L2 cache holds a part of x only, on a graph of high degree."""
-    for dtype in (np.float32, np.float64):
+    for dtype in STORAGES:
         config = {"decide": 1, "processors": 2, "l2_bytes": 33 * 256}
-        problem = Problem(dtype, 300, "sum", "edge", config, np.array([40, 0, 70, 33, 300]), seed=5)
+        problem = Problem(dtype, 304, "sum", "edge", config, np.array([40, 0, 70, 33, 300]), seed=5)
         (result,) = run([problem.case()], tmp_path)
         problem.check(result)
-        assert int.from_bytes(result["tiles"], "little") == 300 * np.dtype(dtype).itemsize // 256 + 1
+        assert int.from_bytes(result["tiles"], "little") == -(-304 * dtype.itemsize // 256)
 
 
 def test_more_tiles_than_a_grid_has(tmp_path):
     config = {"lanes": 1, "groups": 4, "vectors": 1, "vector_width": 4, "block": 32, "long_row": 9, "item_edges": 9}
-    problem = Problem(np.float32, 4 * 65537, "max", "edge", config, np.array([3]), seed=3, cols=3, schedules=1)
+    problem = Problem(FLOAT32, 4 * 65537, "max", "edge", config, np.array([3]), seed=3, cols=3, schedules=1)
     (result,) = run([problem.case()], tmp_path)
     problem.check(result)
     assert int.from_bytes(result["tiles"], "little") == 65537
@@ -197,7 +207,8 @@ def test_more_tiles_than_a_grid_has(tmp_path):
 @pytest.mark.parametrize("degrees", [[], [0, 0, 0], [1], [0, 5]])
 def test_small_graphs(degrees, tmp_path):
     degrees = np.array(degrees, np.int64)
-    problems = [Problem(np.float32, 7, r, "edge", {"decide": 1, **H200}, degrees, 1, cols=4) for r in REDUCES]
+    problems = [Problem(dtype, 7, r, "edge", {"decide": 1, **H200}, degrees, 1, cols=4)
+                for dtype in (FLOAT32, BFLOAT16) for r in REDUCES]  # fmt: skip
     for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
         problem.check(result)
 
@@ -207,6 +218,52 @@ def test_a_configuration_out_of_bounds_is_refused(tmp_path):
     bad = [{"lanes": 3}, {"lanes": 64}, {"lanes": 32}, {"groups": 0}, {"vectors": 3}, {"vector_width": 2},
            {"block": 48}, {"block": 1024}, {"block": 0}, {"lanes": 1, "vector_width": 1}]  # fmt: skip
     degrees = np.array([4, 12])
-    cases = [Problem(np.float32, 16, "sum", "none", {**good, **b}, degrees, 1, schedules=1).case() for b in [{}, *bad]]
+    cases = [Problem(FLOAT32, 16, "sum", "none", {**good, **b}, degrees, 1, schedules=1).case() for b in [{}, *bad]]
     errors = [int.from_bytes(r["error"], "little") for r in run(cases, tmp_path)]
     assert errors == [0] + [REFUSED] * len(bad)
+
+
+def test_a_block_that_would_need_too_much_shared_memory_is_refused(tmp_path):
+    """Only 16-bit pieces, which are twice as large as numbers, come to more than 48 KiB."""
+    config = {"lanes": 32, "groups": 1, "vectors": 4, "vector_width": 8, "long_row": 9, "item_edges": 9}
+    problems = [Problem(BFLOAT16, 16, "sum", "none", {**config, "block": block}, np.array([4, 12]), 1, schedules=1)
+                for block in (256, 512)]  # fmt: skip
+    problems.append(Problem(FLOAT32, 16, "sum", "none", {**config, "vector_width": 4, "block": 512}, np.array([12]), 1))
+    assert [p.refused() for p in problems] == [False, True, False]
+    for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
+        problem.check(result)
+
+
+# ---- 16-bit types
+
+
+@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
+def test_heads_of_16_bit_features(dtype, tmp_path):
+    """Eight elements that share a weight make a piece of 16 bytes; four do not."""
+    problems = [Problem(dtype, 64, reduce, "head indexed", {"decide": 1, **H200}, uneven(np.random.default_rng(9)),
+                        seed=head_dim, head_dim=head_dim) for reduce in REDUCES for head_dim in (8, 4)]  # fmt: skip
+    for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
+        problem.check(result)
+        assert int.from_bytes(result["vector_width"], "little") == (8 if problem.head_dim == 8 else 1)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
+def test_every_16_bit_number_is_read_and_rounded_right(dtype, tmp_path):
+    """One edge a row: the result is weight * x, rounded once. Weights of 1 give x back; others meet ties, overflow and
+    subnormals."""
+    width, rows = 64, 1024
+    x = np.arange(-(2**15), 2**15, dtype=np.int16).reshape(rows, width)
+    slots = np.arange(rows, dtype=np.int32)
+    config = {"lanes": 8, "groups": 1, "vectors": 1, "vector_width": 8, "block": 512, "long_row": 9, "item_edges": 9}
+    numbers = {"cols": rows, "x_stride": width, "heads": 1, "head_dim": width, "reduce": 2, "out_shift": 0, "decide": 0,
+               **config, **dtype.flag()}  # fmt: skip
+    factors = dtype.round([1.0, 1.5, 3, 1 + dtype.eps, 2.0**-6, 2.0**-9 * (1 + dtype.eps), -300])
+    cases = []
+    for number, factor in enumerate(factors):
+        arrays = {"rowptr": np.arange(rows + 1), "col": slots, "x": x, "weight": dtype.encode(np.full(rows, factor))}
+        cases.append(Case("spmm", {**numbers, "vector_width": (8, 1)[number % 2]}, arrays, schedules=1))
+    for factor, result in zip(factors, run(cases, tmp_path), strict=True):
+        assert int.from_bytes(result["error"], "little") == 0
+        with np.errstate(all="ignore"):
+            expected = dtype.round(dtype.decode(x) * np.float32(factor))
+        np.testing.assert_array_equal(dtype.decode(result["out"]), expected, f"times {factor}")

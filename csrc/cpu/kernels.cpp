@@ -89,6 +89,12 @@ void spmm(const SpmmArgs<T>& args, const Executor& executor) {
 }
 
 template <typename T>
+void spmm_arg(const SpmmArgs<T>& args, int32_t* arg, const Executor& executor) {
+  for_rows(args.csr, args.heads * args.head_dim, executor,
+           [&](int64_t begin, int64_t end) { table<T>().spmm_arg(args, arg, begin, end); });
+}
+
+template <typename T>
 void sddmm(const SddmmArgs<T>& args, const Executor& executor) {
   for_rows(args.csr, args.heads * args.head_dim, executor,
            [&](int64_t begin, int64_t end) { table<T>().sddmm(args, begin, end); });
@@ -114,6 +120,7 @@ void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, c
 
 #define GNNA_INSTANTIATE(T)                                                                  \
   template void spmm<T>(const SpmmArgs<T>&, const Executor&);                                \
+  template void spmm_arg<T>(const SpmmArgs<T>&, int32_t*, const Executor&);                  \
   template void sddmm<T>(const SddmmArgs<T>&, const Executor&);                              \
   template void extremum_share<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);  \
   template void extremum_grad_x<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&); \

@@ -361,9 +361,11 @@ void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, i
   }
 }
 
+#include "arg_kernels.inl"
+
 template <typename T>
 constexpr KernelTable<T> make_table() {
-  return {spmm<T>, sddmm<T>, extremum_share<T>, extremum_grad_x<T>, extremum_grad_weight<T>};
+  return {spmm<T>, spmm_arg<T>, sddmm<T>, extremum_share<T>, extremum_grad_x<T>, extremum_grad_weight<T>};
 }
 
 }  // namespace gnna::cpu::GNNA_ISA_NAMESPACE

@@ -16,16 +16,16 @@ constexpr int kRowBlock = 128;
 template <typename T>
 struct RowEdge {
   int64_t other;  // first element of the row at the edge's other end
-  T weight;
+  Compute<T> weight;
 };
 
 template <typename T>
 __device__ __forceinline__ RowEdge<T> load_edge(const CsrView& csr, const ExtremumArgs<T>& args, int64_t slot,
                                                 int64_t width, int64_t head) {
-  RowEdge<T> edge{__ldg(csr.col + slot) * width, T(1)};
+  RowEdge<T> edge{__ldg(csr.col + slot) * width, Compute<T>(1)};
   if (args.weight != nullptr) {
     const int64_t at = csr.perm != nullptr ? __ldg(csr.perm + slot) : slot;
-    edge.weight = __ldg(args.weight + at * args.heads + head);
+    edge.weight = widen(load_one(args.weight + at * args.heads + head));
   }
   return edge;
 }
@@ -39,6 +39,7 @@ __device__ __forceinline__ V sum_over_groups(V value, int lanes) {
 template <typename T, int VW>
 __global__ void __launch_bounds__(kRowBlock, 1)
     share_rows(const __grid_constant__ CsrView csr, const __grid_constant__ ExtremumArgs<T> args, int lanes_log2) {
+  using C = Compute<T>;
   const int lanes = 1 << lanes_log2;
   const int lane = threadIdx.x & (lanes - 1);
   const int group = (threadIdx.x & 31) >> lanes_log2;
@@ -51,16 +52,16 @@ __global__ void __launch_bounds__(kRowBlock, 1)
     const int64_t c = tile + lane * VW;
     const bool active = c < width;
     int sharers[VW] = {};
-    Pack<T, VW> best{};
+    Pack<C, VW> best{};
     if (active) {
       best = load_pack<VW>(args.out + row * width + c);
       const int64_t head = args.weight != nullptr ? c / args.head_dim : 0;
 #pragma unroll 4
       for (int64_t slot = begin + group; slot < end; slot += groups) {
         const RowEdge<T> edge = load_edge(csr, args, slot, width, head);
-        const Pack<T, VW> x = load_pack<VW>(args.x + edge.other + c);
+        const Pack<C, VW> x = load_pack<VW>(args.x + edge.other + c);
 #pragma unroll
-        for (int i = 0; i < VW; ++i) sharers[i] += product(edge.weight, x.v[i]) == best.v[i];
+        for (int i = 0; i < VW; ++i) sharers[i] += rounded_to<T>(product(edge.weight, x.v[i])) == best.v[i];
       }
     }
     __syncwarp();
@@ -68,9 +69,9 @@ __global__ void __launch_bounds__(kRowBlock, 1)
     for (int i = 0; i < VW; ++i) sharers[i] = sum_over_groups(sharers[i], lanes);
     if (!active || group != 0) continue;
     // torch.scatter_reduce counts the zero it starts from as one more candidate.
-    Pack<T, VW> share = load_pack<VW>(args.grad + row * width + c);
+    Pack<C, VW> share = load_pack<VW>(args.grad + row * width + c);
 #pragma unroll
-    for (int i = 0; i < VW; ++i) share.v[i] /= static_cast<T>(sharers[i] + (best.v[i] == T(0)));
+    for (int i = 0; i < VW; ++i) share.v[i] /= static_cast<C>(sharers[i] + (best.v[i] == C(0)));
     store_pack(args.share + row * width + c, share);
   }
 }
@@ -78,6 +79,7 @@ __global__ void __launch_bounds__(kRowBlock, 1)
 template <typename T, int VW>
 __global__ void __launch_bounds__(kRowBlock, 1)
     grad_x_rows(const __grid_constant__ CsrView csr, const __grid_constant__ ExtremumArgs<T> args, int lanes_log2) {
+  using C = Compute<T>;
   const int lanes = 1 << lanes_log2;
   const int lane = threadIdx.x & (lanes - 1);
   const int group = (threadIdx.x & 31) >> lanes_log2;
@@ -89,19 +91,19 @@ __global__ void __launch_bounds__(kRowBlock, 1)
   for (int64_t tile = 0; tile < width; tile += lanes * VW) {
     const int64_t c = tile + lane * VW;
     const bool active = c < width;
-    Pack<T, VW> acc{};
+    Pack<C, VW> acc{};
     if (active) {
-      const Pack<T, VW> x = load_pack<VW>(args.x + row * width + c);
+      const Pack<C, VW> x = load_pack<VW>(args.x + row * width + c);
       const int64_t head = args.weight != nullptr ? c / args.head_dim : 0;
 #pragma unroll 4
       for (int64_t slot = begin + group; slot < end; slot += groups) {
         const RowEdge<T> edge = load_edge(csr, args, slot, width, head);
-        const Pack<T, VW> best = load_pack<VW>(args.out + edge.other + c);
-        const Pack<T, VW> part = load_pack<VW>(args.share + edge.other + c);
+        const Pack<C, VW> best = load_pack<VW>(args.out + edge.other + c);
+        const Pack<C, VW> part = load_pack<VW>(args.share + edge.other + c);
 #pragma unroll
         for (int i = 0; i < VW; ++i) {
           // The mask multiplies, as in torch: an infinite or NaN share reaches the messages that lost, too.
-          const T mask = product(edge.weight, x.v[i]) == best.v[i] ? T(1) : T(0);
+          const C mask = rounded_to<T>(product(edge.weight, x.v[i])) == best.v[i] ? C(1) : C(0);
           acc.v[i] = fma(mask * part.v[i], edge.weight, acc.v[i]);
         }
       }
@@ -160,7 +162,11 @@ cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& ar
 
 template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<float>&, cudaStream_t);
 template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<double>&, cudaStream_t);
+template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<Float16>&, cudaStream_t);
+template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<BFloat16>&, cudaStream_t);
 template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<float>&, cudaStream_t);
 template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<double>&, cudaStream_t);
+template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<Float16>&, cudaStream_t);
+template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<BFloat16>&, cudaStream_t);
 
 }  // namespace gnna::cuda

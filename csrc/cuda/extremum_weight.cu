@@ -13,17 +13,18 @@ struct WinnerTerm {
   const T* x;
   const T* weight;
   const T* out;
-  const T* share;
+  const Compute<T>* share;
 
   template <int VW>
-  __device__ __forceinline__ T add(T acc, int64_t source, int64_t destination, int64_t pair) const {
-    const T w = __ldg(weight + pair);
-    const Pack<T, VW> xs = load_pack<VW>(x + source);
-    const Pack<T, VW> best = load_pack<VW>(out + destination);
-    const Pack<T, VW> part = load_pack<VW>(share + destination);
+  __device__ __forceinline__ Compute<T> add(Compute<T> acc, int64_t source, int64_t destination, int64_t pair) const {
+    using C = Compute<T>;
+    const C w = widen(load_one(weight + pair));
+    const Pack<C, VW> xs = load_pack<VW>(x + source);
+    const Pack<C, VW> best = load_pack<VW>(out + destination);
+    const Pack<C, VW> part = load_pack<VW>(share + destination);
 #pragma unroll
     for (int i = 0; i < VW; ++i) {
-      const T mask = product(w, xs.v[i]) == best.v[i] ? T(1) : T(0);
+      const C mask = rounded_to<T>(product(w, xs.v[i])) == best.v[i] ? C(1) : C(0);
       acc = fma(mask * part.v[i], xs.v[i], acc);
     }
     return acc;
@@ -54,6 +55,14 @@ template cudaError_t extremum_grad_weight(const int64_t*, const int64_t*, int64_
 template cudaError_t extremum_grad_weight(const int32_t*, const int32_t*, int64_t, const ExtremumArgs<double>&,
                                           cudaStream_t);
 template cudaError_t extremum_grad_weight(const int64_t*, const int64_t*, int64_t, const ExtremumArgs<double>&,
+                                          cudaStream_t);
+template cudaError_t extremum_grad_weight(const int32_t*, const int32_t*, int64_t, const ExtremumArgs<Float16>&,
+                                          cudaStream_t);
+template cudaError_t extremum_grad_weight(const int64_t*, const int64_t*, int64_t, const ExtremumArgs<Float16>&,
+                                          cudaStream_t);
+template cudaError_t extremum_grad_weight(const int32_t*, const int32_t*, int64_t, const ExtremumArgs<BFloat16>&,
+                                          cudaStream_t);
+template cudaError_t extremum_grad_weight(const int64_t*, const int64_t*, int64_t, const ExtremumArgs<BFloat16>&,
                                           cudaStream_t);
 
 }  // namespace gnna::cuda

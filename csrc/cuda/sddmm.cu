@@ -12,9 +12,9 @@ struct DotTerm {
   const T* b;
 
   template <int VW>
-  __device__ __forceinline__ T add(T acc, int64_t source, int64_t destination, int64_t) const {
-    const Pack<T, VW> x = load_pack<VW>(a + source);
-    const Pack<T, VW> y = load_pack<VW>(b + destination);
+  __device__ __forceinline__ Compute<T> add(Compute<T> acc, int64_t source, int64_t destination, int64_t) const {
+    const Pack<Compute<T>, VW> x = load_pack<VW>(a + source);
+    const Pack<Compute<T>, VW> y = load_pack<VW>(b + destination);
 #pragma unroll
     for (int i = 0; i < VW; ++i) acc = fma(x.v[i], y.v[i], acc);
     return acc;
@@ -39,5 +39,9 @@ template cudaError_t sddmm(const int32_t*, const int32_t*, const SddmmArgs<float
 template cudaError_t sddmm(const int64_t*, const int64_t*, const SddmmArgs<float>&, cudaStream_t);
 template cudaError_t sddmm(const int32_t*, const int32_t*, const SddmmArgs<double>&, cudaStream_t);
 template cudaError_t sddmm(const int64_t*, const int64_t*, const SddmmArgs<double>&, cudaStream_t);
+template cudaError_t sddmm(const int32_t*, const int32_t*, const SddmmArgs<Float16>&, cudaStream_t);
+template cudaError_t sddmm(const int64_t*, const int64_t*, const SddmmArgs<Float16>&, cudaStream_t);
+template cudaError_t sddmm(const int32_t*, const int32_t*, const SddmmArgs<BFloat16>&, cudaStream_t);
+template cudaError_t sddmm(const int64_t*, const int64_t*, const SddmmArgs<BFloat16>&, cudaStream_t);
 
 }  // namespace gnna::cuda

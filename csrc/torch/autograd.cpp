@@ -4,6 +4,7 @@
 // the host's time decides.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/ones_like.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -253,6 +254,7 @@ TORCH_LIBRARY_IMPL(gnna, Autograd, m) {
   m.impl("sddmm", &sddmm);
   m.impl("extremum_backward", &extremum_backward);
   m.impl("lift", &lift);
+  m.impl("spmm_arg", torch::autograd::autogradNotImplementedFallback());
   m.impl("mean_divisor", torch::CppFunction::makeFallthrough());  // counts edges: nothing to differentiate
 }
 

@@ -62,6 +62,11 @@ struct Cpu {
   }
 
   template <typename T>
+  static void spmm_arg(const SpmmArgs<T>& args, int32_t* arg) {
+    cpu::spmm_arg(args, arg, executor());
+  }
+
+  template <typename T>
   static void sddmm(const SddmmArgs<T>& args, const at::Tensor&, const at::Tensor&) {
     cpu::sddmm(args, executor());
   }
@@ -79,6 +84,7 @@ struct Cpu {
 TORCH_LIBRARY_IMPL(gnna, CPU, m) {
   m.impl("spmm", &spmm_on<Cpu>);
   m.impl("segment_reduce", &segment_reduce_on<Cpu>);
+  m.impl("spmm_arg", &spmm_arg_on<Cpu>);
   m.impl("sddmm", &sddmm_on<Cpu>);
   m.impl("extremum_backward", &extremum_backward_on<Cpu>);
 }

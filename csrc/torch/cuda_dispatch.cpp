@@ -123,32 +123,6 @@ struct Cuda {
 
   template <typename T>
   static void spmm(const Plan& plan, const SpmmArgs<T>& args, at::Tensor& out) {
-    if constexpr (sizeof(T) == 2)
-      return refuse_16_bit();
-    else
-      spmm_typed(plan, args, out);
-  }
-  template <typename T>
-  static void sddmm(const SddmmArgs<T>& args, const at::Tensor& src, const at::Tensor& dst) {
-    if constexpr (sizeof(T) == 2)
-      return refuse_16_bit();
-    else
-      sddmm_typed(args, src, dst);
-  }
-  template <typename T>
-  static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>& args, const at::Tensor& src,
-                       const at::Tensor& dst) {
-    if constexpr (sizeof(T) == 2)
-      return refuse_16_bit();
-    else
-      extremum_typed(forward, transposed, args, src, dst);
-  }
-
- private:
-  static void refuse_16_bit() { TORCH_CHECK_TYPE(false, "16-bit features are not supported on CUDA"); }
-
-  template <typename T>
-  static void spmm_typed(const Plan& plan, const SpmmArgs<T>& args, at::Tensor& out) {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     use_on(plan, stream);
     const int64_t width = args.heads * args.head_dim;
@@ -165,20 +139,20 @@ struct Cuda {
         plan.item_count > 0 ? static_cast<const cuda::LongItem*>(plan.items.const_data_ptr()) : nullptr,
         plan.item_count};
     at::Tensor scratch;
-    if (plan.item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes(plan.item_count, width, sizeof(T)));
+    if (plan.item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes<T>(plan.item_count, width));
     C10_CUDA_CHECK(
         cuda::spmm(args, config, long_rows, scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
   }
 
   template <typename T>
-  static void sddmm_typed(const SddmmArgs<T>& args, const at::Tensor& src, const at::Tensor& dst) {
+  static void sddmm(const SddmmArgs<T>& args, const at::Tensor& src, const at::Tensor& dst) {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     for_ids(src, dst, [&](const auto* s, const auto* d) { C10_CUDA_CHECK(cuda::sddmm(s, d, args, stream)); });
   }
 
   template <typename T>
-  static void extremum_typed(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>& args,
-                             const at::Tensor& src, const at::Tensor& dst) {
+  static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>& args, const at::Tensor& src,
+                       const at::Tensor& dst) {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     use_on(forward, stream);
     use_on(transposed, stream);
@@ -190,6 +164,7 @@ struct Cuda {
     });
   }
 
+ private:
   template <typename Body>
   static void for_ids(const at::Tensor& src, const at::Tensor& dst, const Body& body) {
     const at::Tensor s = src.contiguous(), d = dst.contiguous();

@@ -1,6 +1,7 @@
 // The ops' bodies, the same for every device: arguments checked, plan looked up, results allocated, the kernel called.
 // A device is a type with
 //   static void spmm(const Plan&, const SpmmArgs<T>&, at::Tensor& out);
+//   static void spmm_arg(const SpmmArgs<T>&, int32_t* arg);
 //   static void sddmm(const SddmmArgs<T>&, const at::Tensor& src, const at::Tensor& dst);
 //   static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>&, const at::Tensor& src,
 //                        const at::Tensor& dst);
@@ -10,6 +11,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/MemoryFormat.h>
+
+#include <cmath>
 
 #include "arguments.h"
 #include "dtypes.h"
@@ -21,24 +24,31 @@ inline at::Tensor empty_like_rows(const at::Tensor& x, at::IntArrayRef sizes) {
   return at::empty(sizes, x.options().memory_format(at::MemoryFormat::Contiguous));
 }
 
-// weight: undefined, or contiguous in slot order or in the user's.
-template <typename Device>
-void run_spmm(const Plan& plan, const at::Tensor& x, const at::Tensor& weight, bool slot_order, const LayerShape& shape,
-              Reduce reduce, at::Tensor& out) {
+// What spmm's kernels are told, in the kernels' types, to `run`.
+template <typename Run>
+void with_spmm_args(const Plan& plan, const at::Tensor& x, const std::optional<at::Tensor>& weight, bool cache,
+                    const LayerShape& shape, Reduce reduce, const at::Tensor& out, const Run& run) {
   const FeatureRows rows = feature_rows(x);
+  at::Tensor values;  // the weight, in slot order where the plan has it so
+  bool slot_order = !plan.perm.defined();
+  if (weight.has_value()) {
+    if (cache) values = plan.slot_ordered(*weight);
+    slot_order = slot_order || values.defined();
+    values = (values.defined() ? values : *weight).contiguous();
+  }
   for_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     SpmmArgs<T> args;
     args.csr = plan.view();
     args.x = const_data<T>(rows.tensor);
     args.x_stride = rows.stride;
-    args.weight = weight.defined() ? const_data<T>(weight) : nullptr;
+    args.weight = values.defined() ? const_data<T>(values) : nullptr;
     args.weight_index = slot_order ? nullptr : args.csr.perm;
     args.out = mutable_data<T>(out);
     args.heads = shape.heads;
     args.head_dim = shape.head_dim;
     args.reduce = reduce;
-    Device::spmm(plan, args, out);
+    run(args);
   });
 }
 
@@ -55,14 +65,8 @@ at::Tensor spmm_on(const at::Tensor& x, const std::optional<at::Tensor>& weight,
   at::Tensor out = empty_like_rows(x, with_rows(x, num_dst));
   if (out.numel() == 0) return out;
 
-  at::Tensor slot_weight;
-  bool slot_order = !plan->perm.defined();
-  if (weight.has_value()) {
-    if (cache) slot_weight = plan->slot_ordered(*weight);
-    slot_order = slot_order || slot_weight.defined();
-    slot_weight = (slot_weight.defined() ? slot_weight : *weight).contiguous();
-  }
-  run_spmm<Device>(*plan, x, slot_weight, slot_order, shape, reduce, out);
+  with_spmm_args(*plan, x, weight, cache, shape, reduce, out,
+                 [&](const auto& args) { Device::spmm(*plan, args, out); });
   return out;
 }
 
@@ -78,8 +82,35 @@ at::Tensor segment_reduce_on(const at::Tensor& messages, const at::Tensor& index
   if (index.numel() == 0) return at::zeros(with_rows(messages, num_rows), messages.options());
   const auto plan = segments_for(index, num_rows, cache);
   at::Tensor out = empty_like_rows(messages, with_rows(messages, num_rows));
-  if (out.numel() > 0) run_spmm<Device>(*plan, messages, {}, false, layer_shape(messages, 0), reduce, out);
+  if (out.numel() == 0) return out;
+  with_spmm_args(*plan, messages, std::nullopt, cache, layer_shape(messages, 0), reduce, out,
+                 [&](const auto& args) { Device::spmm(*plan, args, out); });
   return out;
+}
+
+template <typename Device>
+std::tuple<at::Tensor, at::Tensor, at::Tensor> spmm_arg_on(const at::Tensor& x, const std::optional<at::Tensor>& weight,
+                                                           const at::Tensor& src, const at::Tensor& dst,
+                                                           int64_t num_dst, c10::string_view reduce_name, bool cache) {
+  const Reduce reduce = parse_reduce({reduce_name.data(), reduce_name.size()});
+  TORCH_CHECK_VALUE(reduce == Reduce::Max || reduce == Reduce::Min, "reduce is '", reduce_name,
+                    "'; only 'max' and 'min' have a winner");
+  check_indices(x, src, dst);
+  TORCH_CHECK_VALUE(num_dst >= 0, "num_dst is ", num_dst, "; it counts the output rows");
+  const LayerShape shape = layer_shape(x, weight, src.numel());
+  const typename Device::Guard guard(x.device());
+  const double start = reduce == Reduce::Max ? -INFINITY : INFINITY;
+  at::Tensor out = empty_like_rows(x, with_rows(x, num_dst));
+  const at::Tensor none = at::zeros(out.sizes(), src.options());
+  if (src.numel() == 0) return {out.fill_(start), none, none.clone()};
+  const auto plan = plan_for(dst, src, num_dst, x.size(0), "dst", "src", cache);
+  if (out.numel() == 0) return {out, none, none.clone()};
+  const at::Tensor arg = at::empty(out.sizes(), src.options().dtype(at::kInt));
+  with_spmm_args(*plan, x, weight, cache, shape, reduce, out,
+                 [&](const auto& args) { Device::spmm_arg(args, arg.mutable_data_ptr<int32_t>()); });
+  const at::Tensor edge = arg.clamp_min(0);
+  const at::Tensor source = src.index_select(0, edge.flatten()).view(out.sizes()).masked_fill_(arg.lt(0), 0);
+  return {out, source, edge.to(src.scalar_type())};
 }
 
 template <typename Device>
@@ -122,7 +153,9 @@ std::tuple<at::Tensor, at::Tensor> extremum_backward_on(const at::Tensor& grad, 
   if (src.numel() == 0 || shape.width() == 0) return {t.grad_x.zero_(), t.grad_weight.zero_()};
   const auto forward = plan_for(dst, src, num_dst, num_src, "dst", "src", cache);
   const auto transposed = plan_for(src, dst, num_src, num_dst, "src", "dst", cache);
-  for_dtype(x.scalar_type(), [&](auto zero) { Device::extremum(*forward, *transposed, t.template args<decltype(zero)>(shape), src, dst); });
+  for_dtype(x.scalar_type(), [&](auto zero) {
+    Device::extremum(*forward, *transposed, t.template args<decltype(zero)>(shape), src, dst);
+  });
   return {t.grad_x, t.grad_weight};
 }
 

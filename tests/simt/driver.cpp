@@ -32,7 +32,11 @@ void put_error(Results& results, cudaError_t error) {
 CsrView csr_of(const Case& c, const std::string& prefix) {
   const int64_t rows = static_cast<int64_t>(c.bytes(prefix + "rowptr") / sizeof(int64_t)) - 1;
   const int64_t edges = static_cast<int64_t>(c.bytes(prefix + "col") / sizeof(int32_t));
-  return {rows, c.number(prefix + "cols"), edges, c.array<int64_t>(prefix + "rowptr"), c.array<int32_t>(prefix + "col"),
+  return {rows,
+          c.number(prefix + "cols"),
+          edges,
+          c.array<int64_t>(prefix + "rowptr"),
+          c.array<int32_t>(prefix + "col"),
           c.array<int32_t>(prefix + "perm")};
 }
 
@@ -89,7 +93,7 @@ void spmm(const Case& c, Results& results) {
     config.item_edges = c.number("item_edges");
   }
   const Items items = items_of(args.csr.rowptr, args.csr.rows, config.long_row, config.item_edges, results);
-  const Buffer scratch(cuda::spmm_scratch_bytes(items.count, width, sizeof(T)));
+  const Buffer scratch(cuda::spmm_scratch_bytes<T>(items.count, width));
   put_error(results, cuda::spmm(args, config, {items.list.as<cuda::LongItem>(), items.count},
                                 items.count > 0 ? scratch.as<void>() : nullptr, nullptr));
   put(results, "items", items.count);
@@ -121,7 +125,7 @@ void extremum(const Case& c, Results& results) {
   args.heads = c.number("heads");
   args.head_dim = c.number("head_dim");
   const int64_t width = args.heads * args.head_dim;
-  args.share = output<T>(results, "share", forward.rows * width);
+  args.share = output<Compute<T>>(results, "share", forward.rows * width);
   args.grad_x = output<T>(results, "grad_x", transposed.rows * width);
   put_error(results, cuda::extremum_share(forward, args, nullptr));
   put_error(results, cuda::extremum_grad_x(transposed, args, nullptr));
@@ -133,9 +137,9 @@ void extremum(const Case& c, Results& results) {
 template <typename Id>
 void check(const Case& c, Results& results) {
   auto* found = output<cuda::EdgeCheck>(results, "found", 1);
-  put_error(results, cuda::check_edges(c.array<Id>("row"), c.array<Id>("col"),
-                                       static_cast<int64_t>(c.bytes("row") / sizeof(Id)), c.number("rows"),
-                                       c.number("cols"), found, nullptr));
+  put_error(results,
+            cuda::check_edges(c.array<Id>("row"), c.array<Id>("col"), static_cast<int64_t>(c.bytes("row") / sizeof(Id)),
+                              c.number("rows"), c.number("cols"), found, nullptr));
 }
 
 template <typename Id>
@@ -157,23 +161,26 @@ void items(const Case& c, Results& results) {
   results["items"] = std::move(items.list);
 }
 
+template <typename T>
+void run_of_type(const Case& c, Results& results) {
+  const bool wide = c.numbers.count("int64") != 0;
+  if (c.operation == "spmm") return spmm<T>(c, results);
+  if (c.operation == "sddmm") return wide ? sddmm<T, int64_t>(c, results) : sddmm<T, int32_t>(c, results);
+  if (c.operation == "extremum") return wide ? extremum<T, int64_t>(c, results) : extremum<T, int32_t>(c, results);
+  simt::fail("there is no operation %s", c.operation.c_str());
+}
+
 void run(const Case& c, Results& results) {
-  const bool is_double = c.numbers.count("double") != 0, wide = c.numbers.count("int64") != 0;
+  const bool wide = c.numbers.count("int64") != 0;
   const std::string& name = c.operation;
-  if (name == "spmm") return is_double ? spmm<double>(c, results) : spmm<float>(c, results);
-  if (name == "sddmm" && is_double) {
-    return wide ? sddmm<double, int64_t>(c, results) : sddmm<double, int32_t>(c, results);
-  }
-  if (name == "sddmm") return wide ? sddmm<float, int64_t>(c, results) : sddmm<float, int32_t>(c, results);
-  if (name == "extremum" && is_double) {
-    return wide ? extremum<double, int64_t>(c, results) : extremum<double, int32_t>(c, results);
-  }
-  if (name == "extremum") return wide ? extremum<float, int64_t>(c, results) : extremum<float, int32_t>(c, results);
   if (name == "check") return wide ? check<int64_t>(c, results) : check<int32_t>(c, results);
   if (name == "csr") return wide ? csr<int64_t>(c, results) : csr<int32_t>(c, results);
   if (name == "items") return items(c, results);
   if (name == "self_test") return put(results, "value", simt::self_test(c.number("which")));
-  simt::fail("there is no operation %s", name.c_str());
+  if (c.numbers.count("float64") != 0) return run_of_type<double>(c, results);
+  if (c.numbers.count("float16") != 0) return run_of_type<Float16>(c, results);
+  if (c.numbers.count("bfloat16") != 0) return run_of_type<BFloat16>(c, results);
+  run_of_type<float>(c, results);
 }
 
 void demand_same_bits(const Results& first, const Results& other) {

@@ -40,6 +40,12 @@ int64_t max_degree(const int64_t* rowptr, int64_t rows);
 template <typename T>
 void spmm(const SpmmArgs<T>& args, const Executor& executor);
 
+// Max or min (args.reduce) with the winning edge: arg [rows, heads * head_dim] is its position in the user's list, or
+// -1 where nothing beat the start value, -inf for max and +inf for min, which out then holds. NaN never wins; the first
+// of equals does.
+template <typename T>
+void spmm_arg(const SpmmArgs<T>& args, int32_t* arg, const Executor& executor);
+
 template <typename T>
 void sddmm(const SddmmArgs<T>& args, const Executor& executor);
 

@@ -66,11 +66,14 @@ struct LongRows {
   int64_t count = 0;
 };
 
-// Bytes of scratch that one launch of spmm needs: partial results and arrival counters of the long rows. The scratch
-// belongs to the launch, so that launches on different streams cannot meet in it. 0 when there are no long rows.
-size_t spmm_scratch_bytes(int64_t long_items, int64_t width, size_t itemsize);
+// T of all operations is float, double, Float16 or BFloat16.
 
-// T is float or double.
+// Bytes of scratch that one launch of spmm<T> needs: partial results, which are Compute<T>, and arrival counters of the
+// long rows. The scratch belongs to the launch, so that launches on different streams cannot meet in it. 0 when there
+// are no long rows.
+template <typename T>
+size_t spmm_scratch_bytes(int64_t long_items, int64_t width);
+
 template <typename T>
 cudaError_t spmm(const SpmmArgs<T>& args, const RowConfig& config, const LongRows& long_rows, void* scratch,
                  cudaStream_t stream);

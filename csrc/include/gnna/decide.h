@@ -35,7 +35,8 @@ struct DeviceFacts {
 // The row kernel on CUDA. `lanes` threads are the dimension workers (dw) of one neighbour group; `groups` neighbour
 // groups share a row; a lane holds `vectors` pieces of `vector_width` elements in registers. A row wider than the
 // product of lanes, vectors and vector_width is processed in column tiles of that size, which must be 4 elements at
-// least, or the whole width.
+// least, or the whole width. Where items are cut, warps meet in shared memory: block / 32 tiles of what the kernel
+// computes in (float for the 16-bit types) must fit 48 KiB.
 struct RowConfig {
   int lanes = 32;            // dw: a power of two, at most 32
   int groups = 1;            // neighbour groups per row: a power of two, lanes * groups <= 32

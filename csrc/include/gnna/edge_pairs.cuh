@@ -13,9 +13,8 @@ constexpr int kPairBlock = 256;
 
 // Term::add<VW>(acc, source offset, destination offset, pair) -> acc plus VW elements' worth.
 template <typename T, int VW, typename Id, typename Term>
-__global__ void __launch_bounds__(kPairBlock, 1)
-    edge_pairs(const Id* src, const Id* dst, int64_t pairs, int64_t heads, int64_t head_dim, T* out, int lanes_log2,
-               Term term) {
+__global__ void __launch_bounds__(kPairBlock, 1) edge_pairs(const Id* src, const Id* dst, int64_t pairs, int64_t heads,
+                                                            int64_t head_dim, T* out, int lanes_log2, Term term) {
   const int lanes = 1 << lanes_log2;
   const int lane = threadIdx.x & (lanes - 1);
   const int per_block = kPairBlock >> lanes_log2;
@@ -25,7 +24,7 @@ __global__ void __launch_bounds__(kPairBlock, 1)
        base += static_cast<int64_t>(gridDim.x) * per_block) {
     const int64_t pair = base + (threadIdx.x >> lanes_log2);
     const bool valid = pair < pairs;
-    T acc = T(0);
+    Compute<T> acc = 0;
     if (valid) {
       int64_t edge = pair, head = 0;
       if (heads > 1) {
@@ -39,7 +38,7 @@ __global__ void __launch_bounds__(kPairBlock, 1)
     }
     __syncwarp();
     for (int offset = 1; offset < lanes; offset *= 2) acc += __shfl_xor_sync(kFullWarp, acc, offset);
-    if (valid && lane == 0) out[pair] = acc;
+    if (valid && lane == 0) out[pair] = narrow<T>(acc);
   }
 }
 

@@ -123,8 +123,8 @@ cudaError_t spmm_op(const SpmmArgs<T>& args, const RowConfig& config, const Long
     params.items = long_rows.items;
     params.item_count = static_cast<uint32_t>(long_rows.count);
     params.partials = static_cast<Compute<T>*>(scratch);
-    params.counters = reinterpret_cast<int32_t*>(static_cast<unsigned char*>(scratch) +
-                                                 partials_bytes<T>(long_rows.count, width));
+    params.counters =
+        reinterpret_cast<int32_t*>(static_cast<unsigned char*>(scratch) + partials_bytes<T>(long_rows.count, width));
     error = cudaMemsetAsync(params.counters, 0, sizeof(int32_t) * long_rows.count * params.tiles, stream);
     if (error != cudaSuccess) return error;
   }
@@ -133,17 +133,20 @@ cudaError_t spmm_op(const SpmmArgs<T>& args, const RowConfig& config, const Long
   return launch_vectors<T, kVectorWidth<T>, Op>(params, config, grid, stream);
 }
 
-extern template cudaError_t spmm_op<float, SumOp>(const SpmmArgs<float>&, const RowConfig&, const LongRows&, void*,
-                                                  cudaStream_t);
-extern template cudaError_t spmm_op<float, MaxOp>(const SpmmArgs<float>&, const RowConfig&, const LongRows&, void*,
-                                                  cudaStream_t);
-extern template cudaError_t spmm_op<float, MinOp>(const SpmmArgs<float>&, const RowConfig&, const LongRows&, void*,
-                                                  cudaStream_t);
-extern template cudaError_t spmm_op<double, SumOp>(const SpmmArgs<double>&, const RowConfig&, const LongRows&, void*,
-                                                   cudaStream_t);
-extern template cudaError_t spmm_op<double, MaxOp>(const SpmmArgs<double>&, const RowConfig&, const LongRows&, void*,
-                                                   cudaStream_t);
-extern template cudaError_t spmm_op<double, MinOp>(const SpmmArgs<double>&, const RowConfig&, const LongRows&, void*,
-                                                   cudaStream_t);
+#define GNNA_COMPILED_ELSEWHERE(T, Op) \
+  extern template cudaError_t spmm_op<T, Op>(const SpmmArgs<T>&, const RowConfig&, const LongRows&, void*, cudaStream_t)
+GNNA_COMPILED_ELSEWHERE(float, SumOp);
+GNNA_COMPILED_ELSEWHERE(float, MaxOp);
+GNNA_COMPILED_ELSEWHERE(float, MinOp);
+GNNA_COMPILED_ELSEWHERE(double, SumOp);
+GNNA_COMPILED_ELSEWHERE(double, MaxOp);
+GNNA_COMPILED_ELSEWHERE(double, MinOp);
+GNNA_COMPILED_ELSEWHERE(Float16, SumOp);
+GNNA_COMPILED_ELSEWHERE(Float16, MaxOp);
+GNNA_COMPILED_ELSEWHERE(Float16, MinOp);
+GNNA_COMPILED_ELSEWHERE(BFloat16, SumOp);
+GNNA_COMPILED_ELSEWHERE(BFloat16, MaxOp);
+GNNA_COMPILED_ELSEWHERE(BFloat16, MinOp);
+#undef GNNA_COMPILED_ELSEWHERE
 
 }  // namespace gnna::cuda
