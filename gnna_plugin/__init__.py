@@ -13,6 +13,7 @@ _load.load()
 
 from gnna_plugin import allocator  # noqa: E402
 from gnna_plugin._version import __version__  # noqa: E402
+from gnna_plugin.explain import explain  # noqa: E402
 from gnna_plugin.ops import clear_cache, sddmm, spmm  # noqa: E402
 from gnna_plugin.report import status  # noqa: E402
 from gnna_plugin.switch import disable, disabled, enable, enabled  # noqa: E402
@@ -25,6 +26,7 @@ __all__ = [
     "disabled",
     "enable",
     "enabled",
+    "explain",
     "sddmm",
     "spmm",
     "status",

@@ -5,9 +5,11 @@ The adapters write here on every call (a dictionary update); everything that cos
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -104,6 +106,20 @@ def reset() -> None:
         _layers.clear()
         _decisions.clear()
         _logged.clear()
+
+
+@contextlib.contextmanager
+def fresh() -> Iterator[None]:
+    """Counts from zero inside the block; what was counted before stands again afterwards."""
+    global _layers, _decisions, _logged
+    with _lock:
+        before = _layers, _decisions, _logged
+        _layers, _decisions, _logged = {}, {}, set()
+    try:
+        yield
+    finally:
+        with _lock:
+            _layers, _decisions, _logged = before
 
 
 @dataclass(frozen=True)

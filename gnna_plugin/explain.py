@@ -1,0 +1,131 @@
+"""Why each layer runs as it does: a model's decisions, beside the facts of the graph and the paper's formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gnna_plugin import report, settings, switch
+from gnna_plugin.extractor import GraphFacts, PaperModel, graph_facts, paper_model
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What explain() found; print it, or take as_dict() for JSON."""
+
+    graph: GraphFacts
+    decisions: list[dict]
+    paper: list[PaperModel]
+    layers: dict[str, report.LayerCounts]
+    min_work: int
+
+    def as_dict(self) -> dict:
+        return {
+            "graph": self.graph.as_dict(),
+            "decisions": [
+                {**decision, "paper": paper.as_dict()}
+                for decision, paper in zip(self.decisions, self.paper, strict=True)
+            ],
+            "left_to_framework": {
+                name: {"materialised": dict(c.materialised), "framework": dict(c.framework)}
+                for name, c in self.layers.items()
+                if c.materialised or c.framework
+            },
+            "min_work": self.min_work,
+        }
+
+    def __str__(self) -> str:
+        lines = _graph_lines(self.graph)
+        for decision, paper in zip(self.decisions, self.paper, strict=True):
+            lines += _decision_lines(decision, paper, self.min_work)
+        for name, counts in self.layers.items():
+            lines += [
+                f"{name}: {n} gathered as the framework does, for '{op}'" for op, n in counts.materialised.items()
+            ]
+            lines += [f"{name}: {n} left to the framework: {why}" for why, n in counts.framework.items()]
+        if not self.decisions:
+            lines.append("no aggregation was taken over")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _graph_lines(g: GraphFacts) -> list[str]:
+    return [
+        f"graph: {g.nodes:,} nodes, {g.edges:,} edges; in-degree {g.degree_mean:.1f} +- {g.degree_deviation:.1f}, "
+        f"at most {g.degree_max:,}; {g.isolated:,} nodes receive nothing",
+        f"ids: average edge span {g.average_edge_span:,.0f}; {100 * g.local_edges:.0f} % of the edges join near ids; "
+        f"the edge list is {'' if g.sorted_by_destination else 'not '}sorted by destination",
+    ]
+
+
+def _decision_lines(d: dict, paper: PaperModel, min_work: int) -> list[str]:
+    weights = f", {d['heads']} weights per edge" if d["heads"] > 1 else ", weighted" if d["weighted"] else ""
+    fits = "" if paper.shared_memory_fits else " (does not fit)"
+    return [
+        f"{d['layer']}: {d['reduce']} of {d['width']} x {d['dtype']} over {d['edges']:,} edges{weights}",
+        f"  chosen: {_parameters(d)}",
+        f"  because {d['reason']}",
+        f"  runner-up: the framework's gather and scatter, chosen below {min_work:,} edges x width; here "
+        f"{d['edges'] * d['width']:,}",
+        f"  the paper's model: ngs {paper.ngs}, dw {paper.dw}, {paper.threads_per_block // 32} warps per block; "
+        f"workload per thread {paper.workload_per_thread:.0f} of 1024, shared memory {paper.shared_memory:,} bytes{fits}",
+        f"  the paper's renumbering rule: {paper.renumber_rule}, so "
+        f"{'renumber' if paper.renumber else 'leave the ids'}",
+    ]
+
+
+def _parameters(decision: dict) -> str:
+    names = ("dw", "groups", "vector_width", "vectors", "warps_per_block", "long_row", "item_edges")
+    applying = [f"{name} {decision[name]}" for name in names if name in decision]
+    return ", ".join([f"kernel {decision['kernel']}", *applying])
+
+
+def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
+    """Runs model once without gradients and says how each of its aggregations was decided.
+
+    Args:
+        model: a framework's model; it is put into eval mode for the pass and back.
+        data: an object with edge_index [2, E], and x [N, F] (or num_nodes), such as PyG's Data.
+        inputs: what the model takes; none: data.x, data.edge_index.
+
+    Raises ValueError where data has no edge_index.
+
+    >>> import torch, gnna_plugin
+    >>> from torch_geometric.data import Data
+    >>> from torch_geometric.nn import GCNConv
+    >>> data = Data(x=torch.randn(2000, 16), edge_index=torch.randint(0, 2000, (2, 20000)))
+    >>> print(gnna_plugin.explain(GCNConv(16, 8), data).decisions[0]["width"])
+    8
+    """
+    edge_index = getattr(data, "edge_index", None)
+    if not isinstance(edge_index, torch.Tensor) or edge_index.dim() != 2:
+        raise ValueError(f"data is {type(data).__name__} without an edge_index [2, E]; explain reads the graph from it")
+    x = getattr(data, "x", None)
+    num_nodes = x.size(0) if isinstance(x, torch.Tensor) else int(data.num_nodes)
+    training = model.training
+    model.eval()
+    try:
+        with report.fresh(), switch.enabled(**_settings_in_force()), torch.no_grad():
+            model(*(inputs or (data.x, edge_index)))
+            status = report.status()
+            min_work = settings.current.least_work(edge_index.device.type)
+    finally:
+        model.train(training)
+    facts = graph_facts(edge_index, num_nodes)
+    paper = [paper_model(facts, decision["width"]) for decision in status.decisions]
+    return Explanation(facts, status.decisions, paper, status.layers, min_work)
+
+
+def _settings_in_force() -> dict:
+    """The keywords that leave enable()'s settings as they are."""
+    now = settings.current
+    return {
+        "only": now.only,
+        "skip": now.skip,
+        "min_work": now.min_work,
+        "max_plan_bytes": now.max_plan_bytes,
+        "keep_memory": now.keep_memory and bool(switch.frameworks()),
+    }

@@ -1,0 +1,82 @@
+"""explain(): decisions with their reasons, beside the graph's facts and the paper's formulas; it leaves no trace."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("torch_geometric")
+
+from torch_geometric.nn import EdgeConv, GCNConv, GINConv
+
+import gnna_plugin
+from gnna_plugin import cli, switch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gcn = GCNConv(32, 16)
+        self.gin = GINConv(torch.nn.Linear(16, 8))
+        self.edge = EdgeConv(torch.nn.Linear(16, 4))
+
+    def forward(self, x, edge_index):
+        return self.edge(self.gin(self.gcn(x, edge_index), edge_index), edge_index)
+
+
+@pytest.fixture
+def data():
+    return SimpleNamespace(x=torch.randn(3000, 32), edge_index=torch.randint(0, 3000, (2, 30_000)))
+
+
+def test_every_aggregation_is_explained(data):
+    model = Net()
+    found = gnna_plugin.explain(model, data)
+    assert [(d["layer"], d["width"], d["weighted"]) for d in found.decisions] == [
+        ("GCNConv", 16, True),
+        ("GINConv", 16, False),
+    ]
+    text = str(found)
+    for words in (
+        "3,000 nodes, 30,000 edges",
+        "GCNConv: sum of 16 x float32",
+        "because ",
+        "runner-up: the framework's gather and scatter",
+        "the paper's model: ngs",
+        "sqrt(AES) = ",
+        "EdgeConv: 2 gathered by the framework for 'sub'",
+    ):
+        assert words in text, words
+    assert json.loads(json.dumps(found.as_dict()))["decisions"][0]["paper"]["dw"] == 16
+    assert model.training and not switch.frameworks()
+
+
+def test_it_counts_for_itself_alone(data):
+    gnna_plugin.enable(min_work=0, skip=["GINConv"])
+    model = Net()
+    model(data.x, data.edge_index)
+    before = gnna_plugin.status().as_dict()["layers"]
+    found = gnna_plugin.explain(model, data)
+    assert "GINConv: 1 left to the framework: excluded by its user" in str(found)
+    assert gnna_plugin.status().as_dict()["layers"] == before and switch.frameworks() == ["pyg"]
+
+
+def test_small_work_is_explained_too(data):
+    data.x, data.edge_index = data.x[:10], data.edge_index[:, :20] % 10
+    text = str(gnna_plugin.explain(Net(), data))
+    assert "no aggregation was taken over" in text and "below min_work" in text
+
+
+def test_data_without_a_graph():
+    with pytest.raises(ValueError, match="SimpleNamespace without an edge_index"):
+        gnna_plugin.explain(Net(), SimpleNamespace(x=torch.ones(2, 32)))
+
+
+def test_command_line(tmp_path, capsys):
+    file = tmp_path / "why.json"
+    assert cli.main(["explain", "--model", "gin", "--graph", "community:3000x30000", "--json", str(file)]) == 0
+    assert "GINConv: sum of 64 x float32" in capsys.readouterr().out
+    assert json.loads(file.read_text())["graph"]["nodes"] == 3000
