@@ -22,7 +22,8 @@ _EPILOG = """examples:
   gnna compare --help                            all that can be compared
 
 environment:
-  GNNA_DATA      a folder of .npz graphs, which --graph then takes by name"""
+  GNNA_DATA      a folder of .npz graphs, which --graph then takes by name
+  GNNA_DATASETS  where data sets such as planetoid:Cora are kept; default: ~/.cache/gnna_plugin"""
 
 
 def build_parser():

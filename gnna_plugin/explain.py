@@ -71,7 +71,7 @@ def _decision_lines(d: dict, paper: PaperModel, min_work: int) -> list[str]:
         f"  runner-up: the framework's gather and scatter, chosen below {min_work:,} edges x width; here "
         f"{d['edges'] * d['width']:,}",
         f"  the paper's model: ngs {paper.ngs}, dw {paper.dw}, {paper.threads_per_block // 32} warps per block; "
-        f"workload per thread {paper.workload_per_thread:.0f} of 1024, shared memory {paper.shared_memory:,} bytes{fits}",
+        f"{paper.workload_per_thread:.0f} of 1024 elements a thread, shared memory {paper.shared_memory:,} bytes{fits}",
         f"  the paper's renumbering rule: {paper.renumber_rule}, so "
         f"{'renumber' if paper.renumber else 'leave the ids'}",
     ]

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from gnna_plugin import allocator, settings
+from gnna_plugin import allocator, decider, settings
 
 logger = logging.getLogger("gnna_plugin")
 
@@ -98,6 +99,48 @@ def is_new_decision(key: tuple) -> bool:
 
 def decided(key: tuple, decision: dict) -> None:
     _decisions[key] = decision
+
+
+def describe(
+    layer: str,
+    x: Tensor,
+    src: Tensor,
+    dst: Tensor,
+    num_dst: int,
+    width: int,
+    heads: int,
+    weighted: bool,
+    reduce: str,
+) -> dict:
+    """One decision as a dictionary: the facts of graph and layer, the configuration and its reason."""
+    num_src, edges = x.size(0), dst.numel()
+    max_degree = torch.ops.gnna.max_degree(src, dst, num_src, num_dst)
+    config = decider.decide(
+        num_dst,
+        num_src,
+        edges,
+        max_degree,
+        width,
+        head_dim=width // heads,
+        itemsize=x.element_size(),
+        weighted=weighted,
+        reduce=reduce,
+        device=x.device,
+    )
+    return {
+        "layer": layer,
+        "rows": num_dst,
+        "cols": num_src,
+        "edges": edges,
+        "max_degree": max_degree,
+        "width": width,
+        "heads": heads,
+        "reduce": reduce,
+        "weighted": weighted,
+        "dtype": str(x.dtype).removeprefix("torch."),
+        "device": str(x.device),
+        **config.as_dict(),
+    }
 
 
 def reset() -> None:

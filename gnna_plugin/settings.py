@@ -8,6 +8,8 @@ import os
 import threading
 from dataclasses import dataclass
 
+import torch
+
 
 class Fallback(RuntimeError):
     """Raised in strict mode where a layer would have been left to the framework."""
@@ -17,6 +19,10 @@ class Fallback(RuntimeError):
 # for
 # a training step of one layer (2 cores with AVX-512, torch 2.13, PyG 2.8.1; benchmarks/crossover.py).
 DEFAULT_MIN_WORK = {"cpu": 32_768, "cuda": 0}
+
+# Feature dtypes with kernels, by device kind.
+_FLOATS = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
+DTYPES = {"cpu": _FLOATS, "cuda": _FLOATS}
 
 
 @dataclass(frozen=True)

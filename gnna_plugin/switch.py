@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -13,7 +14,10 @@ import torch
 from gnna_plugin import allocator, settings
 
 # Framework name -> (its import name, our adapter). An adapter has install() and uninstall().
-_ADAPTERS = {"pyg": ("torch_geometric", "gnna_plugin.adapters.pyg")}
+_ADAPTERS = {
+    "pyg": ("torch_geometric", "gnna_plugin.adapters.pyg"),
+    "dgl": ("dgl", "gnna_plugin.adapters.dgl"),
+}
 _installed: list[str] = []
 _lock = threading.RLock()
 
@@ -27,7 +31,7 @@ def enable(
     max_plan_bytes: int = settings.Settings.max_plan_bytes,
     keep_memory: bool = True,
 ) -> None:
-    """Routes the neighbour aggregation of the named frameworks ("pyg"; none named: all that are installed) through the
+    """Routes the neighbour aggregation of the named frameworks ("pyg", "dgl"; none named: all installed) through the
     plug-in's kernels, for models built before and after. Calling it again only changes the settings.
 
     Args:
@@ -65,10 +69,22 @@ def enable(
     )
     with _lock:
         for name in names:
-            if name not in _installed and importlib.import_module(_ADAPTERS[name][1]).install():
+            if name not in _installed and _install(name, asked_for=name in frameworks):
                 _installed.append(name)
         if _installed:
             _apply(chosen)
+
+
+def _install(name: str, asked_for: bool) -> bool:
+    try:
+        adapter = importlib.import_module(_ADAPTERS[name][1])
+    except ImportError as error:  # installed, but not in working order, such as a DGL built for another torch
+        text = f"{_ADAPTERS[name][0]} is installed but cannot be imported ({error}), so gnna_plugin stays off for it"
+        if asked_for:
+            raise ImportError(text) from error
+        warnings.warn(text, stacklevel=3)
+        return False
+    return adapter.install()
 
 
 def _apply(chosen: settings.Settings) -> None:

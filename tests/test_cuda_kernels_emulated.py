@@ -8,7 +8,7 @@ import pytest
 import reference
 import torch
 from simt_driver import Case, run, start
-from storage import BFLOAT16, FLOAT16, STORAGES
+from storage import STORAGES
 
 IDS = [np.int32, np.int64]
 
@@ -180,7 +180,8 @@ def extremum_problem(rng, dtype, heads, head_dim, weighted, ids, reduce, special
 def test_extremum_gradients(dtype, tmp_path):
     rng = np.random.default_rng(4)
     cases, expected = [], []
-    for at, head_dim in enumerate([1, 2, 3, 4, 5, 7, 8, 12, 16, 20, 31, 32, 64, 100, 128, 300]):
+    every = [1, 2, 3, 4, 5, 7, 8, 12, 16, 20, 31, 32, 64, 100, 128, 300]
+    for at, head_dim in enumerate(every if dtype.itemsize > 2 else [1, 4, 7, 8, 9, 16, 22, 64, 128]):
         shapes = [(1, False), (1, True), (3, True), (2, False)]
         for heads, weighted in shapes[: 2 if head_dim > 64 else 4]:  # torch takes its time over the wide ones
             special = (at + heads) % 4 == 0
@@ -202,43 +203,6 @@ def test_extremum_gradients(dtype, tmp_path):
                 rounding = 0 if dtype.itemsize > 2 else dtype.eps / 2
             np.testing.assert_allclose(found.reshape(value.shape), value, rtol=eps + rounding, atol=eps,
                                        err_msg=f"{name} of {case.numbers}")  # fmt: skip
-
-
-@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
-def test_messages_win_as_they_were_rounded(dtype, tmp_path):
-    """Products of few different numbers that no 16-bit type can hold: some differ, and are the same once stored."""
-    rng = np.random.default_rng(5)
-    rows, cols, edges = 23, 19, 400
-    into = dst, src = rng.integers(0, rows, edges), rng.integers(0, cols, edges)
-    cases, expected = [], []
-    for heads, head_dim in [(1, 7), (1, 8), (2, 16), (4, 4), (2, 40)]:
-        base = 1 + dtype.eps * rng.integers(0, 12, (cols, heads, head_dim))
-        x, weight = dtype.round(base), dtype.round(1 + dtype.eps * rng.integers(0, 12, (edges, heads)))
-        grad = dtype.round(rng.standard_normal((rows, heads, head_dim)))
-        exact = x[src] * weight[:, :, None]
-        message = dtype.round(exact)
-        out = np.stack([message[dst == row].max(0, initial=0) for row in range(rows)])
-        wins = message == out[dst]
-        best = np.stack([exact[dst == row].max(0, initial=0) for row in range(rows)])
-        assert (wins != (exact == best[dst])).any()
-        sharers = np.stack([wins[dst == row].sum(0) for row in range(rows)]) + (out == 0)
-        share = (grad / sharers.astype(np.float32)).astype(np.float64)
-        gained = wins * share[dst]
-        grad_x = np.stack([(gained * weight[:, :, None])[src == col].sum(0) for col in range(cols)])
-        expected.append({"share": share, "grad_x": grad_x, "grad_weight": (gained * x[src]).sum(-1)})
-        sides = ("forward", csr(*into, rows)), ("transposed", csr(*into[::-1], cols))
-        arrays = {f"{side}_{name}": array for side, three in sides
-                  for name, array in zip(("rowptr", "col", "perm"), three, strict=True)}  # fmt: skip
-        arrays |= {"src": src.astype(np.int32), "dst": dst.astype(np.int32)}
-        arrays |= {n: dtype.encode(v) for n, v in (("grad", grad), ("x", x), ("out", out), ("weight", weight))}
-        numbers = {"heads": heads, "head_dim": head_dim, "forward_cols": cols, "transposed_cols": rows}
-        cases.append(Case("extremum", {**numbers, **dtype.flag()}, arrays, 3))
-    for result, answer in zip(run(cases, tmp_path), expected, strict=True):
-        assert number(result["error"]) == 0
-        np.testing.assert_array_equal(np.frombuffer(result["share"], np.float32).ravel(), answer["share"].ravel())
-        for name in ("grad_x", "grad_weight"):
-            found, value = dtype.decode(result[name]), answer[name].ravel()
-            np.testing.assert_allclose(found, value, rtol=dtype.eps / 2 + 2e-5, atol=2e-5, err_msg=name)
 
 
 # ---- the emulation itself

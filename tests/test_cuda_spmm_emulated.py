@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 from simt_driver import Case, run
-from storage import BFLOAT16, FLOAT16, FLOAT32, STORAGES, Storage
+from storage import BFLOAT16, FLOAT32, STORAGES, Storage
 
 WIDTHS = [*range(1, 21), 22, 31, 32, 64, 96, 100, 128, 300]
 HALF_WIDTHS = [1, 7, 8, 9, 16, 22, 64, 100, 128, 300]
@@ -136,13 +136,16 @@ def uneven(rng) -> np.ndarray:
     return np.concatenate([[0, 0], degrees, [0]])
 
 
-def random_config(rng, full: int) -> dict:
+def random_config(rng, full: int, width: int) -> dict:
     lanes = 2 ** int(rng.integers(0, 6))
-    return {
+    config = {
         "lanes": lanes, "groups": 2 ** int(rng.integers(0, 6 - np.log2(lanes))), "vectors": rng.choice([1, 2, 4]),
         "vector_width": rng.choice([1, full]), "block": rng.choice([32, 64, 64, 256, 512], p=[0.1, 0.4, 0.2, 0.2, 0.1]),
         "long_row": rng.choice([0, 16, 32]), "item_edges": rng.choice([8, 16, 64]),
     }  # fmt: skip
+    if width > 16 * lanes * config["vectors"] * config["vector_width"]:
+        config["block"] = min(config["block"], 64)  # many tiles of large blocks take the emulation half a minute
+    return config
 
 
 @pytest.mark.parametrize("dtype", STORAGES, ids=str)
@@ -155,7 +158,7 @@ def test_widths_and_configurations(dtype, tmp_path):
         problems.append(
             Problem(
                 dtype, width, REDUCES[(number // 4 + kind) % 4], WEIGHTINGS[number % 7],
-                {"decide": 1, **H200} if kind == 0 else random_config(rng, full), uneven(rng), seed=number,
+                {"decide": 1, **H200} if kind == 0 else random_config(rng, full, width), uneven(rng), seed=number,
                 special=rng.random() < 0.3, padding=0 if aligned else rng.integers(0, 6), shift=0 if aligned else
                 rng.integers(0, 3), out_shift=rng.integers(0, 2) if rng.random() < 0.1 else 0,
                 schedules=3 if width > 32 else 4,
@@ -232,38 +235,3 @@ def test_a_block_that_would_need_too_much_shared_memory_is_refused(tmp_path):
     assert [p.refused() for p in problems] == [False, True, False]
     for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
         problem.check(result)
-
-
-# ---- 16-bit types
-
-
-@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
-def test_heads_of_16_bit_features(dtype, tmp_path):
-    """Eight elements that share a weight make a piece of 16 bytes; four do not."""
-    problems = [Problem(dtype, 64, reduce, "head indexed", {"decide": 1, **H200}, uneven(np.random.default_rng(9)),
-                        seed=head_dim, head_dim=head_dim) for reduce in REDUCES for head_dim in (8, 4)]  # fmt: skip
-    for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
-        problem.check(result)
-        assert int.from_bytes(result["vector_width"], "little") == (8 if problem.head_dim == 8 else 1)
-
-
-@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
-def test_every_16_bit_number_is_read_and_rounded_right(dtype, tmp_path):
-    """One edge a row: the result is weight * x, rounded once. Weights of 1 give x back; others meet ties, overflow and
-    subnormals."""
-    width, rows = 64, 1024
-    x = np.arange(-(2**15), 2**15, dtype=np.int16).reshape(rows, width)
-    slots = np.arange(rows, dtype=np.int32)
-    config = {"lanes": 8, "groups": 1, "vectors": 1, "vector_width": 8, "block": 512, "long_row": 9, "item_edges": 9}
-    numbers = {"cols": rows, "x_stride": width, "heads": 1, "head_dim": width, "reduce": 2, "out_shift": 0, "decide": 0,
-               **config, **dtype.flag()}  # fmt: skip
-    factors = dtype.round([1.0, 1.5, 3, 1 + dtype.eps, 2.0**-6, 2.0**-9 * (1 + dtype.eps), -300])
-    cases = []
-    for number, factor in enumerate(factors):
-        arrays = {"rowptr": np.arange(rows + 1), "col": slots, "x": x, "weight": dtype.encode(np.full(rows, factor))}
-        cases.append(Case("spmm", {**numbers, "vector_width": (8, 1)[number % 2]}, arrays, schedules=1))
-    for factor, result in zip(factors, run(cases, tmp_path), strict=True):
-        assert int.from_bytes(result["error"], "little") == 0
-        with np.errstate(all="ignore"):
-            expected = dtype.round(dtype.decode(x) * np.float32(factor))
-        np.testing.assert_array_equal(dtype.decode(result["out"]), expected, f"times {factor}")

@@ -12,13 +12,6 @@ TYPES = (torch.float16, torch.bfloat16)
 REDUCES = ("sum", "mean", "max", "min")
 
 
-@pytest.fixture(autouse=True)
-def _cpu_only(request):
-    """CUDA kernels for these types are not there yet."""
-    if "device" in request.fixturenames and request.getfixturevalue("device").type == "cuda":
-        pytest.skip("no 16-bit kernels on CUDA")
-
-
 def within_one_rounding(found, exact, dtype):
     """Each element is the exact one rounded once to dtype, up to float32's own error."""
     tolerance = exact.abs() * torch.finfo(dtype).eps / 2 * 1.01 + exact.abs().max() * 1e-5 + torch.finfo(dtype).tiny

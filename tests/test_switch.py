@@ -103,7 +103,7 @@ def test_a_framework_that_does_not_fit_is_left_alone(monkeypatch, call):
     monkeypatch.setattr(MessagePassing, "_index_select", lambda self, src: src)
     before = patched_places()
     with pytest.warns(UserWarning, match="stays off for PyG .*_index_select takes"):
-        gnna_plugin.enable()
+        gnna_plugin.enable("pyg")
     assert patched_places() == before and not switch.frameworks() and not allocator.kept()
 
 
@@ -136,7 +136,7 @@ def test_disabled_is_for_this_thread_only(call):
 
 
 def test_refusals(monkeypatch):
-    with pytest.raises(ValueError, match="unknown framework 'jraph'; known are 'pyg'"):
+    with pytest.raises(ValueError, match="unknown framework 'jraph'; known are 'pyg', 'dgl'"):
         gnna_plugin.enable("jraph")
     with pytest.raises(ValueError, match="skip is the string 'GCNConv'"):
         gnna_plugin.enable(skip="GCNConv")
@@ -151,9 +151,20 @@ def test_refusals(monkeypatch):
     monkeypatch.delenv("GNNA_MIN_WORK")
     with pytest.raises(ImportError, match="no_such_framework is not installed"):
         gnna_plugin.enable("pyg")
+    monkeypatch.delitem(switch._ADAPTERS, "dgl")
     with pytest.raises(ImportError, match="no supported framework is installed"):
         gnna_plugin.enable()
     assert not switch.frameworks()
+
+
+def test_a_framework_that_cannot_be_imported(monkeypatch):
+    """Such as a DGL release without its libraries for this torch: said when named, passed over with a warning when not."""
+    monkeypatch.setitem(switch._ADAPTERS, "dgl", ("torch", "gnna_plugin.no_such_adapter"))
+    with pytest.raises(ImportError, match="torch is installed but cannot be imported"):
+        gnna_plugin.enable("dgl")
+    with pytest.warns(UserWarning, match="so gnna_plugin stays off for it"):
+        gnna_plugin.enable()
+    assert switch.frameworks() == ["pyg"]
 
 
 def test_environment_fills_what_was_left_open(monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch_geometric import Index
 
-from gnna_plugin import decider, report
+from gnna_plugin import report
 
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
 
@@ -48,7 +48,10 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     # One decision per order of magnitude: mini-batches differ in size a thousand times over.
     key = (layer, dst.numel().bit_length(), width, reduce, gather.weight is None, out.device)
     if report.is_new_decision(key):
-        report.decided(key, _describe(layer, gather, dst, out, width, reduce))
+        weighted = gather.weight is not None
+        heads = gather.weight.numel() // dst.numel() if weighted else 1
+        description = report.describe(layer, gather.x, gather.src, dst, num_dst, width, heads, weighted, reduce)
+        report.decided(key, description)
     trail = gather.shape[1:]
     return out if out.shape[1:] == trail else out.view(num_dst, *trail)
 
@@ -79,39 +82,6 @@ def _as_index_error(text: str, gather: Any) -> Exception:
     if side == "src":
         return IndexError(f"Found indices in 'edge_index' that are larger than {limit} (got {value}). {text}")
     return IndexError(f"Found a destination in 'edge_index' that is too large (got {value}). {text}")
-
-
-def _describe(layer: str, gather: Any, dst: Tensor, out: Tensor, width: int, reduce: str) -> dict:
-    num_dst, num_src, edges = out.size(0), gather.x.size(0), dst.numel()
-    weighted = gather.weight is not None
-    heads = gather.weight.numel() // edges if weighted else 1
-    max_degree = torch.ops.gnna.max_degree(gather.src, dst, num_src, num_dst)
-    config = decider.decide(
-        num_dst,
-        num_src,
-        edges,
-        max_degree,
-        width,
-        head_dim=width // heads,
-        itemsize=gather.x.element_size(),
-        weighted=weighted,
-        reduce=reduce,
-        device=out.device,
-    )
-    return {
-        "layer": layer,
-        "rows": num_dst,
-        "cols": num_src,
-        "edges": edges,
-        "max_degree": max_degree,
-        "width": width,
-        "heads": heads,
-        "reduce": reduce,
-        "weighted": weighted,
-        "dtype": str(gather.x.dtype).removeprefix("torch."),
-        "device": str(out.device),
-        **config.as_dict(),
-    }
 
 
 # ---- torch's scatter functions ---------------------------------------------------------------------------------------

@@ -14,21 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnna_plugin import _load, report, settings
+from gnna_plugin import report, settings, surroundings
 from gnna_plugin.adapters.pyg import consume
 from gnna_plugin.adapters.pyg.lazy import LazyMessage, lift, unwrap
 from gnna_plugin.patching import stand_in
 
 _top_saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
-_dispatch_modes = torch._C._len_torch_dispatch_stack
-_functorch_levels = torch._C._functorch.peek_interpreter_stack
-_tracing = torch._C._get_tracing_state
 _PLAIN = (Tensor, torch.nn.Parameter)
 _choices: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
-_DTYPES = {
-    False: frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16)),
-    True: frozenset((torch.float32, torch.float64)),
-}
 _HOOKS = (
     "_message_forward_pre_hooks",
     "_message_forward_hooks",
@@ -40,7 +33,7 @@ _HOOKS = (
 
 def why_not(conv: Any, src: Any, index: Any) -> str | None:
     """Why this gather is left to PyG, in words for its user; None when it may become lazy."""
-    reason = _unfit(src, index) or _surroundings(src)
+    reason = _unfit(src, index) or surroundings.reason(src) or _recomputed()
     if reason is not None:
         return reason
     if conv.node_dim not in (0, -src.dim()):
@@ -67,34 +60,15 @@ def _unfit(values: Any, index: Any) -> str | None:
     """What the kernels do not take."""
     if type(values) not in _PLAIN or consume.plain_index(index) is None:
         return f"features or indices of type {type(values).__name__}, {type(index).__name__}"
-    if values.dtype not in _DTYPES[values.is_cuda]:
+    if values.dtype not in settings.DTYPES.get(values.device.type, ()):
         return f"{str(values.dtype).removeprefix('torch.')} features"
     if values.layout is not torch.strided or values.dim() == 0:
         return "features that are no dense rows"
     return None
 
 
-def _surroundings(tensor: Tensor) -> str | None:
-    """What goes on around the call that the ops must stay out of."""
-    device = tensor.device
-    if device.type == "cuda":
-        if not _load.built_with_cuda():
-            return "gnna_plugin was built without CUDA"
-        if torch.cuda.is_current_stream_capturing():
-            return "a CUDA graph is being captured"
-    elif device.type != "cpu":
-        return f"device {device.type}"
-    if _tracing() is not None:
-        return "torch.jit.trace"
-    if _functorch_levels() is not None:
-        return "a torch.func transform"
-    if _dispatch_modes():
-        return "a torch dispatch mode (export, fake tensors)"
-    if torch.autograd.forward_ad._current_level >= 0:
-        return "forward-mode differentiation"
-    if _top_saved_tensor_hooks(False) is not None:
-        return "saved-tensor hooks (activation checkpointing)"
-    return None
+def _recomputed() -> str | None:
+    return None if _top_saved_tensor_hooks(False) is None else "saved-tensor hooks (activation checkpointing)"
 
 
 def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
@@ -150,7 +124,7 @@ def reduce_hook(original: Callable) -> Callable:
             return NotImplemented
         if type(x) is LazyMessage:
             return consume.aggregate(x, index, _num_rows(index, dim_size), reduce)
-        if not settings.active() or _unfit(x, index) or _surroundings(x) or not _choices.get(aggregation, True):
+        if not settings.active() or _unfit(x, index) or surroundings.reason(x) or not _choices.get(aggregation, True):
             return NotImplemented
         if x.numel() < settings.current.least_work(x.device.type):
             return NotImplemented

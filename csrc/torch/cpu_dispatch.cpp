@@ -62,7 +62,7 @@ struct Cpu {
   }
 
   template <typename T>
-  static void spmm_arg(const SpmmArgs<T>& args, int32_t* arg) {
+  static void spmm_arg(const Plan&, const SpmmArgs<T>& args, int32_t* arg) {
     cpu::spmm_arg(args, arg, executor());
   }
 

@@ -145,6 +145,13 @@ struct Cuda {
   }
 
   template <typename T>
+  static void spmm_arg(const Plan& plan, const SpmmArgs<T>& args, int32_t* arg) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    use_on(plan, stream);
+    C10_CUDA_CHECK(cuda::spmm_arg(args, arg, stream));
+  }
+
+  template <typename T>
   static void sddmm(const SddmmArgs<T>& args, const at::Tensor& src, const at::Tensor& dst) {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     for_ids(src, dst, [&](const auto* s, const auto* d) { C10_CUDA_CHECK(cuda::sddmm(s, d, args, stream)); });
@@ -179,6 +186,7 @@ struct Cuda {
 TORCH_LIBRARY_IMPL(gnna, CUDA, m) {
   m.impl("spmm", &spmm_on<Cuda>);
   m.impl("segment_reduce", &segment_reduce_on<Cuda>);
+  m.impl("spmm_arg", &spmm_arg_on<Cuda>);
   m.impl("sddmm", &sddmm_on<Cuda>);
   m.impl("extremum_backward", &extremum_backward_on<Cuda>);
 }

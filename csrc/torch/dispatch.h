@@ -1,7 +1,7 @@
 // The ops' bodies, the same for every device: arguments checked, plan looked up, results allocated, the kernel called.
 // A device is a type with
 //   static void spmm(const Plan&, const SpmmArgs<T>&, at::Tensor& out);
-//   static void spmm_arg(const SpmmArgs<T>&, int32_t* arg);
+//   static void spmm_arg(const Plan&, const SpmmArgs<T>&, int32_t* arg);
 //   static void sddmm(const SddmmArgs<T>&, const at::Tensor& src, const at::Tensor& dst);
 //   static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>&, const at::Tensor& src,
 //                        const at::Tensor& dst);
@@ -107,7 +107,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> spmm_arg_on(const at::Tensor& x, 
   if (out.numel() == 0) return {out, none, none.clone()};
   const at::Tensor arg = at::empty(out.sizes(), src.options().dtype(at::kInt));
   with_spmm_args(*plan, x, weight, cache, shape, reduce, out,
-                 [&](const auto& args) { Device::spmm_arg(args, arg.mutable_data_ptr<int32_t>()); });
+                 [&](const auto& args) { Device::spmm_arg(*plan, args, arg.mutable_data_ptr<int32_t>()); });
   const at::Tensor edge = arg.clamp_min(0);
   const at::Tensor source = src.index_select(0, edge.flatten()).view(out.sizes()).masked_fill_(arg.lt(0), 0);
   return {out, source, edge.to(src.scalar_type())};

@@ -62,7 +62,7 @@ Items items_of(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t i
 }
 
 template <typename T>
-void spmm(const Case& c, Results& results) {
+SpmmArgs<T> spmm_args(const Case& c, Results& results) {
   SpmmArgs<T> args;
   args.csr = csr_of(c, "");
   args.x = c.array<T>("x");
@@ -72,8 +72,21 @@ void spmm(const Case& c, Results& results) {
   args.heads = c.number("heads");
   args.head_dim = c.number("head_dim");
   args.reduce = static_cast<Reduce>(c.number("reduce"));
+  args.out = output<T>(results, "out", args.csr.rows * args.heads * args.head_dim, c.number("out_shift"));
+  return args;
+}
+
+template <typename T>
+void spmm_arg(const Case& c, Results& results) {
+  const SpmmArgs<T> args = spmm_args<T>(c, results);
+  auto* arg = output<int32_t>(results, "arg", args.csr.rows * args.heads * args.head_dim);
+  put_error(results, cuda::spmm_arg(args, arg, nullptr));
+}
+
+template <typename T>
+void spmm(const Case& c, Results& results) {
+  const SpmmArgs<T> args = spmm_args<T>(c, results);
   const int64_t width = args.heads * args.head_dim;
-  args.out = output<T>(results, "out", args.csr.rows * width, c.number("out_shift"));
 
   RowConfig config;
   if (c.number("decide") != 0) {
@@ -165,6 +178,7 @@ template <typename T>
 void run_of_type(const Case& c, Results& results) {
   const bool wide = c.numbers.count("int64") != 0;
   if (c.operation == "spmm") return spmm<T>(c, results);
+  if (c.operation == "spmm_arg") return spmm_arg<T>(c, results);
   if (c.operation == "sddmm") return wide ? sddmm<T, int64_t>(c, results) : sddmm<T, int32_t>(c, results);
   if (c.operation == "extremum") return wide ? extremum<T, int64_t>(c, results) : extremum<T, int32_t>(c, results);
   simt::fail("there is no operation %s", c.operation.c_str());

@@ -78,6 +78,12 @@ template <typename T>
 cudaError_t spmm(const SpmmArgs<T>& args, const RowConfig& config, const LongRows& long_rows, void* scratch,
                  cudaStream_t stream);
 
+// Max or min (args.reduce) with the winning edge: arg [rows, heads * head_dim] is its position in the user's list, or
+// -1 where nothing beat the start value, -inf for max and +inf for min, which out then holds. NaN never wins; the first
+// of equals does, where 16-bit messages are compared before they are rounded.
+template <typename T>
+cudaError_t spmm_arg(const SpmmArgs<T>& args, int32_t* arg, cudaStream_t stream);
+
 // Edge-parallel; needs no plan beyond the edge list. Id is int32_t or int64_t; out[e, h] in the user's edge order.
 template <typename T, typename Id>
 cudaError_t sddmm(const Id* src, const Id* dst, const SddmmArgs<T>& args, cudaStream_t stream);

@@ -1,0 +1,62 @@
+"""The DGL adapter: which of DGL's functions are replaced, and how that is undone.
+
+dgl.backend.pytorch.sparse._gspmm lies under update_all, dgl.nn, dgl.ops and both directions of autograd in every DGL
+from 1.1 on; it is replaced for all reducers. dgl.ops.gspmm sees a mean whole and is replaced for sum and mean, whose
+gradient then runs in C++. DGL has no registry for aggregation backends: these are it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+
+os.environ.setdefault("DGLBACKEND", "pytorch")  # else DGL's first import writes a configuration file and prints
+
+import dgl  # noqa: E402
+import dgl.backend.pytorch.sparse as sparse  # noqa: E402
+import dgl.ops.spmm as ops_spmm  # noqa: E402
+
+from gnna_plugin.adapters.dgl import graphs, hooks  # noqa: E402
+from gnna_plugin.patching import Patches  # noqa: E402
+
+_SIGNATURES = (
+    (sparse, "_gspmm", ["gidx", "op", "reduce_op", "u", "e"]),
+    (ops_spmm, "gspmm", ["g", "op", "reduce_op", "lhs_data", "rhs_data"]),
+)
+_TESTED = "1.1"
+
+_patches = Patches()
+
+
+def install() -> bool:
+    """Puts the hooks in place. False, with a warning that says why, where this DGL does not fit them."""
+    for owner, name, expected in _SIGNATURES:
+        function = vars(owner).get(name)
+        found = list(inspect.signature(function).parameters) if inspect.isfunction(function) else None
+        if found != expected:
+            warnings.warn(
+                f"gnna_plugin stays off for DGL {dgl.__version__}: {owner.__name__}.{name} takes {found}, "
+                f"not {expected}",
+                stacklevel=3,
+            )
+            return False
+    if not dgl.__version__.startswith(_TESTED):
+        warnings.warn(
+            f"gnna_plugin is tested with DGL {_TESTED}; found {dgl.__version__}, whose hooks fit", stacklevel=3
+        )
+    _patches.replace(sparse, "_gspmm", hooks.gspmm_hook(sparse._gspmm))
+    ours = hooks.ops_gspmm_hook(ops_spmm.gspmm)
+    _patches.replace(ops_spmm, "gspmm", ours)
+    _patches.replace(dgl.ops, "gspmm", ours)
+    return True
+
+
+def uninstall() -> None:
+    """Restores DGL's own functions and lets go of all graphs."""
+    graphs.clear()
+    foreign = _patches.undo()
+    if foreign:
+        warnings.warn(
+            f"gnna_plugin left {', '.join(foreign)} as found: replaced by others after enable()", stacklevel=3
+        )

@@ -1,0 +1,82 @@
+"""g-SpMM on plain tensors, with DGL's meaning of every case: broadcasting, scalar features, empty rows, winners.
+
+No DGL object is needed here, so all of it is testable wherever torch runs. Edges come as (src, dst) in edge-id order:
+an edge feature's row is its edge's position, and no permutation is left to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Edges:
+    """A graph with one edge type: src and dst [E], int32 or int64, in edge-id order, and the sizes of both sides."""
+
+    src: Tensor
+    dst: Tensor
+    num_src: int
+    num_dst: int
+
+
+@dataclass(frozen=True)
+class Operands:
+    """One call in the ops' terms: x [N, *K] and weight [E, *W], W a prefix of K; or x alone; or messages alone."""
+
+    x: Tensor | None
+    weight: Tensor | None
+    messages: Tensor | None
+    shape: tuple[int, ...]  # of an output row
+
+
+def prepare(op: str, u: Tensor | None, e: Tensor | None) -> Operands | str:
+    """The operands of copy_lhs (u), copy_rhs (e) or mul (u, e), each at least 2-D; or why they do not fit."""
+    if op == "copy_lhs":
+        return Operands(u, None, None, tuple(u.shape[1:]))
+    if op == "copy_rhs":
+        return Operands(None, None, e, tuple(e.shape[1:]))
+    if op != "mul":
+        return f"the binary operation {op}"
+    try:
+        shape = tuple(torch.broadcast_shapes(u.shape[1:], e.shape[1:]))
+    except RuntimeError:
+        return "shapes that do not broadcast"  # the framework's own code says so to the user
+    rank = len(shape)
+    u = u.reshape(u.shape[:1] + (1,) * (rank + 1 - u.dim()) + u.shape[1:])
+    weight_shape = (1,) * (rank + 1 - e.dim()) + tuple(e.shape[1:])
+    shared = rank
+    while shared > 0 and weight_shape[shared - 1] == 1:
+        shared -= 1
+    if weight_shape[:shared] != shape[:shared]:
+        return "an edge feature that broadcasts over leading dimensions"
+    if tuple(u.shape[1:]) != shape:
+        u = u.expand(u.shape[:1] + shape)  # as wide as the output, but only one row per node
+    return Operands(u, e.reshape((e.size(0),) + weight_shape[:shared]), None, shape)
+
+
+def aggregate(edges: Edges, operands: Operands, reduce: str) -> Tensor:
+    """Sum or mean, [num_dst, *shape]; differentiable, any order. An empty row is 0."""
+    if operands.messages is not None:
+        return torch.ops.gnna.segment_reduce(operands.messages, edges.dst, edges.num_dst, reduce, True)
+    return torch.ops.gnna.spmm(operands.x, operands.weight, edges.src, edges.dst, edges.num_dst, reduce, True)
+
+
+def extremum(edges: Edges, operands: Operands, reduce: str, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Max or min with the winning node and edge, each [num_dst, *shape].
+
+    Without edges everything is 0; otherwise a row that nothing won is -inf (min: +inf) and 0, 0. positions: 0 .. E - 1
+    in the indices' dtype, needed for messages alone.
+    """
+    x, src = (operands.x, edges.src) if operands.messages is None else (operands.messages, positions)
+    if edges.dst.numel() == 0:
+        zeros = x.new_zeros((edges.num_dst, *operands.shape))
+        none = torch.zeros(zeros.shape, dtype=edges.dst.dtype, device=zeros.device)
+        return zeros, none, none.clone()
+    out, node, edge = torch.ops.gnna.spmm_arg(x, operands.weight, src, edges.dst, edges.num_dst, reduce, True)
+    if out.is_cuda and out.dtype == torch.float16:  # DGL's CUDA kernels start at the type's largest finite value
+        limit = torch.finfo(torch.float16).max
+        out = out.clamp(min=-limit) if reduce == "max" else out.clamp(max=limit)
+    return out, node, edge

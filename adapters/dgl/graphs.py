@@ -1,0 +1,79 @@
+"""From DGL's graph index to edge tensors, kept so that the plan cache recognises them.
+
+DGL hands out fresh tensors over the same buffers on every call, and fresh index objects for the same graph (reverse(),
+hg["rel"]). So the edges of an index object are remembered weakly by the object, and beneath that by the buffers'
+addresses, with the first tensors held: an address cannot be reused while they are.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnna_plugin.adapters.dgl.core import Edges
+
+_LIMIT = 64  # graphs whose edge tensors are held
+# By id, with a weak reference that proves it: DGL's objects have no hash.
+_by_object: dict[int, tuple[weakref.ref, Entry]] = {}
+_by_buffers: OrderedDict[tuple, tuple[Tensor, Tensor]] = OrderedDict()
+_lock = threading.Lock()
+
+
+class Entry:
+    """The edges of one graph index, and 0 .. E - 1 once somebody needs it."""
+
+    __slots__ = ("_positions", "edges")
+
+    def __init__(self, edges: Edges) -> None:
+        self.edges = edges
+        self._positions: Tensor | None = None
+
+    def positions(self) -> Tensor:
+        if self._positions is None:
+            self._positions = torch.arange(
+                self.edges.dst.numel(), dtype=self.edges.dst.dtype, device=self.edges.dst.device
+            )
+        return self._positions
+
+
+def edges_of(gidx: Any) -> Entry:
+    """The edges of a graph index with one edge type. Raises DGLError where its formats allow no list of edges."""
+    key = id(gidx)
+    known = _by_object.get(key)
+    if known is not None and known[0]() is gidx:
+        return known[1]
+    src, dst, _ = gidx.edges(0, "eid")
+    src_type, dst_type = gidx.metagraph.find_edge(0)
+    entry = Entry(Edges(*_held(src, dst), gidx.num_nodes(src_type), gidx.num_nodes(dst_type)))
+    _by_object[key] = weakref.ref(gidx, lambda _: _by_object.pop(key, None)), entry
+    return entry
+
+
+def _held(src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor]:
+    if src.numel() == 0:
+        return src, dst
+    forward = (src.data_ptr(), dst.data_ptr(), src.numel(), src.dtype, src.device)
+    backward = (dst.data_ptr(), src.data_ptr(), *forward[2:])
+    with _lock:
+        if forward in _by_buffers:
+            _by_buffers.move_to_end(forward)
+            return _by_buffers[forward]
+        if backward in _by_buffers:  # the reverse of a known graph: the same two tensors, the other way round
+            _by_buffers.move_to_end(backward)
+            return _by_buffers[backward][::-1]
+        _by_buffers[forward] = (src, dst)
+        while len(_by_buffers) > _LIMIT:
+            _by_buffers.popitem(last=False)
+        return src, dst
+
+
+def clear() -> None:
+    """Lets go of all graphs."""
+    with _lock:
+        _by_object.clear()
+        _by_buffers.clear()

@@ -1,0 +1,33 @@
+"""What goes on around a call that the ops must stay out of: captures, traces and transforms they do not support."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gnna_plugin import _load
+
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_functorch_levels = torch._C._functorch.peek_interpreter_stack
+_tracing = torch._C._get_tracing_state
+
+
+def reason(tensor: Tensor) -> str | None:
+    """Why a call on this tensor is left to the framework here and now, in words for its user; None when nothing is."""
+    device = tensor.device
+    if device.type == "cuda":
+        if not _load.built_with_cuda():
+            return "gnna_plugin was built without CUDA"
+        if torch.cuda.is_current_stream_capturing():
+            return "a CUDA graph is being captured"
+    elif device.type != "cpu":
+        return f"device {device.type}"
+    if _tracing() is not None:
+        return "torch.jit.trace"
+    if _functorch_levels() is not None:
+        return "a torch.func transform"
+    if _dispatch_modes():
+        return "a torch dispatch mode (export, fake tensors)"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    return None
