@@ -18,7 +18,7 @@ SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml gnna_p
 help:
 	@echo "make demo    what the plug-in does, on a small graph"
 	@echo "make test    all tests that this machine can run (GNNA_DATA=folder adds the real graphs)"
-	@echo "make lint    ruff over the Python files, clang-format over the C++ where it is installed"
+	@echo "make lint    ruff over the Python files, clang-format over the C++"
 	@echo "make build   the environment and the compiled library only"
 	@echo "make clean   removes what was built, and $(VENV)"
 	@echo "TORCH=torch==X.Y.Z picks another torch, PYTHON=python3.12 another Python"
@@ -31,9 +31,7 @@ test: build
 
 lint: environment
 	$(PY) -m ruff check .
-	@if command -v clang-format >/dev/null; then \
-	  find csrc -type f | xargs clang-format --dry-run --Werror; \
-	else echo "clang-format is not installed: C++ format not checked"; fi
+	find csrc -type f | xargs $(VENV)/bin/clang-format --dry-run --Werror
 
 build: $(VENV)/.built
 environment: $(VENV)/.stamp

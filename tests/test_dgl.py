@@ -299,3 +299,16 @@ def test_sampled_blocks(graph):
             expected = layers[1](blocks[1], layers[0](blocks[0], h))
         torch.testing.assert_close(layers[1](blocks[1], layers[0](blocks[0], h)), expected)
     assert gnna_plugin.status().fused_calls == 10
+
+
+@pytest.mark.slow
+def test_compare_trains_dgl_models(tmp_path):
+    import json
+
+    from gnna_plugin import cli
+
+    file = tmp_path / "rows.json"
+    arguments = ["--framework", "dgl", "--model", "gin", "--graph", "community:2000x30000", "--epochs", "4"]
+    assert cli.main(["compare", *arguments, "--json", str(file)]) == 0
+    (row,) = json.loads(file.read_text())
+    assert row["framework"] == "dgl" and row["fused_calls"] > 0 and row["max_rel_error"] < 1e-4

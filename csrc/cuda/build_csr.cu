@@ -88,9 +88,7 @@ cudaError_t layout_for(int64_t edges, int64_t rows, Layout* layout) {
   return sort_pairs(nullptr, layout->temporary, keys, positions, edges, rows, nullptr);
 }
 
-bool in_range(int64_t edges, int64_t rows) {
-  return edges >= 0 && edges <= kMaxIndex && rows >= 0 && rows < kMaxIndex;
-}
+bool in_range(int64_t edges, int64_t rows) { return edges >= 0 && edges <= kMaxIndex && rows >= 0 && rows < kMaxIndex; }
 
 }  // namespace
 

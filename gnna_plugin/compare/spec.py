@@ -12,6 +12,7 @@ BASELINE, ALLOCATOR, ACCELERATED = "baseline", "allocator", "accelerated"
 # Where a framework's models live, and the packages whose hooks must be back in place after disable().
 FRAMEWORKS = {
     "pyg": ("torch_geometric", "gnna_plugin.adapters.pyg.models", ("torch_geometric", "torch_sparse", "torch_scatter")),
+    "dgl": ("dgl", "gnna_plugin.adapters.dgl.models", ("dgl",)),
 }
 
 # (layers, hidden): the two models of the GNNAdvisor evaluation, and the demo's layer of a user's own.

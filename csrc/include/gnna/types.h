@@ -75,13 +75,13 @@ struct SddmmArgs {
 // rule.
 template <typename T>
 struct ExtremumArgs {
-  const T* grad = nullptr;    // [destinations, heads * head_dim]
-  const T* x = nullptr;       // [sources, heads * head_dim], contiguous
-  const T* weight = nullptr;  // [edges, heads] in the user's edge order, or nullptr
-  const T* out = nullptr;     // [destinations, heads * head_dim], the forward result
+  const T* grad = nullptr;      // [destinations, heads * head_dim]
+  const T* x = nullptr;         // [sources, heads * head_dim], contiguous
+  const T* weight = nullptr;    // [edges, heads] in the user's edge order, or nullptr
+  const T* out = nullptr;       // [destinations, heads * head_dim], the forward result
   Compute<T>* share = nullptr;  // [destinations, heads * head_dim]: grad divided by the number of sharers
-  T* grad_x = nullptr;        // [sources, heads * head_dim]
-  T* grad_weight = nullptr;   // [edges, heads] in the user's edge order
+  T* grad_x = nullptr;          // [sources, heads * head_dim]
+  T* grad_weight = nullptr;     // [edges, heads] in the user's edge order
   int64_t heads = 1;
   int64_t head_dim = 0;
 };
