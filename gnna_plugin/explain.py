@@ -41,9 +41,7 @@ class Explanation:
         for decision, paper in zip(self.decisions, self.paper, strict=True):
             lines += _decision_lines(decision, paper, self.min_work)
         for name, counts in self.layers.items():
-            lines += [
-                f"{name}: {n} gathered as the framework does, for '{op}'" for op, n in counts.materialised.items()
-            ]
+            lines += [f"{name}: {n} gathered by the framework for '{op}'" for op, n in counts.materialised.items()]
             lines += [f"{name}: {n} left to the framework: {why}" for why, n in counts.framework.items()]
         if not self.decisions:
             lines.append("no aggregation was taken over")

@@ -158,7 +158,7 @@ def test_refusals(monkeypatch):
 
 
 def test_a_framework_that_cannot_be_imported(monkeypatch):
-    """Such as a DGL release without its libraries for this torch: said when named, passed over with a warning when not."""
+    """Such as a DGL without its libraries for this torch: said when named, passed over with a warning when not."""
     monkeypatch.setitem(switch._ADAPTERS, "dgl", ("torch", "gnna_plugin.no_such_adapter"))
     with pytest.raises(ImportError, match="torch is installed but cannot be imported"):
         gnna_plugin.enable("dgl")

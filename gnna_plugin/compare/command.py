@@ -29,8 +29,10 @@ def add_arguments(parser):
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("--graph", nargs="+", required=True, metavar="G",
-        help="a .npz graph, a .txt/.tsv/.csv edge list, a name in the folder GNNA_DATA, 'community' (generated, "
-             "100,000 nodes and 1.5 million edges) or 'community:NODESxEDGES'")
+        help="a .npz graph, a .mtx matrix, a .txt/.tsv/.csv edge list, a name in the folder GNNA_DATA, a data set to "
+             "download (planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, ogb:ogbn-arxiv), 'standin:NAME' "
+             "(generated, of the published size of NAME, such as amazon0601), 'community' (generated, 100,000 nodes "
+             "and 1.5 million edges) or 'community:NODESxEDGES'")
     add("--framework", choices=sorted(FRAMEWORKS), default="pyg", help="default: %(default)s")
     add("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
     add("--layers", type=_positive, help=f"default: {_default(0)}")
@@ -93,7 +95,7 @@ def load_graphs(sources, seed):
 
     try:
         return [load_graph(source, seed=seed) for source in sources]
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         raise UsageError(str(error) or f"not enough memory for {' '.join(sources)}") from error
 
 

@@ -1,5 +1,5 @@
-"""What a graph is here: checked NumPy arrays. This file owns their shapes and dtypes, and knows no framework, no torch and
-no file format.
+"""What a graph is here: checked NumPy arrays. This file owns their shapes and dtypes, and knows no framework, no torch
+and no file format.
 """
 
 from dataclasses import dataclass

@@ -12,10 +12,19 @@ _MAX_DENSE_VALUES = 1 << 32
 
 
 def load_npz(path):
+    """The Graph in the archive at ``path``, its keys as load_graph describes them; ValueError for an unfit one."""
     data = _Archive(path)
     n = data.scalar("num_nodes")
     if n < 1:
         raise ValueError(f"{path}: num_nodes is {n}, but a graph needs at least one node")
+    src, dst = _edge_list(data, n) if "src_li" in data.arrays else _csr_edges(data, n)
+    masks = {key: data.mask(key, n) for key in ("train_mask", "val_mask", "test_mask")}
+    return Graph(name=path.stem, num_nodes=n, src=src, dst=dst, x=_features(data, n), y=_labels(data, n), **masks)
+
+
+def _csr_edges(data, n):
+    """(src, dst), int64 [E], of the in-neighbour CSR: row = destination."""
+    path = data.path
     indptr = data.integers("indptr")
     if "indices" in data.arrays:
         indices = data.integers("indices")
@@ -24,9 +33,29 @@ def load_npz(path):
     else:
         raise ValueError(f"{path}: neither 'indices' nor 'indices_delta' is in the file")
     _check_csr(path, "", n, n, indptr, indices)
-    dst = np.repeat(np.arange(n, dtype=np.int64), np.diff(indptr))
-    masks = {key: data.mask(key, n) for key in ("train_mask", "val_mask", "test_mask")}
-    return Graph(name=path.stem, num_nodes=n, src=indices, dst=dst, x=_features(data, n), y=_labels(data, n), **masks)
+    return indices, np.repeat(np.arange(n, dtype=np.int64), np.diff(indptr))
+
+
+def _edge_list(data, n):
+    """(src, dst), int64 [E], of the original artifact's lists src_li and dst_li: edges src -> dst, as they are named.
+
+    The artifact itself then gathered dst_li at src_li: the same on a symmetric graph, the reverse on a directed one.
+    """
+    ends = [data.integers("src_li"), data.integers("dst_li")]
+    if len(ends[0]) != len(ends[1]):
+        raise ValueError(f"{data.path}: 'src_li' has {len(ends[0])} entries, 'dst_li' has {len(ends[1])}")
+    if too_many_nodes(n, len(ends[0])):
+        raise ValueError(f"{data.path}: num_nodes is {n} for {len(ends[0])} edges")
+    for key, ids in zip(("src_li", "dst_li"), ends, strict=True):
+        _check_range(data.path, key, ids, n)
+    return ends
+
+
+def _check_range(path, key, ids, limit):
+    bad = (ids < 0) | (ids >= limit)
+    if bad.any():
+        at = int(bad.argmax())
+        raise ValueError(f"{path}: '{key}' holds {ids[at]} at position {at}, allowed is 0 to {limit - 1}")
 
 
 def _check_csr(path, prefix, num_rows, num_cols, indptr, indices):
@@ -42,10 +71,7 @@ def _check_csr(path, prefix, num_rows, num_cols, indptr, indices):
         raise ValueError(f"{path}: {ptr} falls after row {int(falls.argmax())}, it must ascend")
     if indptr[-1] != len(indices):
         raise ValueError(f"{path}: {ptr} ends at {indptr[-1]}, but {ind} has {len(indices)} entries")
-    bad = (indices < 0) | (indices >= num_cols)
-    if bad.any():
-        at = int(bad.argmax())
-        raise ValueError(f"{path}: {ind} holds {indices[at]} at position {at}, allowed is 0 to {num_cols - 1}")
+    _check_range(path, f"{prefix}indices", indices, num_cols)
 
 
 def _features(data, n):

@@ -14,6 +14,7 @@ _INTEGER = re.compile(rb"[+-]?[0-9]{1,18}")
 
 
 def load_edge_list(path):
+    """The Graph of an edge list, "src dst" per line; ValueError names the first bad line."""
     raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b",", b" ")
     lines = raw.splitlines()
     try:
@@ -25,7 +26,7 @@ def load_edge_list(path):
     low, high = int(pairs.min()), int(pairs.max())
     if low < 0:
         raise ValueError(_first_bad_line(path, lines) or f"{path}: holds the negative node id {low}")
-    if high >= max(10_000_000, 64 * len(pairs)):
+    if too_many_nodes(high + 1, len(pairs)):
         raise ValueError(f"{path}: node ids reach {high} for {len(pairs)} edges: renumber them to 0 .. N-1 first")
     return Graph(name=path.stem, num_nodes=high + 1, src=pairs[:, 0].copy(), dst=pairs[:, 1].copy())
 
@@ -47,3 +48,34 @@ def _first_bad_line(path, lines):
                 return f"{path}, line {number}: the node id {shown} is negative"
         edges += 1
     return None if edges else f"{path}: holds no edge"
+
+
+def load_matrix_market(path):
+    """The Graph of a Matrix Market file (.mtx): entry (i, j) is the edge i -> j, values are ignored.
+
+    Coordinate matrices, pattern, real or integer; the mirrored half of a symmetric one is added. Needs SciPy, else
+    ImportError. ValueError for a damaged file and for a matrix that is no graph.
+    """
+    try:
+        from scipy.io import mminfo, mmread
+    except ImportError as error:
+        raise ImportError(f"{path}: reading Matrix Market files needs SciPy: pip install scipy") from error
+    try:
+        rows, columns, entries, layout, field, _ = mminfo(path)
+    except (ValueError, OverflowError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: not a Matrix Market file ({first_line(error)})") from error
+    if layout != "coordinate" or field not in ("pattern", "real", "integer", "unsigned-integer", "double"):
+        raise ValueError(f"{path}: a {layout} {field} matrix; coordinate pattern, real or integer is read")
+    if rows != columns or rows < 1:
+        raise ValueError(f"{path}: a {rows} x {columns} matrix; an adjacency matrix is square and not empty")
+    # Said before anything is reserved: an entry is four characters long at least, such as "1 1" and its line end.
+    if entries > path.stat().st_size // 4 + 1 or too_many_nodes(rows, entries):
+        raise ValueError(f"{path}: the header claims {rows} rows and {entries} entries, the file is too short for them")
+    try:
+        matrix = mmread(path)
+    except (ValueError, OverflowError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable Matrix Market file ({first_line(error)})") from error
+    src, dst = matrix.row.astype(np.int64), matrix.col.astype(np.int64)
+    if len(src) and (min(src.min(), dst.min()) < 0 or max(src.max(), dst.max()) >= rows):
+        raise ValueError(f"{path}: holds an index outside 1 to {rows}")
+    return Graph(name=path.stem, num_nodes=rows, src=src, dst=dst)
