@@ -55,7 +55,7 @@ def test_every_aggregation_is_explained(data):
 
 
 def test_it_counts_for_itself_alone(data):
-    gnna_plugin.enable(min_work=0, skip=["GINConv"])
+    gnna_plugin.enable("pyg", min_work=0, skip=["GINConv"])
     model = Net()
     model(data.x, data.edge_index)
     before = gnna_plugin.status().as_dict()["layers"]
