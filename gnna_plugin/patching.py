@@ -4,12 +4,24 @@ source."""
 from __future__ import annotations
 
 import functools
+import inspect
 import types
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 
 import torch
 
 _MISSING = object()
+
+
+def misfit(signatures: Iterable[tuple[object, str, list[str]]]) -> str | None:
+    """The first of (owner, function name, parameter names) that is not so, in words; None when all are."""
+    for owner, name, expected in signatures:
+        function = vars(owner).get(name)
+        found = list(inspect.signature(function).parameters) if inspect.isfunction(function) else None
+        if found != expected:
+            return f"{getattr(owner, '__name__', owner)}.{name} takes {found}, not {expected}"
+    return None
 
 
 def stand_in(replacement: Callable, original: Callable) -> Callable:
@@ -47,8 +59,8 @@ class Patches:
         setattr(owner, name, new)
         self._done.append((owner, name, vars(owner)[name], old))
 
-    def undo(self) -> list[str]:
-        """Restores in reverse order; returns the names that had been replaced by others and were left alone."""
+    def undo(self) -> None:
+        """Restores in reverse order. What somebody else replaced meanwhile is left as it is, with a warning."""
         foreign = []
         while self._done:
             owner, name, ours, old = self._done.pop()
@@ -58,4 +70,6 @@ class Patches:
                 delattr(owner, name)
             else:
                 setattr(owner, name, old)
-        return foreign
+        if foreign:
+            text = f"gnna_plugin left {', '.join(foreign)} as found: replaced by others after enable()"
+            warnings.warn(text, stacklevel=4)

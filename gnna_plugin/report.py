@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -63,17 +63,20 @@ def materialised(layer: str, operation: str) -> None:
     """A gather became a plain tensor because `operation` has no fused form."""
     _counts(layer).materialised[operation] += 1
     _log_once(layer, f"gathers its neighbours as PyG does: '{operation}' has no fused form")
-    _refuse_if_strict(layer, f"'{operation}' on its neighbours' features has no fused form")
+    if settings.current.strict:
+        _refuse(layer, f"'{operation}' on its neighbours' features has no fused form")
 
 
-def left_to_framework(layer: str, reason: str, example: str = "") -> None:
-    """reason is one of few, example the particulars of this case: mini-batches differ in size a thousand times over."""
+def left_to_framework(layer: str, reason: str, example: Callable[[], str] = str) -> None:
+    """reason is one of few; example gives the particulars of this case, and is asked for once only: mini-batches differ
+    in size a thousand times over."""
     counts = _counts(layer)
-    counts.framework[reason] += 1
-    if counts.framework[reason] == 1:
-        counts.examples[reason] = example
-        _log_once(layer, f"left to the framework: {_with_example(reason, example)}")
-    _refuse_if_strict(layer, _with_example(reason, example))
+    counts.framework[reason] = n = counts.framework[reason] + 1
+    if n == 1:
+        counts.examples[reason] = example()
+        _log_once(layer, f"left to the framework: {_with_example(reason, counts.examples[reason])}")
+    if settings.current.strict:
+        _refuse(layer, _with_example(reason, example()))
 
 
 def _with_example(reason: str, example: str) -> str:
@@ -87,9 +90,8 @@ def _log_once(layer: str, message: str) -> None:
         logger.info("%s %s", layer, message)
 
 
-def _refuse_if_strict(layer: str, reason: str) -> None:
-    if settings.current.strict:
-        raise settings.Fallback(f"{layer} would be left to the framework: {reason} (strict mode)")
+def _refuse(layer: str, reason: str) -> None:
+    raise settings.Fallback(f"{layer} would be left to the framework: {reason} (strict mode)")
 
 
 def is_new_decision(key: tuple) -> bool:

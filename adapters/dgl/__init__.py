@@ -7,7 +7,6 @@ gradient then runs in C++. DGL has no registry for aggregation backends: these a
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 
@@ -18,7 +17,7 @@ import dgl.backend.pytorch.sparse as sparse  # noqa: E402
 import dgl.ops.spmm as ops_spmm  # noqa: E402
 
 from gnna_plugin.adapters.dgl import graphs, hooks  # noqa: E402
-from gnna_plugin.patching import Patches  # noqa: E402
+from gnna_plugin.patching import Patches, misfit  # noqa: E402
 
 _SIGNATURES = (
     (sparse, "_gspmm", ["gidx", "op", "reduce_op", "u", "e"]),
@@ -31,16 +30,11 @@ _patches = Patches()
 
 def install() -> bool:
     """Puts the hooks in place. False, with a warning that says why, where this DGL does not fit them."""
-    for owner, name, expected in _SIGNATURES:
-        function = vars(owner).get(name)
-        found = list(inspect.signature(function).parameters) if inspect.isfunction(function) else None
-        if found != expected:
-            warnings.warn(
-                f"gnna_plugin stays off for DGL {dgl.__version__}: {owner.__name__}.{name} takes {found}, "
-                f"not {expected}",
-                stacklevel=3,
-            )
-            return False
+    problem = misfit(_SIGNATURES)
+    if problem is not None:
+        text = f"gnna_plugin stays off for DGL {dgl.__version__}: {problem}"
+        warnings.warn(text, stacklevel=4)
+        return False
     if not dgl.__version__.startswith(_TESTED):
         warnings.warn(
             f"gnna_plugin is tested with DGL {_TESTED}; found {dgl.__version__}, whose hooks fit", stacklevel=3
@@ -55,8 +49,4 @@ def install() -> bool:
 def uninstall() -> None:
     """Restores DGL's own functions and lets go of all graphs."""
     graphs.clear()
-    foreign = _patches.undo()
-    if foreign:
-        warnings.warn(
-            f"gnna_plugin left {', '.join(foreign)} as found: replaced by others after enable()", stacklevel=3
-        )
+    _patches.undo()

@@ -38,7 +38,8 @@ def _fit(gidx: Any, op: str, reduce: str, u: Any, e: Any) -> Call | None:
     layer = f"dgl.{op}_{reduce}"
     call = _try_fit(gidx, op, u, e)
     if type(call) is tuple:
-        report.left_to_framework(layer, *call)
+        reason, *example = call
+        report.left_to_framework(layer, reason, lambda: example[0] if example else "")
         return None
     return call
 

@@ -8,7 +8,6 @@ a tensor's Python class, receive plain ones. PyG has no registry for aggregation
 
 from __future__ import annotations
 
-import inspect
 import warnings
 
 import torch
@@ -16,7 +15,7 @@ import torch_geometric
 from torch_geometric.nn import Aggregation, MessagePassing
 
 from gnna_plugin.adapters.pyg import hooks, norm_memo
-from gnna_plugin.patching import Patches
+from gnna_plugin.patching import Patches, misfit
 
 TESTED = ((2, 8), (2, 9))  # first and first-after-last tested release of torch_geometric
 _TESTED_TEXT = f"{TESTED[0][0]}.{TESTED[0][1]} to before {TESTED[1][0]}.{TESTED[1][1]}"
@@ -34,21 +33,15 @@ _patches = Patches()
 
 def install() -> bool:
     """Puts the hooks in place. False, with a warning that says why, where this PyG does not fit them."""
-    for owner, name, expected in _SIGNATURES:
-        function = vars(owner).get(name)
-        found = list(inspect.signature(function).parameters) if inspect.isfunction(function) else None
-        if found != expected:
-            warnings.warn(
-                f"gnna_plugin stays off for PyG {torch_geometric.__version__}: {owner.__name__}.{name} takes {found}, "
-                f"not {expected}; tested releases are {_TESTED_TEXT}",
-                stacklevel=3,
-            )
-            return False
+    problem = misfit(_SIGNATURES)
+    if problem is not None:
+        text = f"gnna_plugin stays off for PyG {torch_geometric.__version__}: {problem}; tested is {_TESTED_TEXT}"
+        warnings.warn(text, stacklevel=4)
+        return False
     version = tuple(int(part) for part in torch_geometric.__version__.split(".")[:2])
     if not TESTED[0] <= version < TESTED[1]:
         warnings.warn(
-            f"gnna_plugin is tested with PyG {_TESTED_TEXT}; "
-            f"found {torch_geometric.__version__}, whose hooks fit",
+            f"gnna_plugin is tested with PyG {_TESTED_TEXT}; found {torch_geometric.__version__}, whose hooks fit",
             stacklevel=3,
         )
     _patches.replace(MessagePassing, "_index_select", hooks.index_select_hook(MessagePassing._index_select))
@@ -62,11 +55,6 @@ def install() -> bool:
 
 
 def uninstall() -> None:
-    """Restores PyG's own functions. A function that somebody else replaced meanwhile is left as it is, with a
-    warning."""
+    """Restores PyG's own functions."""
     norm_memo.uninstall()
-    foreign = _patches.undo()
-    if foreign:
-        warnings.warn(
-            f"gnna_plugin left {', '.join(foreign)} as found: replaced by others after enable()", stacklevel=3
-        )
+    _patches.undo()

@@ -79,7 +79,7 @@ def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
     width = src.numel() // nodes if nodes else 0
     if not edges or edges * width >= settings.current.least_work(src.device.type):
         return False
-    report.left_to_framework(type(conv).__name__, "below min_work", f"{edges:,} edges x {width}")
+    report.left_to_framework(type(conv).__name__, "below min_work", lambda: f"{edges:,} edges x {width}")
     return True
 
 
