@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,15 @@ from gnna_plugin.adapters.dgl import core, graphs
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _OPS = ("copy_lhs", "copy_rhs", "mul")
+
+
+class _Decided(threading.local):
+    """Whether this thread is inside a call that was left to DGL already: the hook beneath need not ask again."""
+
+    left = False
+
+
+_decided = _Decided()
 
 
 class Call:
@@ -57,8 +67,8 @@ def _try_fit(gidx: Any, op: str, u: Any, e: Any) -> Call | tuple[str, ...]:
     dtypes = settings.DTYPES.get(first.device.type, ())
     if first.dtype not in dtypes or (first.dtype == torch.float16 and not first.is_cuda):  # which DGL refuses on a CPU
         return (f"{str(first.dtype).removeprefix('torch.')} features",)
-    edges_count, width = gidx.num_edges(0), max(t[:1].numel() for t in tensors)
-    if not width or not all(t.numel() or t.size(0) == 0 for t in tensors):
+    edges_count, width = gidx.num_edges(0), max(t.numel() // t.size(0) if t.size(0) else 1 for t in tensors)
+    if not all(t.numel() or t.size(0) == 0 for t in tensors):
         return ("features without columns",)
     if edges_count * width < settings.current.least_work(first.device.type):
         return "below min_work", f"{edges_count:,} edges x {width}"
@@ -107,7 +117,12 @@ def gspmm_hook(original: Callable) -> Callable:
 
     @functools.wraps(original)
     def _gspmm(gidx, op, reduce_op, u, e):
-        if not settings.active() or gidx.number_of_etypes() != 1 or reduce_op not in ("sum", "max", "min"):
+        if (
+            _decided.left
+            or not settings.active()
+            or gidx.number_of_etypes() != 1
+            or reduce_op not in ("sum", "max", "min")
+        ):
             return original(gidx, op, reduce_op, u, e)
         call = _fit(gidx, op, reduce_op, u, e)
         if call is None:
@@ -137,7 +152,11 @@ def ops_gspmm_hook(original: Callable) -> Callable:
             return original(g, op, reduce_op, lhs_data, rhs_data)
         call = _fit(g._graph, op, reduce_op, lhs_data, rhs_data)
         if call is None:
-            return original(g, op, reduce_op, lhs_data, rhs_data)
+            _decided.left = True
+            try:
+                return original(g, op, reduce_op, lhs_data, rhs_data)
+            finally:
+                _decided.left = False
         with _dgl_errors():
             out = core.aggregate(call.entry.edges, call.operands, reduce_op)
         _count(f"dgl.{op}_{reduce_op}", call, out, reduce_op)
