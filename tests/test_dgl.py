@@ -263,6 +263,7 @@ def test_min_work_and_undo(graph):
     import dgl.backend.pytorch.sparse as sparse
     import dgl.ops.spmm as ops_spmm
 
+    relation_graph = dgl.heterograph_index.HeteroGraphIndex.get_relation_graph
     originals = sparse._gspmm, ops_spmm.gspmm, dgl.ops.gspmm
     gnna_plugin.enable("dgl", min_work=10**9)
     dgl.ops.copy_u_sum(graph, torch.ones(NODES, 4))
@@ -270,6 +271,7 @@ def test_min_work_and_undo(graph):
     assert all(a is not b for a, b in zip((sparse._gspmm, ops_spmm.gspmm, dgl.ops.gspmm), originals, strict=True))
     gnna_plugin.disable()
     assert (sparse._gspmm, ops_spmm.gspmm, dgl.ops.gspmm) == originals
+    assert dgl.heterograph_index.HeteroGraphIndex.get_relation_graph is relation_graph
 
 
 def test_both_frameworks_in_one_process(graph):

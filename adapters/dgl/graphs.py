@@ -7,19 +7,23 @@ addresses, with the first tensors held: an address cannot be reused while they a
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gnna_plugin import settings
 from gnna_plugin.adapters.dgl.core import Edges
 
 _LIMIT = 64  # graphs whose edge tensors are held
 # By id, with a weak reference that proves it: DGL's objects have no hash.
 _by_object: dict[int, tuple[weakref.ref, Entry]] = {}
+_relations: dict[int, tuple[weakref.ref, dict[int, Any]]] = {}
 _by_buffers: OrderedDict[tuple, tuple[Tensor, Tensor]] = OrderedDict()
 _lock = threading.Lock()
 
@@ -72,8 +76,29 @@ def _held(src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor]:
         return src, dst
 
 
+def relation_hook(original: Callable) -> Callable:
+    """HeteroGraphIndex.get_relation_graph, which update_all calls every time: the same index object for the same
+    relation, so that its edges are known. Graph indices do not change; a changed graph has another one."""
+
+    @functools.wraps(original)
+    def get_relation_graph(self, etype):
+        if not settings.active():
+            return original(self, etype)
+        key = id(self)
+        known = _relations.get(key)
+        if known is None or known[0]() is not self:
+            known = _relations[key] = weakref.ref(self, lambda _: _relations.pop(key, None)), {}
+        relation = known[1].get(etype)
+        if relation is None:
+            relation = known[1][etype] = original(self, etype)
+        return relation
+
+    return get_relation_graph
+
+
 def clear() -> None:
     """Lets go of all graphs."""
     with _lock:
+        _relations.clear()
         _by_object.clear()
         _by_buffers.clear()
