@@ -15,7 +15,7 @@ import torch
 class Config:
     """How one aggregation is launched.
 
-    `dw` threads (dimension workers, OSDI 2021 section 5.2) cover a neighbour's features, each with `vectors` loads of
+    `dw` threads (dimension workers of OSDI 2021) cover a neighbour's features, each with `vectors` loads of
     `vector_width` elements; `groups` neighbour groups share a row (the paper's group size ngs is then degree / groups);
     rows above `long_row` edges are cut into items of `item_edges`. On a CPU only the kernel applies; the rest is None.
     """

@@ -1,4 +1,4 @@
-"""The extractor: facts of a graph that decisions rest on (GNNAdvisor, OSDI 2021, section 4), as values.
+"""The extractor: facts of a graph that decisions rest on (the input analysis of GNNAdvisor, OSDI 2021), as values.
 
 Everything here is for people and for the paper's own formulas; a launch takes only the few facts that a plan knows.
 """
@@ -68,7 +68,7 @@ def graph_facts(edge_index: Tensor, num_nodes: int) -> GraphFacts:
 
 @dataclass(frozen=True)
 class PaperModel:
-    """What the paper's analytical model (section 6.1) and its renumbering rule (section 5.1) say for one layer.
+    """What the paper's analytical model and its renumbering rule say for one layer.
 
     workload_per_thread = ngs * width / dw, aimed at 1024; shared_memory in bytes per block. The kernels that ship are
     configured by rules measured on current hardware instead (see Config.reason); these values stand beside them.
