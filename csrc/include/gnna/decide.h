@@ -1,6 +1,5 @@
 // The decider: facts of graph, layer and device in, a kernel configuration and the reason out. One pure function, the
-// same for the run time and for whoever asks why. Sources: GNNAdvisor (OSDI 2021), sections 5 and 6, and timings on an
-// H200.
+// same for the run time and for whoever asks why. Sources: GNNAdvisor (OSDI 2021) and timings on an H200.
 #pragma once
 
 #include <cstdint>
