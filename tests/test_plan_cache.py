@@ -109,6 +109,16 @@ def test_static_weight_changed_in_place_is_seen(graph):
         torch.testing.assert_close(found, reference.spmm(x, weight, *edge_index, 30, "sum"))
 
 
+def test_other_views_of_one_weight_are_other_weights(graph):
+    x, edge_index = graph
+    x = x.view(30, 2, 2)
+    weight = torch.rand(200, 2, dtype=torch.float64, device=x.device)
+    for _ in range(3):
+        for view in (weight, weight, weight[:, :1].expand(-1, 2), weight[:, 0]):
+            found = gnna_plugin.spmm(x, edge_index, view)
+            torch.testing.assert_close(found, reference.spmm(x, view, *edge_index, 30, "sum"))
+
+
 def test_trained_weight_written_through_data_is_seen(graph):
     x, edge_index = graph
     weight = torch.rand(200, dtype=torch.float64, device=x.device, requires_grad=True)

@@ -18,8 +18,8 @@ namespace gnna {
 TensorKey::TensorKey(const at::Tensor& tensor, int64_t version)
     : storage_(tensor.storage().getWeakStorageImpl()),
       data_(tensor.const_data_ptr()),
-      numel_(tensor.numel()),
-      stride_(tensor.dim() > 0 ? tensor.stride(0) : 1),
+      sizes_(tensor.sizes()),
+      strides_(tensor.strides()),
       version_(version),
       dtype_(tensor.scalar_type()),
       device_(tensor.device()) {}
@@ -30,12 +30,12 @@ std::optional<TensorKey> TensorKey::of(const at::Tensor& tensor) {
 }
 
 bool TensorKey::operator==(const TensorKey& other) const {
-  return data_ == other.data_ && numel_ == other.numel_ && stride_ == other.stride_ && version_ == other.version_ &&
+  return data_ == other.data_ && sizes_ == other.sizes_ && strides_ == other.strides_ && version_ == other.version_ &&
          dtype_ == other.dtype_ && device_ == other.device_ &&
          storage_._unsafe_get_target() == other.storage_._unsafe_get_target() && !storage_.expired();
 }
 
-size_t TensorKey::hash() const { return c10::get_hash(data_, numel_, version_); }
+size_t TensorKey::hash() const { return c10::get_hash(data_, sizes_.empty() ? 0 : sizes_[0], version_); }
 
 CsrView Plan::view() const {
   return {rows,

@@ -28,7 +28,8 @@ class TensorKey {
   TensorKey(const at::Tensor& tensor, int64_t version);
   c10::weak_intrusive_ptr<c10::StorageImpl> storage_;
   const void* data_;
-  int64_t numel_, stride_, version_;
+  at::DimVector sizes_, strides_;
+  int64_t version_;
   at::ScalarType dtype_;
   at::Device device_;
 };
