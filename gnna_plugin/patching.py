@@ -1,5 +1,4 @@
-"""Replacing a framework's functions so that it can be undone exactly, and so that TorchScript still finds their
-source."""
+"""Replacing a framework's functions so that it can be undone exactly, and TorchScript still finds their source."""
 
 from __future__ import annotations
 

@@ -94,28 +94,20 @@ def _refuse(layer: str, reason: str) -> None:
     raise settings.Fallback(f"{layer} would be left to the framework: {reason} (strict mode)")
 
 
-def is_new_decision(key: tuple) -> bool:
-    """Whether nothing was decided under this key yet; the caller then describes it with `decided`."""
-    return key not in _decisions
+def aggregated(
+    layer: str, x: Tensor, weight: Tensor | None, src: Tensor, dst: Tensor, out: Tensor, reduce: str
+) -> None:
+    """Counts a fused aggregation of x [N, *S] over the edges (src, dst) into out [M, *S], and keeps its decision.
 
-
-def decided(key: tuple, decision: dict) -> None:
-    _decisions[key] = decision
-
-
-def describe(
-    layer: str,
-    x: Tensor,
-    src: Tensor,
-    dst: Tensor,
-    num_dst: int,
-    width: int,
-    heads: int,
-    weighted: bool,
-    reduce: str,
-) -> dict:
-    """One decision as a dictionary: the facts of graph and layer, the configuration and its reason."""
-    num_src, edges = x.size(0), dst.numel()
+    One decision per order of magnitude of edges: mini-batches differ in size a thousand times over.
+    """
+    fused(layer)
+    num_dst, edges = out.size(0), dst.numel()
+    width = out.numel() // num_dst if num_dst else 0
+    key = (layer, edges.bit_length(), width, reduce, weight is None, out.device)
+    if not edges or key in _decisions:
+        return
+    num_src, heads = x.size(0), 1 if weight is None else weight.numel() // edges
     max_degree = torch.ops.gnna.max_degree(src, dst, num_src, num_dst)
     config = decider.decide(
         num_dst,
@@ -125,11 +117,11 @@ def describe(
         width,
         head_dim=width // heads,
         itemsize=x.element_size(),
-        weighted=weighted,
+        weighted=weight is not None,
         reduce=reduce,
         device=x.device,
     )
-    return {
+    _decisions[key] = {
         "layer": layer,
         "rows": num_dst,
         "cols": num_src,
@@ -138,7 +130,7 @@ def describe(
         "width": width,
         "heads": heads,
         "reduce": reduce,
-        "weighted": weighted,
+        "weighted": weight is not None,
         "dtype": str(x.dtype).removeprefix("torch."),
         "device": str(x.device),
         **config.as_dict(),

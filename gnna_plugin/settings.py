@@ -16,8 +16,7 @@ class Fallback(RuntimeError):
 
 
 # Elements (edges times feature width) below which the framework's own path is used: where the two took the same time
-# for
-# a training step of one layer (2 cores with AVX-512, torch 2.13, PyG 2.8.1; benchmarks/crossover.py).
+# for a training step of one layer (2 cores with AVX-512, torch 2.13, PyG 2.8.1; benchmarks/crossover.py).
 DEFAULT_MIN_WORK = {"cpu": 32_768, "cuda": 0}
 
 # Feature dtypes with kernels, by device kind.

@@ -100,16 +100,11 @@ def _dgl_errors() -> Iterator[None]:
 
 
 def _count(layer: str, call: Call, out: Tensor, reduce: str) -> None:
-    report.fused(layer)
     operands, edges = call.operands, call.entry.edges
-    width, weighted = out[:1].numel(), operands.weight is not None
-    key = (layer, edges.dst.numel().bit_length(), width, reduce, weighted, out.device)
-    if operands.x is not None and edges.dst.numel() and report.is_new_decision(key):
-        heads = operands.weight[:1].numel() if weighted else 1
-        report.decided(
-            key,
-            report.describe(layer, operands.x, edges.src, edges.dst, edges.num_dst, width, heads, weighted, reduce),
-        )
+    if operands.x is None:  # messages alone: nothing was decided but the segments' own kernel
+        report.fused(layer)
+    else:
+        report.aggregated(layer, operands.x, operands.weight, edges.src, edges.dst, out, reduce)
 
 
 def gspmm_hook(original: Callable) -> Callable:

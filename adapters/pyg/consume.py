@@ -42,16 +42,7 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
         out = torch.ops.gnna.spmm(gather.x, gather.weight, gather.src, dst, num_dst, reduce, True)
     except ValueError as error:
         raise _as_index_error(str(error), gather) from None
-    layer = gather.layer
-    report.fused(layer)
-    width = out.numel() // num_dst if num_dst else 0
-    # One decision per order of magnitude: mini-batches differ in size a thousand times over.
-    key = (layer, dst.numel().bit_length(), width, reduce, gather.weight is None, out.device)
-    if report.is_new_decision(key):
-        weighted = gather.weight is not None
-        heads = gather.weight.numel() // dst.numel() if weighted else 1
-        description = report.describe(layer, gather.x, gather.src, dst, num_dst, width, heads, weighted, reduce)
-        report.decided(key, description)
+    report.aggregated(gather.layer, gather.x, gather.weight, gather.src, dst, out, reduce)
     trail = gather.shape[1:]
     return out if out.shape[1:] == trail else out.view(num_dst, *trail)
 

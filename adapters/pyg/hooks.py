@@ -1,5 +1,4 @@
-"""The functions that take the place of PyG's, and the question each call starts with: is there a reason to leave it to
-PyG?
+"""The functions that take the place of PyG's, and the question each call starts with: why should PyG do it?
 
 Stand-ins reach their own names as closure variables only (see patching.stand_in); under torch.compile they are PyG's
 functions again.

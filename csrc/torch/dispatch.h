@@ -101,10 +101,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> spmm_arg_on(const at::Tensor& x, 
   const typename Device::Guard guard(x.device());
   const double start = reduce == Reduce::Max ? -INFINITY : INFINITY;
   at::Tensor out = empty_like_rows(x, with_rows(x, num_dst));
-  const at::Tensor none = at::zeros(out.sizes(), src.options());
-  if (src.numel() == 0) return {out.fill_(start), none, none.clone()};
+  const auto no_winners = [&] { return at::zeros(out.sizes(), src.options()); };
+  if (src.numel() == 0) return {out.fill_(start), no_winners(), no_winners()};
   const auto plan = plan_for(dst, src, num_dst, x.size(0), "dst", "src", cache);
-  if (out.numel() == 0) return {out, none, none.clone()};
+  if (out.numel() == 0) return {out, no_winners(), no_winners()};
   const at::Tensor arg = at::empty(out.sizes(), src.options().dtype(at::kInt));
   with_spmm_args(*plan, x, weight, cache, shape, reduce, out,
                  [&](const auto& args) { Device::spmm_arg(*plan, args, arg.mutable_data_ptr<int32_t>()); });
