@@ -13,12 +13,14 @@ _load.load()
 
 from gnna_plugin import allocator  # noqa: E402
 from gnna_plugin._version import __version__  # noqa: E402
+from gnna_plugin.decider import Config  # noqa: E402
 from gnna_plugin.explain import explain  # noqa: E402
 from gnna_plugin.ops import clear_cache, sddmm, spmm  # noqa: E402
 from gnna_plugin.report import status  # noqa: E402
 from gnna_plugin.switch import disable, disabled, enable, enabled  # noqa: E402
 
 __all__ = [
+    "Config",
     "__version__",
     "allocator",
     "clear_cache",

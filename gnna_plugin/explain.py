@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gnna_plugin import report, settings, switch
+from gnna_plugin.decider import PARAMETERS
 from gnna_plugin.extractor import GraphFacts, PaperModel, graph_facts, paper_model
 
 
@@ -66,7 +67,8 @@ def _decision_lines(d: dict, paper: PaperModel, min_work: int) -> list[str]:
         f"{d['layer']}: {d['reduce']} of {d['width']} x {d['dtype']} over {d['edges']:,} edges{weights}",
         f"  chosen: {_parameters(d)}",
         f"  because {d['reason']}",
-        f"  runner-up: the framework's gather and scatter, chosen below {min_work:,} edges x width; here "
+        *([f"  runner-up: {d['runner_up']}"] if "runner_up" in d else []),
+        f"  the framework's gather and scatter would be chosen below {min_work:,} edges x width; here "
         f"{d['edges'] * d['width']:,}",
         f"  the paper's model: ngs {paper.ngs}, dw {paper.dw}, {paper.threads_per_block // 32} warps per block; "
         f"{paper.workload_per_thread:.0f} of 1024 elements a thread, shared memory {paper.shared_memory:,} bytes{fits}",
@@ -76,8 +78,7 @@ def _decision_lines(d: dict, paper: PaperModel, min_work: int) -> list[str]:
 
 
 def _parameters(decision: dict) -> str:
-    names = ("dw", "groups", "vector_width", "vectors", "warps_per_block", "long_row", "item_edges")
-    applying = [f"{name} {decision[name]}" for name in names if name in decision]
+    applying = [f"{name} {decision[name]}" for name in PARAMETERS if name in decision]
     return ", ".join([f"kernel {decision['kernel']}", *applying])
 
 
@@ -126,4 +127,5 @@ def _settings_in_force() -> dict:
         "min_work": now.min_work,
         "max_plan_bytes": now.max_plan_bytes,
         "keep_memory": now.keep_memory and bool(switch.frameworks()),
+        "config": now.config,
     }

@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from gnna_plugin.compare.command import add_config
 from gnna_plugin.compare.spec import FRAMEWORKS, Case
 
 HELP = "say how a model's aggregations run on a graph, and why"
@@ -21,6 +22,7 @@ def add_arguments(parser):
     parser.add_argument("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
     parser.add_argument("--dim", type=int, default=96, help="features per node where the graph has none (%(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_config(parser)
     parser.add_argument("--json", metavar="FILE", help="write it as JSON too")
 
 
@@ -47,7 +49,8 @@ def run(args):
     model = models.make_model(args.model, *size, structure, data.num_nodes).to(device)
     ends = torch.stack([torch.from_numpy(data.src), torch.from_numpy(data.dst)]).to(device)
     x = torch.from_numpy(data.x).to(device)
-    found = gnna_plugin.explain(model, SimpleNamespace(x=x, edge_index=ends), x, structure)
+    with gnna_plugin.enabled(args.framework, config=args.config):
+        found = gnna_plugin.explain(model, SimpleNamespace(x=x, edge_index=ends), x, structure)
     print(found)
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:

@@ -120,6 +120,7 @@ def aggregated(
         weighted=weight is not None,
         reduce=reduce,
         device=x.device,
+        config=settings.current.config,
     )
     _decisions[key] = {
         "layer": layer,

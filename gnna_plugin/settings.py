@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,9 @@ class Settings:
     min_work: int | None = None  # None: DEFAULT_MIN_WORK of the device kind
     max_plan_bytes: int = 4 << 30
     keep_memory: bool = True
+    config: Mapping[str, int | str] | None = (
+        None  # launch parameters fixed by hand, as decider.fixed_by_hand takes them
+    )
 
     def least_work(self, device_type: str) -> int:
         return DEFAULT_MIN_WORK.get(device_type, 0) if self.min_work is None else self.min_work

@@ -7,11 +7,12 @@ import importlib
 import importlib.util
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
-from gnna_plugin import allocator, settings
+from gnna_plugin import allocator, decider, settings
+from gnna_plugin.report import logger
 
 # Framework name -> (its import name, our adapter). An adapter has install() and uninstall().
 _ADAPTERS = {
@@ -30,6 +31,7 @@ def enable(
     min_work: int | None = None,
     max_plan_bytes: int = settings.Settings.max_plan_bytes,
     keep_memory: bool = True,
+    config: Mapping[str, int | str] | decider.Config | None = None,
 ) -> None:
     """Routes the neighbour aggregation of the named frameworks ("pyg", "dgl"; none named: all installed) through the
     plug-in's kernels, for models built before and after. Calling it again only changes the settings.
@@ -40,6 +42,9 @@ def enable(
         strict: raise settings.Fallback instead of leaving a layer to the framework. Default: environment GNNA_STRICT.
         min_work: smallest edges x feature width to take over. Default: GNNA_MIN_WORK, else a measured value per device.
         max_plan_bytes: bound on the cached CSR plans; the least recently used are dropped first.
+        config: launch parameters on CUDA fixed by hand, as in the paper's manual mode, e.g. {"ngs": 32, "dw": 16,
+            "warps_per_block": 4}: any of kernel ("rows" or "groups") and the numbers of gnna_plugin.Config. The decider
+            chooses the rest; explain() and status() show the outcome.
         keep_memory: on Linux, keep freed buffers in the process (see gnna_plugin.allocator), undone by disable().
 
     Raises:
@@ -64,9 +69,18 @@ def enable(
     if max_plan_bytes < 0:
         raise ValueError(f"max_plan_bytes is {max_plan_bytes}; it must be 0 or more bytes")
     strict, min_work = settings.from_environment(strict, min_work)
+    decider.fixed_by_hand(config)  # raises here rather than in a layer
     chosen = settings.Settings(
-        None if only is None else frozenset(only), frozenset(skip), strict, min_work, max_plan_bytes, keep_memory
+        only=None if only is None else frozenset(only),
+        skip=frozenset(skip),
+        strict=strict,
+        min_work=min_work,
+        max_plan_bytes=max_plan_bytes,
+        keep_memory=keep_memory,
+        config=config.as_dict() if isinstance(config, decider.Config) else config,
     )
+    if config and not torch.cuda.is_available():
+        logger.warning("config sets parameters of CUDA launches, and there is no CUDA device: it changes nothing here")
     with _lock:
         for name in names:
             if name not in _installed and _install(name, asked_for=name in frameworks):
@@ -90,6 +104,7 @@ def _install(name: str, asked_for: bool) -> bool:
 def _apply(chosen: settings.Settings) -> None:
     settings.current = chosen
     torch.ops.gnna.set_max_plan_bytes(chosen.max_plan_bytes)
+    torch.ops.gnna.set_manual(decider.fixed_by_hand(chosen.config))
     if chosen.keep_memory:
         allocator.keep_freed_memory()
     else:
@@ -102,6 +117,7 @@ def disable() -> None:
         _uninstall_all_but([])
         settings.current = settings.Settings()
         torch.ops.gnna.set_max_plan_bytes(settings.current.max_plan_bytes)
+        torch.ops.gnna.set_manual(decider.fixed_by_hand(None))
         torch.ops.gnna.clear_cache()
         allocator.restore()
 

@@ -112,6 +112,19 @@ def test_items(item_edges, tmp_path):
     assert at == len(items)
 
 
+@pytest.mark.parametrize("ngs", [1, 7, 32])
+def test_neighbour_groups(ngs, tmp_path):
+    rng = np.random.default_rng(3)
+    degrees = rng.choice([0, 1, 5, 31, 32, 33, 64, 65, 1000], 600)
+    long_row = 4 * ngs
+    rowptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
+    (result,) = run([Case("groups", {"ngs": ngs, "long_row": long_row}, {"rowptr": rowptr})], tmp_path)
+    first, row = np.frombuffer(result["first"], np.int64), np.frombuffer(result["row"], np.int32)
+    of_row = np.where(degrees > long_row, 1, np.maximum(1, -(-degrees // ngs)))  # long rows are items
+    np.testing.assert_array_equal(first, np.concatenate([[0], np.cumsum(of_row)]))
+    np.testing.assert_array_equal(row, np.repeat(np.arange(600), of_row))
+
+
 # ---- SDDMM
 
 

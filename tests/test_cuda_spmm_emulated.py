@@ -1,5 +1,7 @@
-"""The CUDA row kernel, executed on the CPU by tests/simt: every reduction, type and weighting, over the configurations
-that the decider chooses and over others, in several orders of blocks and threads, against numpy in float64."""
+"""The CUDA row and neighbour-group kernels, executed on the CPU by tests/simt: every reduction, type and weighting,
+over the configurations that the decider chooses and over others, in several orders of blocks and threads, against numpy
+in float64.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ HALF_WIDTHS = [1, 7, 8, 9, 16, 22, 64, 100, 128, 300]
 REDUCES = ["sum", "mean", "max", "min"]  # as numbered in types.h
 WEIGHTINGS = ["none", "edge", "edge indexed", "head", "head indexed", "feature", "feature indexed"]
 REFUSED = 1  # cudaErrorInvalidValue
+ROWS, GROUPS = 0, 1  # kernels, as numbered in decide.h
 H200 = {"processors": 132, "l2_bytes": 50 << 20}
+
+
+BY_GROUPS = {"kernel": GROUPS, "ngs": 4, "lanes": 8, "groups": 1, "vectors": 1, "vector_width": 1, "block": 64,
+             "long_row": 32, "item_edges": 32}  # fmt: skip
 
 
 def divisor(rng, n: int) -> int:
@@ -31,7 +38,7 @@ class Problem:
     width: int
     reduce: str
     weighting: str
-    config: dict  # {"decide": 1, processors, l2_bytes} or a RowConfig
+    config: dict  # {"decide": 1, processors, l2_bytes} or a KernelConfig
     degrees: np.ndarray = field(repr=False)
     seed: int
     cols: int = 33
@@ -75,21 +82,24 @@ class Problem:
         self.numbers = {
             "cols": self.cols, "x_stride": stride, "heads": self.heads, "head_dim": self.width // self.heads,
             "reduce": REDUCES.index(self.reduce), "out_shift": self.out_shift * self.dtype.itemsize,
-            "decide": 0, "max_degree": self.degrees.max(initial=0), **self.config, **self.dtype.flag(),
+            "decide": 0, "kernel": ROWS, "ngs": 0, "max_degree": self.degrees.max(initial=0),
+            **self.config, **self.dtype.flag(),
         }  # fmt: skip
 
     def case(self) -> Case:
         return Case("spmm", self.numbers, self.arrays, self.schedules, self.seed)
 
     def refused(self) -> bool:
-        """What check_row_config promises to refuse."""
+        """What check_config promises to refuse."""
         if "lanes" not in self.config or not len(self.col):
             return False
-        n = self.config["vector_width"]
-        if self.config["lanes"] * self.config["vectors"] * n < min(4, self.width):
+        c = self.config
+        n = c["vector_width"]
+        of_groups = c.get("kernel") == GROUPS
+        tiles = 2 * (c["block"] // c["lanes"]) if of_groups else c["block"] // 32
+        if tiles * c["lanes"] * c["vectors"] * n * np.dtype(self.dtype.compute).itemsize > 48 << 10:
             return True
-        tile = self.config["lanes"] * self.config["vectors"] * n * np.dtype(self.dtype.compute).itemsize
-        if tile * (self.config["block"] // 32) > 48 << 10:
+        if of_groups and (c["vectors"] > 2 or c["long_row"] > c["ngs"] * (c["block"] // c["lanes"])):
             return True
         weighted = self.weighting != "none"
         units = [self.width, self.width + self.padding, self.shift, self.out_shift]
@@ -137,14 +147,18 @@ def uneven(rng) -> np.ndarray:
 
 
 def random_config(rng, full: int, width: int) -> dict:
-    lanes = 2 ** int(rng.integers(0, 6))
+    lanes, block = 2 ** int(rng.integers(0, 6)), rng.choice([32, 64, 64, 256, 512], p=[0.1, 0.4, 0.2, 0.2, 0.1])
+    kernel = rng.choice([ROWS, GROUPS])
     config = {
-        "lanes": lanes, "groups": 2 ** int(rng.integers(0, 6 - np.log2(lanes))), "vectors": rng.choice([1, 2, 4]),
-        "vector_width": rng.choice([1, full]), "block": rng.choice([32, 64, 64, 256, 512], p=[0.1, 0.4, 0.2, 0.2, 0.1]),
-        "long_row": rng.choice([0, 16, 32]), "item_edges": rng.choice([8, 16, 64]),
+        "kernel": kernel, "lanes": lanes, "vectors": rng.choice([1, 2] if kernel == GROUPS else [1, 2, 4]),
+        "groups": 2 ** int(rng.integers(0, 6 - np.log2(lanes))), "vector_width": rng.choice([1, full]), "block": block,
+        "ngs": rng.choice([1, 3, 8, 16]), "long_row": rng.choice([0, 16, 32]), "item_edges": rng.choice([8, 16, 64]),
     }  # fmt: skip
     if width > 16 * lanes * config["vectors"] * config["vector_width"]:
         config["block"] = min(config["block"], 64)  # many tiles of large blocks take the emulation half a minute
+    if kernel == GROUPS:
+        most = config["ngs"] * (config["block"] // lanes)
+        config["long_row"] = min(most, config["long_row"]) if rng.random() < 0.3 else most
     return config
 
 
@@ -170,6 +184,7 @@ def test_widths_and_configurations(dtype, tmp_path):
     done = [(p, r) for p, r in zip(problems, results, strict=True) if not p.refused()]
     # The walk met what it is for.
     assert {(p.reduce, p.weighting) for p, _ in done} == {(r, w) for r in REDUCES for w in WEIGHTINGS}
+    assert {p.config.get("kernel", ROWS) for p, _ in done} == {ROWS, GROUPS}
     assert {int.from_bytes(r["tiles"], "little") > 1 for _, r in done} == {True, False}
     assert {int.from_bytes(r["vector_width"], "little") for _, r in done} == {1, full}
     assert len(done) < len(problems) < 2 * len(done)
@@ -210,8 +225,9 @@ def test_more_tiles_than_a_grid_has(tmp_path):
 @pytest.mark.parametrize("degrees", [[], [0, 0, 0], [1], [0, 5]])
 def test_small_graphs(degrees, tmp_path):
     degrees = np.array(degrees, np.int64)
-    problems = [Problem(dtype, 7, r, "edge", {"decide": 1, **H200}, degrees, 1, cols=4)
-                for dtype in (FLOAT32, BFLOAT16) for r in REDUCES]  # fmt: skip
+    problems = [Problem(dtype, 7, r, "edge", config, degrees, 1, cols=4)
+                for dtype in (FLOAT32, BFLOAT16) for r in REDUCES for config in ({"decide": 1, **H200}, BY_GROUPS)
+                ]  # fmt: skip
     for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
         problem.check(result)
 
@@ -219,11 +235,33 @@ def test_small_graphs(degrees, tmp_path):
 def test_a_configuration_out_of_bounds_is_refused(tmp_path):
     good = {"lanes": 8, "groups": 2, "vectors": 1, "vector_width": 4, "block": 64, "long_row": 9, "item_edges": 9}
     bad = [{"lanes": 3}, {"lanes": 64}, {"lanes": 32}, {"groups": 0}, {"vectors": 3}, {"vector_width": 2},
-           {"block": 48}, {"block": 1024}, {"block": 0}, {"lanes": 1, "vector_width": 1}]  # fmt: skip
+           {"block": 48}, {"block": 1024}, {"block": 0}, {"kernel": GROUPS, "ngs": 1},
+           {"kernel": GROUPS, "ngs": 4, "vectors": 4}]  # fmt: skip
+    fine = [{}, {"lanes": 1, "vector_width": 1}, {"kernel": GROUPS, "ngs": 2}]
     degrees = np.array([4, 12])
-    cases = [Problem(FLOAT32, 16, "sum", "none", {**good, **b}, degrees, 1, schedules=1).case() for b in [{}, *bad]]
+    cases = [Problem(FLOAT32, 16, "sum", "none", {**good, **c}, degrees, 1, schedules=1).case() for c in [*fine, *bad]]
     errors = [int.from_bytes(r["error"], "little") for r in run(cases, tmp_path)]
-    assert errors == [0] + [REFUSED] * len(bad)
+    assert errors == [0] * len(fine) + [REFUSED] * len(bad)
+
+
+@pytest.mark.parametrize("config", [{"decide": 1, **H200}, BY_GROUPS], ids=["rows", "groups"])
+def test_the_bits_of_a_row_do_not_depend_on_the_rows_around_it(config, tmp_path):
+    """So a schedule may order rows as it likes: in each of these graphs a row meets other limits of blocks."""
+    rng = np.random.default_rng(2)
+    own = np.array([7, 33, 0, 130, 12, 31, 1, 29])
+    alone = Problem(FLOAT32, 24, "sum", "none", config, own, seed=4)
+    problems = [alone]
+    for before in range(1, 9):
+        extra = rng.integers(0, 20, before)
+        problem = Problem(FLOAT32, 24, "sum", "none", config, np.concatenate([extra, own]), seed=4)
+        col = np.concatenate([rng.integers(0, 33, extra.sum()).astype(np.int32), alone.col])
+        problem.col = problem.arrays["col"] = col
+        problem.x, problem.arrays["x"] = alone.x, alone.arrays["x"]
+        problems.append(problem)
+    results = run([p.case() for p in problems], tmp_path)
+    for problem, result in zip(problems, results, strict=True):
+        problem.check(result)
+        assert result["out"][-len(results[0]["out"]) :] == results[0]["out"]
 
 
 def test_a_block_that_would_need_too_much_shared_memory_is_refused(tmp_path):

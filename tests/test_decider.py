@@ -8,7 +8,8 @@ import random
 import pytest
 import torch
 
-from gnna_plugin import decider
+import gnna_plugin
+from gnna_plugin import decider, settings
 
 H200 = (True, 132, 60 << 20)  # CUDA, multiprocessors, bytes of L2
 
@@ -74,6 +75,79 @@ def test_weights_of_narrow_heads_forbid_vectors(on_h200):
     assert decider.decide(**facts, head_dim=2, weighted=True).vector_width == 1
     assert decider.decide(**facts, head_dim=2, weighted=False).vector_width == 4
     assert decider.decide(**facts, head_dim=8, weighted=True).vector_width == 4
+
+
+FACTS = dict(rows=10**5, cols=10**5, edges=10**6, max_degree=900, device=torch.device("cuda"))
+
+
+def test_the_papers_parameters_set_by_hand(on_h200):
+    """ngs asks for the neighbour-group kernel; a row has at most one group for each team of a block, or is cut."""
+    c = decider.decide(**FACTS, width=64, config={"ngs": 16, "dw": 16, "warps_per_block": 4})
+    assert (c.kernel, c.ngs, c.dw, c.warps_per_block) == ("groups", 16, 16, 4)
+    assert c.groups is None and c.long_row == c.item_edges == 16 * (4 * 32 // 16)
+    assert c.dw * c.vectors * c.vector_width >= 64  # the rest was chosen for it
+    assert "set by hand: kernel, dw, ngs, warps_per_block" in c.reason and c.runner_up.startswith("the row kernel")
+
+
+@pytest.mark.parametrize("name", [n for n in decider.PARAMETERS if n != "ngs"])
+def test_every_parameter_of_the_row_kernel_can_be_set(on_h200, name):
+    value = {"dw": 2, "groups": 4, "vector_width": 1, "vectors": 4, "warps_per_block": 8}.get(name, 77)
+    chosen, free = (decider.decide(**FACTS, width=64, config=c) for c in ({name: value}, None))
+    assert chosen.kernel == "rows" and getattr(chosen, name) == value != getattr(free, name)
+    assert f"set by hand: {name}" in chosen.reason and free.runner_up.startswith("the neighbour-group kernel")
+
+
+def test_a_whole_configuration_can_be_set_again(on_h200):
+    for config in (None, {"kernel": "groups"}):
+        once = decider.decide(**FACTS, width=100, config=config)
+        again = decider.decide(**FACTS, width=100, config=once)
+        assert again.as_dict() | {"reason": ""} == once.as_dict() | {"reason": ""}
+
+
+def test_what_is_set_by_hand_still_fits_a_launch(on_h200):
+    """Two groups a row for 32 lanes, or 16 warps of wide tiles, cannot be; the nearest that can is taken, and said."""
+    c = decider.decide(**FACTS, width=256, config={"dw": 32, "groups": 32})
+    assert (c.dw, c.groups) == (32, 1)
+    c = decider.decide(**FACTS, width=512, itemsize=2, config={"kernel": "groups", "vectors": 2, "warps_per_block": 16})
+    assert 2 * c.vectors * c.vector_width * 4 * 32 * c.warps_per_block <= 48 << 10 and "48 KiB" in c.reason
+    c = decider.decide(**FACTS, width=64, config={"ngs": 4, "long_row": 10**6})
+    assert c.long_row <= 4 * (32 * c.warps_per_block // c.dw)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"ngs": 0}, "ngs to 0; accepted are 1 to"),
+        ({"dw": 24}, "dw to 24; accepted are 1, 2, 4, 8, 16, 32"),
+        ({"warps_per_block": 3}, "warps_per_block to 3"),
+        ({"ngs": True}, "ngs to True"),
+        ({"tile": 1}, "'tile'; accepted are kernel, dw"),
+        ({"kernel": "edges"}, "kernel to 'edges'; accepted are 'rows', 'groups'"),
+        ({"kernel": "rows", "ngs": 4}, "it is a parameter of kernel 'groups'"),
+        ({"ngs": 4, "groups": 2}, "it is a parameter of kernel 'rows'"),
+    ],
+)
+def test_a_wrong_parameter_is_named(config, words):
+    with pytest.raises(ValueError, match=words):
+        gnna_plugin.enable(config=config)
+    assert settings.current.config is None
+
+
+def test_enable_fixes_parameters_for_launches_and_reports(caplog):
+    with gnna_plugin.enabled(config={"ngs": 8}):
+        assert settings.current.config == {"ngs": 8}
+        gnna_plugin.spmm(torch.ones(9, 4), torch.randint(0, 9, (2, 40)))
+    assert settings.current.config is None
+    if not torch.cuda.is_available():
+        assert "there is no CUDA device" in caplog.text
+        assert "parameters of CUDA launches" in decider.decide(9, 9, 40, 9, 4, config={"ngs": 8}).reason
+
+
+def test_parameters_of_a_command_line():
+    assert decider.parse_config("ngs=32, dw=16,kernel=groups") == {"ngs": 32, "dw": 16, "kernel": "groups"}
+    for text, words in (("ngs", "'ngs' is not of the form"), ("dw=7", "dw to 7"), ("", "is not of the form")):
+        with pytest.raises(ValueError, match=words):
+            decider.parse_config(text)
 
 
 def test_a_configuration_is_a_value():

@@ -44,7 +44,7 @@ def test_every_aggregation_is_explained(data):
         "3,000 nodes, 30,000 edges",
         "GCNConv: sum of 16 x float32",
         "because ",
-        "runner-up: the framework's gather and scatter",
+        "the framework's gather and scatter would be chosen below",
         "the paper's model: ngs",
         "sqrt(AES) = ",
         "EdgeConv: 2 gathered by the framework for 'sub'",

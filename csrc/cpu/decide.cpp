@@ -4,7 +4,8 @@
 #include "gnna/decide.h"
 
 #include <algorithm>
-#include <cstdio>
+
+#include "decide_why.h"
 
 namespace gnna {
 
@@ -32,6 +33,9 @@ constexpr double kShortDegree = 8;
 // won (pubmed, PROTEINS). What counts as small is an estimate.
 constexpr double kLongRatio = 4;
 constexpr int64_t kLongLeast = 32, kLongMost = 512, kSmallEdges = 200000;
+// Edges per neighbour group, and threads per block of that kernel: it won 7 of 91 timed cases (DD at widths 32 and 64,
+// artist, arxiv and amazon-computers at 16, blog at 256) with groups of 16 to 64 in blocks of 256.
+constexpr int kGroupEdges = 32, kGroupBlock = 256;
 // Items are 256 edges, and larger where 64 items a processor are more than enough, so that partial results cost less
 // memory (an estimate; 1024 to 4096 edges did well on large graphs).
 constexpr int64_t kItemLeast = 256, kItemMost = 2048, kItemsPerProcessor = 64;
@@ -47,14 +51,6 @@ int64_t round_up_to_power(int64_t n) {
 double average_degree(const GraphFacts& graph) {
   return graph.rows > 0 ? static_cast<double>(graph.edges) / static_cast<double>(graph.rows) : 0.0;
 }
-
-std::string one_digit(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f", value);
-  return text;
-}
-
-std::string number(int64_t value) { return std::to_string(value); }
 
 struct Cover {
   int lanes;
@@ -84,9 +80,9 @@ Cover cover_width(int64_t pieces, bool short_rows, bool scalar) {
 int vector_width(const LayerFacts& layer, std::string* why_scalar) {
   const int64_t full = 16 / std::max<int64_t>(layer.itemsize, 1);
   if (layer.width % full != 0) {
-    *why_scalar = "not a multiple of " + number(full);
+    *why_scalar = "not a multiple of " + std::to_string(full);
   } else if (layer.weighted && layer.head_dim % full != 0) {
-    *why_scalar = "with heads of " + number(layer.head_dim);
+    *why_scalar = "with heads of " + std::to_string(layer.head_dim);
   } else if (!layer.aligned) {
     *why_scalar = "in rows that do not start on 16 bytes";
   } else {
@@ -95,80 +91,127 @@ int vector_width(const LayerFacts& layer, std::string* why_scalar) {
   return 1;
 }
 
-Decision decide_cpu(const DeviceFacts& device) {
-  Decision decision;
-  decision.reason = "on the CPU the row kernel is vectorised over the width, and rows are split by edges over " +
-                    number(device.processors) + (device.processors == 1 ? " thread" : " threads");
-  return decision;
-}
-
-}  // namespace
-
-void decide_cut(const GraphFacts& graph, const DeviceFacts& device, int64_t* long_row, int64_t* item_edges) {
-  const auto wanted = static_cast<int64_t>(kLongRatio * average_degree(graph));
-  *long_row = graph.edges < kSmallEdges ? kLongLeast : std::clamp(wanted, kLongLeast, kLongMost);
-  const int64_t share = graph.edges / (std::max<int64_t>(device.processors, 1) * kItemsPerProcessor);
-  *item_edges = std::clamp(share / kItemLeast * kItemLeast, kItemLeast, kItemMost);
-}
-
-Decision decide(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, bool explain) {
-  if (!device.cuda) return explain ? decide_cpu(device) : Decision{};
-  Decision decision;
-  RowConfig& config = decision.config;
-  decide_cut(graph, device, &config.long_row, &config.item_edges);
-
-  const double degree = average_degree(graph);
+// Lanes, loads and elements per load, which both kernels cover the width with.
+void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, const Manual& manual,
+           KernelConfig& config, Why& why) {
   const int64_t width = std::max<int64_t>(layer.width, 1);
-  std::string why_scalar, why_tile;
-
-  config.vector_width = vector_width(layer, &why_scalar);
+  config.vector_width = vector_width(layer, &why.scalar);
+  if (manual.vector_width == 1 && config.vector_width > 1) {
+    config.vector_width = 1;
+    why.scalar = "as set by hand";
+  }
   const bool scalar = config.vector_width == 1;
-  Cover cover = cover_width(ceil_div(width, config.vector_width), degree < kShortDegree, scalar);
-  if (!scalar && degree >= kTileDegree && graph.cols * width * layer.itemsize > device.l2_bytes) {
+  const int64_t pieces = ceil_div(width, config.vector_width);
+  Cover cover = cover_width(pieces, why.degree < kShortDegree, scalar);
+  if (!scalar && why.degree >= kTileDegree && graph.cols * width * layer.itemsize > device.l2_bytes) {
     for (const int64_t bytes : kTileBytes) {
       const bool fits = graph.cols * bytes <= device.l2_bytes + device.l2_bytes / 4;
       if (!fits || width * layer.itemsize <= bytes) continue;
       cover = cover_width(bytes / 16, false, false);
-      why_tile = ", in column tiles of " + number(bytes) + " bytes that fit the L2 cache of " +
-                 number(device.l2_bytes >> 20) + " MiB";
+      why.tile_bytes = bytes;
       break;
     }
   }
-  config.lanes = cover.lanes;
-  config.vectors = cover.vectors;
-  const int64_t tiles = ceil_div(width, cover.pieces() * config.vector_width);
+  const int most_vectors = config.kernel == Kernel::Groups ? 2 : 4;
+  if (cover.vectors > most_vectors) cover = {std::min(2 * cover.lanes, kWarp), most_vectors};
+  // Of lanes and vectors, what the user leaves open follows from what he fixed.
+  if (manual.lanes && !manual.vectors) {
+    cover.vectors = 1;
+    while (cover.vectors < most_vectors && manual.lanes * cover.vectors < pieces) cover.vectors *= 2;
+  }
+  if (manual.vectors && !manual.lanes) {
+    cover.lanes = 1;
+    while (cover.lanes < kWarp && std::min(manual.vectors, most_vectors) * cover.lanes < pieces) cover.lanes *= 2;
+  }
+  if (manual.lanes || manual.vectors) why.tile_bytes = 0;
+  config.lanes = manual.lanes ? manual.lanes : cover.lanes;
+  config.vectors = manual.vectors ? std::min(manual.vectors, most_vectors) : cover.vectors;
+}
 
+// Partial results take shared memory; fewer loads per lane, then smaller blocks, take less.
+void fit_shared_memory(const LayerFacts& layer, KernelConfig& config, Why& why) {
+  const int64_t itemsize = std::max<int64_t>(layer.itemsize, 4);  // 16-bit features are summed in float
+  while (shared_elements(config) * itemsize > kMaxShared) {
+    (config.vectors > 1 ? config.vectors : config.block) /= 2;
+    why.shrunk = true;
+  }
+}
+
+KernelConfig configure_groups(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device,
+                              const Manual& manual, Why& why) {
+  KernelConfig config;
+  config.kernel = Kernel::Groups;
+  config.ngs = manual.ngs ? manual.ngs : kGroupEdges;
+  config.block = manual.block ? manual.block : kGroupBlock;
+  cover(graph, layer, device, manual, config, why);
+  fit_shared_memory(layer, config, why);
+  const int64_t most = static_cast<int64_t>(config.ngs) * (config.block / config.lanes);  // a group for each team
+  config.long_row = manual.long_row ? std::min(manual.long_row, most) : most;
+  config.item_edges = manual.item_edges ? manual.item_edges : most;
+  return config;
+}
+
+// Which rows are cut, and how finely.
+void decide_cut(const GraphFacts& graph, const DeviceFacts& device, const Manual& manual, int64_t* long_row,
+                int64_t* item_edges) {
+  const auto wanted = static_cast<int64_t>(kLongRatio * average_degree(graph));
+  *long_row = graph.edges < kSmallEdges ? kLongLeast : std::clamp(wanted, kLongLeast, kLongMost);
+  const int64_t share = graph.edges / (device.processors * kItemsPerProcessor);
+  *item_edges = std::clamp(share / kItemLeast * kItemLeast, kItemLeast, kItemMost);
+  if (manual.long_row) *long_row = manual.long_row;
+  if (manual.item_edges) *item_edges = manual.item_edges;
+}
+
+KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device,
+                            const Manual& manual, Why& why) {
+  KernelConfig config;
+  decide_cut(graph, device, manual, &config.long_row, &config.item_edges);
+  cover(graph, layer, device, manual, config, why);
+  const int64_t tiles =
+      ceil_div(std::max<int64_t>(layer.width, 1), static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width);
   int degree_class = 0;
-  while (degree_class < 3 && degree >= static_cast<double>(kGroupDegrees[degree_class])) ++degree_class;
+  while (degree_class < 3 && why.degree >= static_cast<double>(kGroupDegrees[degree_class])) ++degree_class;
   const int most_groups = kWarp / config.lanes;
   config.groups = std::min(1 << degree_class, most_groups);
-  const int by_degree = config.groups;
-  const int64_t processors = std::max<int64_t>(device.processors, 1);
   const auto warps = [&] { return ceil_div(graph.rows * config.lanes * config.groups, kWarp) * tiles; };
-  const int64_t warps_before = warps();
-  while (config.groups < most_groups && warps() < kBusyWarps * processors) config.groups *= 2;
-  config.block = graph.rows * tiles < kTinyWarps * processors ? kTinyBlock : kBlock;
+  why.below_bound = degree_class < 3;
+  why.degree_bound = kGroupDegrees[std::min(degree_class, 2)];
+  why.warp_full = config.groups < 1 << degree_class;
+  why.groups_by_degree = config.groups;
+  why.warps = warps();
+  why.busy_warps = kBusyWarps;
+  while (config.groups < most_groups && warps() < kBusyWarps * device.processors) config.groups *= 2;
+  if (manual.groups) config.groups = std::min(manual.groups, most_groups);
+  why.tiny = !manual.block && graph.rows * tiles < kTinyWarps * device.processors;
+  config.block = manual.block ? manual.block : (why.tiny ? kTinyBlock : kBlock);
+  fit_shared_memory(layer, config, why);
+  return config;
+}
 
+KernelConfig configure(Kernel kernel, const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device,
+                       const Manual& manual, Why& why) {
+  why.degree = average_degree(graph);
+  return kernel == Kernel::Groups ? configure_groups(graph, layer, device, manual, why)
+                                  : configure_rows(graph, layer, device, manual, why);
+}
+
+}  // namespace
+
+Decision decide(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, const Manual& manual,
+                bool explain) {
+  Decision decision;
+  if (!device.cuda) {
+    if (explain) decision.reason = reason_on_cpu(device, manual);
+    return decision;
+  }
+  const Kernel kernel = manual.kernel.value_or(Kernel::Rows);
+  Why why;
+  decision.config = configure(kernel, graph, layer, device, manual, why);
   if (!explain) return decision;
-
-  std::string& reason = decision.reason;
-  reason = "average degree " + one_digit(degree) +
-           (degree_class < 3 ? " below " + number(kGroupDegrees[degree_class]) : " from " + number(kGroupDegrees[2]));
-  reason += ": " + (by_degree == 1 ? std::string("one neighbour group") : number(by_degree) + " neighbour groups") +
-            " per row";
-  if (by_degree < 1 << degree_class) reason += " (all that a warp has room for)";
-  if (config.groups > by_degree) {
-    reason += ", raised to " + number(config.groups) + " because " + number(warps_before) + " warps are fewer than " +
-              number(kBusyWarps) + " for each of " + number(processors) + " processors";
-  }
-  reason += "; width " + number(layer.width) + (why_scalar.empty() ? "" : " " + why_scalar) + ": " +
-            number(config.lanes) + (config.lanes == 1 ? " lane x " : " lanes x ") + number(config.vectors) +
-            (scalar ? " single elements" : " vectors of " + number(config.vector_width)) + why_tile;
-  if (config.block == kTinyBlock) reason += "; blocks of 256 threads because the graph is tiny";
-  if (graph.max_degree > config.long_row) {
-    reason +=
-        "; rows of more than " + number(config.long_row) + " edges are cut into items of " + number(config.item_edges);
-  }
+  decision.reason = reason_of(decision.config, graph, layer, device, manual, why);
+  Why of_other;
+  const Kernel other = kernel == Kernel::Rows ? Kernel::Groups : Kernel::Rows;
+  decision.runner_up = as_runner_up(configure(other, graph, layer, device, {}, of_other));
   return decision;
 }
 

@@ -1,9 +1,9 @@
-// The row kernel for double sum and mean.
+// The row and the neighbour-group kernel for double sum and mean.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {
 
-template cudaError_t spmm_op<double, SumOp>(const SpmmArgs<double>&, const RowConfig&, const LongRows&, void*,
+template cudaError_t spmm_op<double, SumOp>(const SpmmArgs<double>&, const KernelConfig&, const Partition&, void*,
                                             cudaStream_t);
 
 }  // namespace gnna::cuda

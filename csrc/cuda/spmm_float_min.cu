@@ -1,9 +1,9 @@
-// The row kernel for float min.
+// The row and the neighbour-group kernel for float min.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {
 
-template cudaError_t spmm_op<float, MinOp>(const SpmmArgs<float>&, const RowConfig&, const LongRows&, void*,
+template cudaError_t spmm_op<float, MinOp>(const SpmmArgs<float>&, const KernelConfig&, const Partition&, void*,
                                            cudaStream_t);
 
 }  // namespace gnna::cuda

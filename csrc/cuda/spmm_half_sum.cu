@@ -1,9 +1,9 @@
-// The row kernel for float16 sum and mean.
+// The row and the neighbour-group kernel for float16 sum and mean.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {
 
-template cudaError_t spmm_op<Float16, SumOp>(const SpmmArgs<Float16>&, const RowConfig&, const LongRows&, void*,
+template cudaError_t spmm_op<Float16, SumOp>(const SpmmArgs<Float16>&, const KernelConfig&, const Partition&, void*,
                                              cudaStream_t);
 
 }  // namespace gnna::cuda

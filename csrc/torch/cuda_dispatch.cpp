@@ -1,7 +1,6 @@
 // CUDA as a device of the ops (dispatch.h): how its plans are built on the GPU, and its kernels, launched on the
 // current stream with the decider's configuration. The kernels themselves are torch-free (gnna/cuda_api.h); memory
 // comes from torch's allocator.
-#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -9,8 +8,9 @@
 
 #include <vector>
 
+#include "cuda_partition.h"
 #include "dispatch.h"
-#include "gnna/cuda_api.h"
+#include "manual.h"
 
 namespace gnna {
 namespace {
@@ -27,33 +27,6 @@ DeviceFacts device_facts() {
     facts = {true, processors, l2};
   }
   return facts;
-}
-
-bool capturing() {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  C10_CUDA_CHECK(cudaStreamIsCapturing(c10::cuda::getCurrentCUDAStream(), &status));
-  return status != cudaStreamCaptureStatusNone;
-}
-
-at::Tensor bytes_on(const at::Tensor& like, size_t bytes) {
-  return at::empty({static_cast<int64_t>(bytes)}, like.options().dtype(at::kByte));
-}
-
-// Rows above the threshold as items, when there are any.
-void cut_long_rows(Plan& plan, cudaStream_t stream) {
-  decide_cut({plan.rows, plan.cols, plan.edges, plan.max_degree}, device_facts(), &plan.long_row, &plan.item_edges);
-  if (plan.max_degree <= plan.long_row) return;
-  const int64_t* rowptr = plan.rowptr.const_data_ptr<int64_t>();
-  const at::Tensor offsets = at::empty({plan.rows + 1}, plan.rowptr.options());
-  const at::Tensor count = at::empty({1}, plan.rowptr.options());
-  const at::Tensor scan = bytes_on(plan.rowptr, cuda::count_items_scan_bytes(plan.rows));
-  C10_CUDA_CHECK(cuda::count_items(rowptr, plan.rows, plan.long_row, plan.item_edges,
-                                   offsets.mutable_data_ptr<int64_t>(), count.mutable_data_ptr<int64_t>(),
-                                   scan.mutable_data_ptr(), static_cast<size_t>(scan.numel()), stream));
-  plan.item_count = count.item<int64_t>();
-  plan.items = bytes_on(plan.rowptr, sizeof(cuda::LongItem) * plan.item_count);
-  C10_CUDA_CHECK(cuda::list_items(rowptr, plan.rows, plan.long_row, plan.item_edges, offsets.const_data_ptr<int64_t>(),
-                                  static_cast<cuda::LongItem*>(plan.items.mutable_data_ptr()), stream));
 }
 
 template <typename Id>
@@ -100,7 +73,6 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
   } else {
     build_typed<int64_t>(r, c, *plan, row_name, col_name, stream);
   }
-  cut_long_rows(*plan, stream);
   // Reading the checks back has waited for most of this already; waiting for the rest makes the plan safe on every
   // stream.
   C10_CUDA_CHECK(cudaStreamSynchronize(stream));
@@ -109,11 +81,8 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
 
 const bool registered = (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing}), true);
 
-// A plan may be evicted while a kernel on another stream still reads it: the allocator has to know of that stream.
 void use_on(const Plan& plan, c10::cuda::CUDAStream stream) {
-  if (plan.stream_id == static_cast<int64_t>(stream.id())) return;
-  for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm, &plan.items})
-    if (t->defined() && t->numel() > 0) c10::cuda::CUDACachingAllocator::recordStream(t->storage().data_ptr(), stream);
+  for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm}) use_tensor_on(*t, plan.stream_id, stream);
 }
 
 bool starts_on_16_bytes(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
@@ -133,15 +102,14 @@ struct Cuda {
     layer.weighted = args.weight != nullptr;
     layer.aligned = starts_on_16_bytes(args.x) && starts_on_16_bytes(args.out) && args.x_stride * sizeof(T) % 16 == 0;
     layer.reduce = args.reduce;
-    const RowConfig config =
-        decide({plan.rows, plan.cols, plan.edges, plan.max_degree}, layer, device_facts(), /*explain=*/false).config;
-    const cuda::LongRows long_rows{
-        plan.item_count > 0 ? static_cast<const cuda::LongItem*>(plan.items.const_data_ptr()) : nullptr,
-        plan.item_count};
+    const KernelConfig config =
+        decide({plan.rows, plan.cols, plan.edges, plan.max_degree}, layer, device_facts(), manual(), /*explain=*/false)
+            .config;
+    const auto kept = partition_for(plan, config, stream);
     at::Tensor scratch;
-    if (plan.item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes<T>(plan.item_count, width));
+    if (kept->item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes(args, config, kept->item_count));
     C10_CUDA_CHECK(
-        cuda::spmm(args, config, long_rows, scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
+        cuda::spmm(args, config, view_of(*kept), scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
   }
 
   template <typename T>

@@ -48,7 +48,7 @@ CsrView Plan::view() const {
 
 int64_t Plan::bytes() const {
   int64_t total = 0;
-  for (const at::Tensor* t : {&rowptr, &col, &perm, &items})
+  for (const at::Tensor* t : {&rowptr, &col, &perm})
     if (t->defined()) total += static_cast<int64_t>(t->nbytes());
   // A static weight will be kept in slot order beside them; counted ahead, so that an entry's size never changes.
   return perm.defined() ? total + edges * 4 : total;

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "gnna/types.h"
+#include "partitions.h"
 
 namespace gnna {
 
@@ -37,16 +38,14 @@ class TensorKey {
 struct Plan {
   int64_t rows = 0, cols = 0, edges = 0;
   int64_t max_degree = 0;
-  at::Tensor rowptr;  // int64 [rows + 1]
-  at::Tensor col;     // int32 [edges]
-  at::Tensor perm;    // int32 [edges], undefined when the edge list was sorted by row
-  // CUDA: rows with more than long_row edges, cut into items (gnna::cuda::LongItem as bytes).
-  at::Tensor items;
-  int64_t item_count = 0, long_row = 0, item_edges = 0;
-  int64_t stream_id = 0;  // whose memory it is
+  at::Tensor rowptr;      // int64 [rows + 1]
+  at::Tensor col;         // int32 [edges]
+  at::Tensor perm;        // int32 [edges], undefined when the edge list was sorted by row
+  int64_t stream_id = 0;  // CUDA: whose memory it is
+  mutable Partitions partitions;
 
   CsrView view() const;
-  int64_t bytes() const;
+  int64_t bytes() const;  // without the partitions, which the first launches add
 
   // weight [edges, ...] in slot order, if this very tensor came before and is not trained; otherwise undefined, and the
   // kernel reads it through perm. Static weights (a normalisation) are then streamed; fresh ones (attention) are not

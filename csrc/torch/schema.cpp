@@ -9,6 +9,7 @@
 #include "arguments.h"
 #include "gnna/cpu_api.h"
 #include "gnna/decide.h"
+#include "manual.h"
 #include "plan.h"
 
 namespace gnna {
@@ -19,16 +20,22 @@ std::vector<int64_t> cache_info_op() {
   return {info.plans, info.bytes, info.hits, info.misses, info.max_bytes};
 }
 
-// lanes, groups, vector_width, vectors, block, long_row, item_edges and the reason, as the launches use them.
-std::tuple<std::vector<int64_t>, std::string> decide_op(int64_t rows, int64_t cols, int64_t edges, int64_t max_degree,
-                                                        int64_t width, int64_t head_dim, int64_t itemsize,
-                                                        bool weighted, bool aligned, const std::string& reduce,
-                                                        bool cuda, int64_t processors, int64_t l2_bytes) {
+// kernel, lanes, groups, ngs, vector_width, vectors, block, long_row, item_edges, as manual_of reads them and the
+// launches use them; the reason, and the runner-up.
+std::tuple<std::vector<int64_t>, std::string, std::string> decide_op(int64_t rows, int64_t cols, int64_t edges,
+                                                                     int64_t max_degree, int64_t width,
+                                                                     int64_t head_dim, int64_t itemsize, bool weighted,
+                                                                     bool aligned, const std::string& reduce, bool cuda,
+                                                                     int64_t processors, int64_t l2_bytes,
+                                                                     at::IntArrayRef manual) {
   const Decision decision =
       decide({rows, cols, edges, max_degree}, {width, head_dim, itemsize, weighted, aligned, parse_reduce(reduce)},
-             {cuda, processors, l2_bytes});
-  const RowConfig& c = decision.config;
-  return {{c.lanes, c.groups, c.vector_width, c.vectors, c.block, c.long_row, c.item_edges}, decision.reason};
+             {cuda, processors, l2_bytes}, manual_of(manual));
+  const KernelConfig& c = decision.config;
+  return {{static_cast<int64_t>(c.kernel), c.lanes, c.groups, c.ngs, c.vector_width, c.vectors, c.block, c.long_row,
+           c.item_edges},
+          decision.reason,
+          decision.runner_up};
 }
 
 std::string instruction_set_op() { return cpu::instruction_set(); }
@@ -72,8 +79,9 @@ TORCH_LIBRARY(gnna, m) {
   m.def(
       "decide(int rows, int cols, int edges, int max_degree, int width, int head_dim, int itemsize, bool weighted, "
       "bool "
-      "aligned, str reduce, bool cuda, int processors, int l2_bytes) -> (int[], str)",
+      "aligned, str reduce, bool cuda, int processors, int l2_bytes, int[] manual) -> (int[], str, str)",
       &decide_op);
+  m.def("set_manual(int[] parameters) -> ()", &set_manual);
   m.def("instruction_set() -> str", &instruction_set_op);
 }
 

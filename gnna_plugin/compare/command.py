@@ -44,6 +44,7 @@ def add_arguments(parser):
     add("--seed", type=_natural, default=0, help="of weights, dropout, random features and generated graphs (0)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where it can be used")
     add("--threads", type=_positive, help="CPU threads; default: torch's own choice")
+    add_config(parser)
     add("--json", metavar="FILE", help="write the rows, decisions and versions as JSON")
     add("--csv", metavar="FILE", help="write the rows as CSV")
 
@@ -86,7 +87,8 @@ def run(args):
 
 def _case(graph, args):
     return Case(graph=graph.name, model=args.model, framework=args.framework, layers=args.layers, hidden=args.hidden,
-                dim=args.dim, classes=args.classes, epochs=args.epochs, seed=args.seed, synthetic=args.synthetic)
+                dim=args.dim, classes=args.classes, epochs=args.epochs, seed=args.seed, synthetic=args.synthetic,
+                config=args.config)
 
 
 def load_graphs(sources, seed):
@@ -119,6 +121,22 @@ def progress(console):
             bar.update(task, description=what, completed=event["done"], total=event["total"] or None)
 
         yield on_progress
+
+
+def add_config(parser):
+    """Add --config, the decider's parameters fixed by hand."""
+    parser.add_argument("--config", type=_config, metavar="NAME=N,...",
+                        help="parameters of CUDA launches that the decider would choose: ngs, dw, warps_per_block (the "
+                             "paper's), kernel (rows or groups), groups, vector_width, vectors, long_row, item_edges")
+
+
+def _config(text):
+    from gnna_plugin.decider import parse_config
+
+    try:
+        return parse_config(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _default(position):

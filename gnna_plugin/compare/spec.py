@@ -35,7 +35,8 @@ class Case:
     its own, or ``synthetic`` asks to ignore them. ``budget_s`` (seconds, or None) ends training early, after no fewer
     than three epochs. ``reference`` asks for the float64 run that errors are measured against, ``reorder`` for a
     plain run with the edges in another order: training can amplify rounding without bound (a deep sum of unnormalised
-    features does), and only that run tells how far two equally right loss curves of this case are apart.
+    features does), and only that run tells how far two equally right loss curves of this case are apart. ``config``
+    is enable()'s, for the accelerated arm.
     """
 
     graph: str
@@ -52,6 +53,7 @@ class Case:
     budget_s: float | None = None
     reference: bool = True
     reorder: bool = True
+    config: dict | None = None
 
     def resolved(self):
         """The fields as a dict, with the model's own default for ``layers`` and ``hidden`` filled in."""

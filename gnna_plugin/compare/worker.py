@@ -51,7 +51,7 @@ class Arm:
         if self.name == ACCELERATED:
             self._model(data, case, tensors)  # PyG writes methods into a class when it is first used
             before = measure.snapshot(self.packages)
-            gnna_plugin.enable(self.framework)
+            gnna_plugin.enable(self.framework, config=case["config"])
         calls = self._calls()
 
         meter = measure.PeakMemory(self.device)

@@ -40,25 +40,45 @@ CsrView csr_of(const Case& c, const std::string& prefix) {
           c.array<int32_t>(prefix + "perm")};
 }
 
-struct Items {
-  Buffer list;
-  int64_t count = 0;
+// What is dealt out, with its memory: items of long rows, and neighbour groups.
+struct Parts {
+  Buffer items, group_first, group_row;
+  int64_t item_count = 0, group_count = 0;
+
+  cuda::Partition view() const {
+    cuda::Partition p;
+    p.long_rows = {item_count > 0 ? items.as<cuda::LongItem>() : nullptr, item_count};
+    if (group_count > 0) p.groups = {group_first.as<int64_t>(), group_row.as<int32_t>(), group_count};
+    return p;
+  }
 };
 
-Items items_of(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, Results& results) {
-  Items items;
-  const Buffer workspace((rows + 1) * sizeof(int64_t)), scan(cuda::count_items_scan_bytes(rows));
-  const Buffer count(sizeof(int64_t));
-  cudaError_t error = cuda::count_items(rowptr, rows, threshold, item_edges, workspace.as<int64_t>(),
-                                        count.as<int64_t>(), scan.as<void>(), scan.bytes(), nullptr);
+Parts items_of(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, Results& results) {
+  Parts parts;
+  const Buffer first((rows + 1) * sizeof(int64_t)), scan(cuda::partition_scan_bytes(rows));
+  cudaError_t error = cuda::count_items(rowptr, rows, threshold, item_edges, first.as<int64_t>(), scan.as<void>(),
+                                        scan.bytes(), nullptr);
   if (error == cudaSuccess) {
-    items.count = *count.as<int64_t>();
-    items.list = Buffer(items.count * sizeof(cuda::LongItem));
-    error = cuda::list_items(rowptr, rows, threshold, item_edges, workspace.as<int64_t>(),
-                             items.list.as<cuda::LongItem>(), nullptr);
+    parts.item_count = first.as<int64_t>()[rows];
+    parts.items = Buffer(parts.item_count * sizeof(cuda::LongItem));
+    error = cuda::list_items(rowptr, rows, threshold, item_edges, first.as<int64_t>(),
+                             parts.items.as<cuda::LongItem>(), nullptr);
   }
   put_error(results, error);
-  return items;
+  return parts;
+}
+
+void add_groups(const int64_t* rowptr, int64_t rows, int64_t ngs, int64_t long_row, Parts& parts, Results& results) {
+  parts.group_first = Buffer((rows + 1) * sizeof(int64_t));
+  const Buffer scan(cuda::partition_scan_bytes(rows));
+  cudaError_t error = cuda::count_groups(rowptr, rows, ngs, long_row, parts.group_first.as<int64_t>(), scan.as<void>(),
+                                         scan.bytes(), nullptr);
+  if (error == cudaSuccess) {
+    parts.group_count = parts.group_first.as<int64_t>()[rows];
+    parts.group_row = Buffer(parts.group_count * sizeof(int32_t));
+    error = cuda::list_groups(parts.group_first.as<int64_t>(), rows, parts.group_row.as<int32_t>(), nullptr);
+  }
+  put_error(results, error);
 }
 
 template <typename T>
@@ -88,7 +108,7 @@ void spmm(const Case& c, Results& results) {
   const SpmmArgs<T> args = spmm_args<T>(c, results);
   const int64_t width = args.heads * args.head_dim;
 
-  RowConfig config;
+  KernelConfig config;
   if (c.number("decide") != 0) {
     GraphFacts graph{args.csr.rows, args.csr.cols, args.csr.edges, c.number("max_degree")};
     const auto at = {reinterpret_cast<uintptr_t>(args.x), reinterpret_cast<uintptr_t>(args.out),
@@ -97,6 +117,8 @@ void spmm(const Case& c, Results& results) {
     const LayerFacts layer{width, args.head_dim, sizeof(T), args.weight != nullptr, aligned, args.reduce};
     config = decide(graph, layer, {true, c.number("processors"), c.number("l2_bytes")}).config;
   } else {
+    config.kernel = static_cast<Kernel>(c.number("kernel"));
+    config.ngs = static_cast<int>(c.number("ngs"));
     config.lanes = static_cast<int>(c.number("lanes"));
     config.groups = static_cast<int>(c.number("groups"));
     config.vector_width = static_cast<int>(c.number("vector_width"));
@@ -105,11 +127,14 @@ void spmm(const Case& c, Results& results) {
     config.long_row = c.number("long_row");
     config.item_edges = c.number("item_edges");
   }
-  const Items items = items_of(args.csr.rowptr, args.csr.rows, config.long_row, config.item_edges, results);
-  const Buffer scratch(cuda::spmm_scratch_bytes<T>(items.count, width));
-  put_error(results, cuda::spmm(args, config, {items.list.as<cuda::LongItem>(), items.count},
-                                items.count > 0 ? scratch.as<void>() : nullptr, nullptr));
-  put(results, "items", items.count);
+  Parts parts = items_of(args.csr.rowptr, args.csr.rows, config.long_row, config.item_edges, results);
+  if (config.kernel == Kernel::Groups) {
+    add_groups(args.csr.rowptr, args.csr.rows, config.ngs, config.long_row, parts, results);
+  }
+  const Buffer scratch(cuda::spmm_scratch_bytes(args, config, parts.item_count));
+  put_error(results, cuda::spmm(args, config, parts.view(), parts.item_count > 0 ? scratch.as<void>() : nullptr,
+                                nullptr));
+  put(results, "items", parts.item_count);
   const int64_t tile = static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width;
   put(results, "tiles", (width + tile - 1) / tile);
   put(results, "vector_width", config.vector_width);
@@ -170,8 +195,16 @@ void csr(const Case& c, Results& results) {
 
 void items(const Case& c, Results& results) {
   const int64_t rows = static_cast<int64_t>(c.bytes("rowptr") / sizeof(int64_t)) - 1;
-  Items items = items_of(c.array<int64_t>("rowptr"), rows, c.number("threshold"), c.number("item_edges"), results);
-  results["items"] = std::move(items.list);
+  Parts parts = items_of(c.array<int64_t>("rowptr"), rows, c.number("threshold"), c.number("item_edges"), results);
+  results["items"] = std::move(parts.items);
+}
+
+void groups(const Case& c, Results& results) {
+  const int64_t rows = static_cast<int64_t>(c.bytes("rowptr") / sizeof(int64_t)) - 1;
+  Parts parts;
+  add_groups(c.array<int64_t>("rowptr"), rows, c.number("ngs"), c.number("long_row"), parts, results);
+  results["first"] = std::move(parts.group_first);
+  results["row"] = std::move(parts.group_row);
 }
 
 template <typename T>
@@ -190,6 +223,7 @@ void run(const Case& c, Results& results) {
   if (name == "check") return wide ? check<int64_t>(c, results) : check<int32_t>(c, results);
   if (name == "csr") return wide ? csr<int64_t>(c, results) : csr<int32_t>(c, results);
   if (name == "items") return items(c, results);
+  if (name == "groups") return groups(c, results);
   if (name == "self_test") return put(results, "value", simt::self_test(c.number("which")));
   if (c.numbers.count("float64") != 0) return run_of_type<double>(c, results);
   if (c.numbers.count("float16") != 0) return run_of_type<Float16>(c, results);

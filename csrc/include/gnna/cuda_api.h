@@ -50,14 +50,27 @@ struct LongItem {
   int32_t first;  // index of the row's part 0 among all items: where its partial results start
 };
 
-// Lists the items of all rows with more than threshold edges, in row order. count_items sizes the list (device_count:
-// one int64 in device memory, overwritten); list_items fills it. workspace: rows + 1 int64 (the same buffer for both
-// calls).
-cudaError_t count_items(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, int64_t* workspace,
-                        int64_t* device_count, void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
-size_t count_items_scan_bytes(int64_t rows);
-cudaError_t list_items(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges,
-                       const int64_t* workspace, LongItem* items, cudaStream_t stream);
+// Lists the items of all rows with more than threshold edges, in row order. count_items writes first [rows + 1], where
+// each row's items start and, last, how many there are; list_items fills the list. scan_workspace:
+// partition_scan_bytes(rows) bytes.
+cudaError_t count_items(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, int64_t* first,
+                        void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
+cudaError_t list_items(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, const int64_t* first,
+                       LongItem* items, cudaStream_t stream);
+size_t partition_scan_bytes(int64_t rows);
+
+// The neighbour groups of all rows, in row order: rows with up to long_row edges have one per ngs edges, at least one;
+// longer rows, which are items, have one that nobody takes.
+struct NeighbourGroups {
+  const int64_t* first = nullptr;  // [rows + 1] where each row's groups start
+  const int32_t* row = nullptr;    // [count] the row of each group
+  int64_t count = 0;
+};
+
+// The same two steps for the groups, with the same workspace.
+cudaError_t count_groups(const int64_t* rowptr, int64_t rows, int64_t ngs, int64_t long_row, int64_t* first,
+                         void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
+cudaError_t list_groups(const int64_t* first, int64_t rows, int32_t* row, cudaStream_t stream);
 
 // ---- operations ---------------------------------------------------------------------------------------------------
 
@@ -66,16 +79,23 @@ struct LongRows {
   int64_t count = 0;
 };
 
+// How the rows are dealt out, made for the configuration they are launched with: the items of its long_row and
+// item_edges, and for Kernel::Groups the neighbour groups of its ngs and long_row.
+struct Partition {
+  LongRows long_rows;
+  NeighbourGroups groups;
+};
+
 // T of all operations is float, double, Float16 or BFloat16.
 
 // Bytes of scratch that one launch of spmm<T> needs: partial results, which are Compute<T>, and arrival counters of the
 // long rows. The scratch belongs to the launch, so that launches on different streams cannot meet in it. 0 when there
 // are no long rows.
 template <typename T>
-size_t spmm_scratch_bytes(int64_t long_items, int64_t width);
+size_t spmm_scratch_bytes(const SpmmArgs<T>& args, const KernelConfig& config, int64_t long_items);
 
 template <typename T>
-cudaError_t spmm(const SpmmArgs<T>& args, const RowConfig& config, const LongRows& long_rows, void* scratch,
+cudaError_t spmm(const SpmmArgs<T>& args, const KernelConfig& config, const Partition& partition, void* scratch,
                  cudaStream_t stream);
 
 // Max or min (args.reduce) with the winning edge: arg [rows, heads * head_dim] is its position in the user's list, or

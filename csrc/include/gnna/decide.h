@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "gnna/types.h"
@@ -31,31 +32,51 @@ struct DeviceFacts {
   int64_t l2_bytes = 0;
 };
 
-// The row kernel on CUDA. `lanes` threads are the dimension workers (dw) of one neighbour group; `groups` neighbour
-// groups share a row; a lane holds `vectors` pieces of `vector_width` elements in registers. A row wider than the
-// product of lanes, vectors and vector_width is processed in column tiles of that size, which must be 4 elements at
-// least, or the whole width. Where items are cut, warps meet in shared memory: block / 32 tiles of what the kernel
-// computes in (float for the 16-bit types) must fit 48 KiB.
-struct RowConfig {
+// Two kernels aggregate on CUDA. Rows (spmm_rows.cuh): the groups of a row share its edges in turn, inside one warp.
+// Groups (spmm_groups.cuh), the paper's: a row's edges are cut into neighbour groups of ngs.
+enum class Kernel : int { Rows = 0, Groups = 1 };
+
+// How a launch is laid out. `lanes` threads are the dimension workers (dw) of one neighbour group; a lane holds
+// `vectors` pieces of `vector_width` elements in registers. A row wider than the product of lanes, vectors and
+// vector_width is processed in column tiles of that size. A block's shared memory (shared_elements of what the kernel
+// computes in, float for the 16-bit types) must fit kMaxShared.
+struct KernelConfig {
+  Kernel kernel = Kernel::Rows;
   int lanes = 32;            // dw: a power of two, at most 32
-  int groups = 1;            // neighbour groups per row: a power of two, lanes * groups <= 32
+  int groups = 1;            // Rows: neighbour groups per row: a power of two, lanes * groups <= 32
+  int ngs = 0;               // Groups: edges per neighbour group, at least 1
   int vector_width = 1;      // elements per load: 16 bytes' worth, or 1
-  int vectors = 1;           // loads per lane and neighbour: 1, 2 or 4
+  int vectors = 1;           // loads per lane and neighbour: 1, 2 or 4; Groups: 1 or 2
   int block = 64;            // threads per block (warps per block * 32): 32 to 512
   int64_t long_row = 512;    // rows with more edges are cut into items
   int64_t item_edges = 256;  // edges per item
 };
 
-struct Decision {
-  RowConfig config;
-  std::string reason;
+// What a launch may have without asking for more.
+constexpr int64_t kMaxShared = 48 << 10;
+
+// Rows: the warps of a block that took an item meet in one tile each. Groups: the partial results of all neighbour
+// groups of a block, which may be one less than twice its teams, as its last row may have a group for each of them.
+inline int64_t shared_elements(const KernelConfig& c) {
+  const int64_t tile = static_cast<int64_t>(c.lanes) * c.vectors * c.vector_width;
+  return c.kernel == Kernel::Groups ? tile * 2 * (c.block / c.lanes) : tile * (c.block / 32);
+}
+
+// What a user fixes by hand; 0, and an empty kernel, leave a parameter to the decider.
+struct Manual {
+  std::optional<Kernel> kernel;
+  int lanes = 0, groups = 0, ngs = 0, vector_width = 0, vectors = 0, block = 0;
+  int64_t long_row = 0, item_edges = 0;
 };
 
-// Which rows are cut, and how finely: a matter of the graph and the device alone, so that a plan holds one list of
-// items.
-void decide_cut(const GraphFacts& graph, const DeviceFacts& device, int64_t* long_row, int64_t* item_edges);
+struct Decision {
+  KernelConfig config;
+  std::string reason;
+  std::string runner_up;  // the other kernel as it would have been launched
+};
 
 // explain = false leaves the reason empty: launches need none, and composing it costs more than the rules themselves.
-Decision decide(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, bool explain = true);
+Decision decide(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, const Manual& manual = {},
+                bool explain = true);
 
 }  // namespace gnna

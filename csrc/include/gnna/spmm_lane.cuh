@@ -1,5 +1,5 @@
-// What one thread does in the row kernel (spmm_rows.cuh): it owns V pieces of VW elements of a feature row, gathers
-// them over a range of edges, combines them with the threads that took other edges, and stores the result.
+// What one thread does in both kernels (spmm_rows.cuh, spmm_groups.cuh): it owns V pieces of VW elements of a feature
+// row, gathers them over a range of edges, combines them with the threads that took other edges, and stores the result.
 #pragma once
 
 #include "gnna/cuda_api.h"
@@ -49,15 +49,15 @@ struct RowLane {
   using Piece = Pack<C, VW>;
 
   const RowParams<T>& p;
-  int64_t column;  // of the first piece
-  int64_t step;
+  uint32_t column;  // of the first piece
+  uint32_t step;
   bool active[V];  // the piece lies inside the width
   int32_t head[kWeights];
 
   __device__ __forceinline__ RowLane(const RowParams<T>& params, uint32_t lane, uint32_t lanes, int64_t tile)
       : p(params) {
-    column = (tile * V * lanes + lane) * VW;
-    step = static_cast<int64_t>(lanes) * VW;
+    column = (static_cast<uint32_t>(tile) * V * lanes + lane) * VW;
+    step = lanes * VW;
 #pragma unroll
     for (int v = 0; v < V; ++v) active[v] = column + v * step < p.width;
     if constexpr (W == Weighting::PerHead) {
@@ -112,15 +112,15 @@ struct RowLane {
     for (uint32_t u = 0; u < kCount; ++u) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
-        const Piece x = widen_pack<T, VW>(piece[u][v]);
+        const Piece message = widen_pack<T, VW>(piece[u][v]);
 #pragma unroll
         for (int i = 0; i < VW; ++i) {
           C& a = acc[v].v[i];
           C next;
           if constexpr (W == Weighting::None) {
-            next = Op::combine(a, x.v[i]);
+            next = Op::combine(a, message.v[i]);
           } else {
-            next = Op::weighted(a, widen(weight[u][W == Weighting::PerHead ? v : 0]), x.v[i]);
+            next = Op::weighted(a, widen(weight[u][W == Weighting::PerHead ? v : 0]), message.v[i]);
           }
           a = valid[u] ? next : a;
         }

@@ -1,14 +1,13 @@
 // The row kernel, gnna's SpMM on CUDA. A row belongs to `groups` neighbour groups of `lanes` threads inside one warp:
 // the lanes cover a tile of the width with `V` pieces of `VW` elements each, the groups take the row's edges in turn.
 // Partial sums stay in registers, groups meet by shuffles, and the result is stored once; there are no floating-point
-// atomics. Rows longer than long_row are cut into items, and the first blocks of the grid take one item each, since
-// they last longest; the block that finishes last among the parts of a row combines them in part order, whoever it is.
+// atomics. Rows longer than long_row are items, which the first blocks of the grid take (spmm_items.cuh).
 //
 // Memory per edge: 4 bytes of column id, the weight, and one row tile of x. Per row: 16 bytes of rowptr, one tile of
 // out.
 #pragma once
 
-#include "gnna/spmm_lane.cuh"
+#include "gnna/spmm_items.cuh"
 
 namespace gnna::cuda {
 
@@ -28,11 +27,10 @@ __global__ void __launch_bounds__(kMaxRowBlock, 1) spmm_rows(const __grid_consta
   const uint32_t team_log2 = p.lanes_log2 + p.groups_log2;
   const uint32_t stride = is_item ? blockDim.x >> p.lanes_log2 : 1u << p.groups_log2;
   uint32_t group = threadIdx.x >> p.lanes_log2;
-  int64_t row, begin = 0, end = 0;
+  int64_t row = 0, begin = 0, end = 0;
   bool owns = true;
   if (is_item) {
     const LongItem& item = p.items[blockIdx.x];
-    row = item.row;
     begin = item.begin;
     end = item.end;
   } else {
@@ -45,51 +43,16 @@ __global__ void __launch_bounds__(kMaxRowBlock, 1) spmm_rows(const __grid_consta
       owns = end - begin <= p.long_row;
     }
   }
-
   Piece acc[V];
   Lane::clear(acc);
   if (owns) lane.gather(static_cast<uint32_t>(begin) + group, static_cast<uint32_t>(end), stride, acc);
-
-  // No thread has left: the shuffles below name the whole warp, also for rows past the end and rows that are cut.
-  if (!is_item) {
-    Lane::combine_groups(lanes, 1u << team_log2, acc);
-    if (owns && group == 0) lane.store_row(row, end - begin, acc);
+  if (is_item) {
+    finish_item(lane, lanes, tile, acc, reinterpret_cast<Piece*>(shared_bytes), is_last);
     return;
   }
-
-  Piece* shared = reinterpret_cast<Piece*>(shared_bytes);
-  Lane::combine_block(lanes, shared, acc);
-  const LongItem& item = p.items[blockIdx.x];
-  if (item.parts > 1) {
-    const Compute<T>* parts = p.partials + static_cast<int64_t>(item.first) * p.width + lane.column;
-    if (threadIdx.x < lanes) {
-      Compute<T>* mine = p.partials + (static_cast<int64_t>(item.first) + item.part) * p.width + lane.column;
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        if (lane.active[v]) store_pack(mine + v * lane.step, acc[v]);
-      }
-      __threadfence();
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      __threadfence();
-      is_last = atomicAdd(p.counters + item.first * p.tiles + tile, 1) == item.parts - 1;
-      __threadfence();
-    }
-    __syncthreads();
-    if (!is_last) return;
-    // Which block arrives here depends on timing; what it computes does not.
-    Lane::clear(acc);
-#pragma unroll(Lane::kUnroll)
-    for (int32_t part = group; part < item.parts; part += stride) {
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        if (lane.active[v]) Lane::combine(acc[v], load_shared_by_blocks<VW>(parts + part * p.width + v * lane.step));
-      }
-    }
-    Lane::combine_block(lanes, shared, acc);
-  }
-  if (threadIdx.x < lanes) lane.store_row(row, __ldg(p.rowptr + row + 1) - __ldg(p.rowptr + row), acc);
+  // No thread has left: the shuffles name the whole warp, also for rows past the end and rows that are cut.
+  Lane::combine_groups(lanes, 1u << team_log2, acc);
+  if (owns && group == 0) lane.store_row(row, end - begin, acc);
 }
 
 }  // namespace gnna::cuda

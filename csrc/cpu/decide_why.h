@@ -1,0 +1,33 @@
+// Between the decider's rules (decide.cpp) and its words (decide_reason.cpp): what the rules found on their way.
+#pragma once
+
+#include <string>
+
+#include "gnna/decide.h"
+
+namespace gnna {
+
+struct Why {
+  double degree = 0;
+  std::string scalar;        // why elements are loaded one by one, where they are
+  int64_t tile_bytes = 0;    // of column tiles that fit the L2 cache
+  bool shrunk = false;       // so that shared memory fits
+  bool tiny = false;         // larger blocks because of it
+  int64_t degree_bound = 0;  // of the degree class that gave groups_by_degree
+  bool below_bound = false;  // or above
+  bool warp_full = false;    // it would have been more groups
+  int groups_by_degree = 1;
+  int64_t warps = 0, busy_warps = 0;  // with so many groups, and wanted
+};
+
+inline bool set_by_hand(const Manual& m) {
+  return m.kernel || m.lanes || m.groups || m.ngs || m.vector_width || m.vectors || m.block || m.long_row ||
+         m.item_edges;
+}
+
+std::string reason_on_cpu(const DeviceFacts& device, const Manual& manual);
+std::string reason_of(const KernelConfig& config, const GraphFacts& graph, const LayerFacts& layer,
+                      const DeviceFacts& device, const Manual& manual, const Why& why);
+std::string as_runner_up(const KernelConfig& config);
+
+}  // namespace gnna

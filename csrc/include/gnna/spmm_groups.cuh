@@ -1,0 +1,104 @@
+// The neighbour-group kernel (GNNAdvisor, OSDI 2021: Coarse-grained Neighbor Partitioning, Warp-aware Memory
+// Customization). A row's edges are cut into groups of at most ngs; a team of `lanes` threads (the dimension workers,
+// dw) takes one group, so that teams differ in work by less than ngs edges however the degrees are spread. A row of one
+// group is stored from registers; of a longer row the groups leave their partial results in shared memory, where the
+// leader, the team of the row's first group, adds them in order and stores once. The paper's kernel adds to out
+// atomically when a row's groups fall into several blocks; here a block takes all groups of the rows that start in its
+// share of the list (so it works on less than twice its share), and rows with more groups than a block has teams are
+// items (spmm_items.cuh). The same bits follow on every run, whatever rows lie around.
+//
+// Memory per group: 4 bytes of row id, 32 of group and row pointers, and, in shared memory, one tile of the width.
+// Per edge as in the row kernel.
+#pragma once
+
+#include "gnna/spmm_items.cuh"
+
+namespace gnna::cuda {
+
+template <typename T>
+struct GroupParams : RowParams<T> {
+  NeighbourGroups groups;
+  int ngs;
+};
+
+// Where the first row that starts at or after place g of the list starts.
+__device__ __forceinline__ int64_t row_start(const NeighbourGroups& groups, int64_t g) {
+  if (g >= groups.count) return groups.count;
+  const int64_t row = __ldg(groups.row + g);
+  const int64_t first = __ldg(groups.first + row);
+  return first == g ? g : __ldg(groups.first + row + 1);
+}
+
+template <typename T, int VW, int V, Weighting W, typename Op>
+__global__ void __launch_bounds__(kMaxRowBlock, 1) spmm_groups(const __grid_constant__ GroupParams<T> p) {
+  using Lane = RowLane<T, VW, V, W, Op>;
+  using Piece = typename Lane::Piece;
+  extern __shared__ __align__(kVectorBytes) unsigned char shared_bytes[];
+  __shared__ bool is_last;
+  Piece* const shared = reinterpret_cast<Piece*>(shared_bytes);
+
+  const uint32_t lanes = 1u << p.lanes_log2;
+  const uint32_t in_team = threadIdx.x & (lanes - 1);
+  const int64_t tile = p.first_tile + blockIdx.y;
+  const Lane lane(p, in_team, lanes, tile);
+  const bool is_item = blockIdx.x < p.item_count;
+  const uint32_t team = threadIdx.x >> p.lanes_log2, teams = blockDim.x >> p.lanes_log2;
+  int64_t start = 0, stop = teams;  // of the list; an item is one turn for every team
+  if (!is_item) {
+    const int64_t share = static_cast<int64_t>(blockIdx.x - p.item_count) * teams;
+    start = row_start(p.groups, share);
+    stop = row_start(p.groups, share + teams);
+  }
+  const auto result_of = [&](int64_t g, int v) -> Piece& { return shared[((g - start) * V + v) * lanes + in_team]; };
+
+  Piece acc[V];
+  bool leads = false;
+  for (int64_t g = start + team; g < stop; g += teams) {
+    int64_t row = 0, first = g, next = 0, degree = 0, begin, end;
+    if (is_item) {
+      const LongItem& item = p.items[blockIdx.x];
+      begin = item.begin + team;
+      end = item.end;
+    } else {
+      row = __ldg(p.groups.row + g);
+      first = __ldg(p.groups.first + row);
+      next = __ldg(p.groups.first + row + 1);
+      begin = __ldg(p.rowptr + row);
+      end = __ldg(p.rowptr + row + 1);
+      degree = end - begin;
+      if (degree > p.long_row) continue;
+      begin += (g - first) * p.ngs;
+      end = begin + p.ngs < end ? begin + p.ngs : end;
+    }
+    Lane::clear(acc);
+    lane.gather(static_cast<uint32_t>(begin), static_cast<uint32_t>(end), is_item ? teams : 1, acc);
+    if (is_item) break;
+    if (next - first == 1) {
+      lane.store_row(row, degree, acc);
+      continue;
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v) result_of(g, v) = acc[v];
+    leads = leads || g == first;
+  }
+  if (is_item) {
+    finish_item(lane, lanes, tile, acc, shared, is_last);
+    return;
+  }
+  __syncthreads();
+  if (!leads) return;
+  for (int64_t g = start + team; g < stop; g += teams) {
+    const int64_t row = __ldg(p.groups.row + g);
+    const int64_t first = __ldg(p.groups.first + row), next = __ldg(p.groups.first + row + 1);
+    if (g != first || next - first == 1) continue;
+#pragma unroll
+    for (int v = 0; v < V; ++v) acc[v] = result_of(g, v);
+    for (int64_t other = g + 1; other < next; ++other) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) Lane::combine(acc[v], result_of(other, v));
+    }
+    lane.store_row(row, __ldg(p.rowptr + row + 1) - __ldg(p.rowptr + row), acc);
+  }
+}
+
+}  // namespace gnna::cuda
