@@ -167,8 +167,8 @@ KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, co
   KernelConfig config;
   decide_cut(graph, device, manual, &config.long_row, &config.item_edges);
   cover(graph, layer, device, manual, config, why);
-  const int64_t tiles =
-      ceil_div(std::max<int64_t>(layer.width, 1), static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width);
+  const int64_t tiles = ceil_div(std::max<int64_t>(layer.width, 1),
+                                 static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width);
   int degree_class = 0;
   while (degree_class < 3 && why.degree >= static_cast<double>(kGroupDegrees[degree_class])) ++degree_class;
   const int most_groups = kWarp / config.lanes;
