@@ -92,14 +92,6 @@ def test_dtypes_without_kernels():
     assert reasons("PlainMessage") == {"complex64 features": 1}
 
 
-def test_leading_batch_dimension(case):
-    layer, x, edge_index, expected = case
-    gnna_plugin.enable(min_work=0)
-    batched = torch.stack([x, x])
-    torch.testing.assert_close(layer(batched, edge_index)[1], expected)
-    assert reasons() == {"nodes are not the first dimension of the features": 1}
-
-
 @pytest.mark.parametrize("name", ["GCNConv", "GINConv", "SAGEConv-max", "TAGConv", "PlainMessage"])
 def test_torch_jit_script(name):
     x, edge_index, _ = layers.graph(dtype=torch.float32)

@@ -66,6 +66,51 @@ def test_float32(device, name):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+class Difference(layers.PlainMessage):
+    """Messages that are not fused, but reduced."""
+
+    def message(self, x_j, x_i):
+        return x_j - x_i
+
+
+BATCHED = [name for name in layers.FUSED if name.split("-")[0] in
+           ("GCNConv", "GINConv", "SAGEConv", "GraphConv", "TAGConv", "APPNP", "PlainMessage", "WeightedMessage")
+           and "cached" not in name]  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", [(3,), (2, 3), (1,)])
+@pytest.mark.parametrize("name", [*BATCHED, "Difference"])
+def test_leading_batch_dimensions(device, name, batch):
+    """Features [*B, N, F] share one graph and one weight per edge."""
+    entry = layers.FUSED.get(name, (Difference, None))
+    x, edge_index, edge = layers.graph(device)
+    x = torch.randn(*batch, *x.shape, dtype=x.dtype, device=device)
+    layer, edge_input = layers.build(entry, device), edge[entry[1]]
+    expected = layers.outputs_and_gradients(layer, x, edge_index, edge_input)
+    gnna_plugin.enable(min_work=0)
+    found = layers.outputs_and_gradients(layer, x, edge_index, edge_input)
+    assert_same(found, expected)
+    assert found[0].is_contiguous()  # as PyG's is: the user may view() it
+    done = gnna_plugin.status().layers
+    assert done["SumAggregation"].reduced == 1 if name == "Difference" else done[type(layer).__name__].fused >= 1
+    assert not any(counts.framework for counts in done.values())
+
+
+def test_batched_messages_that_another_operation_wants(device):
+    x, edge_index, _ = layers.graph(device)
+    batched = torch.stack([x, 2 * x])
+
+    class Rectified(layers.PlainMessage):
+        def message(self, x_j):
+            return (0.5 * x_j).relu()
+
+    layer = Rectified().to(device, x.dtype)
+    expected = layers.outputs_and_gradients(layer, batched, edge_index, None)
+    gnna_plugin.enable(min_work=0)
+    assert_same(layers.outputs_and_gradients(layer, batched, edge_index, None), expected)
+    assert counts(layer).materialised == {"relu": 1}
+
+
 def test_bipartite_and_explicit_size(device):
     x, _, _ = layers.graph(device)
     edge_index = torch.stack([torch.randint(0, 40, (90,)), torch.randint(0, 12, (90,))]).to(device)

@@ -29,7 +29,7 @@ def plain_index(index: Any) -> Tensor | None:
 
 
 def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
-    """The reduction of lazy messages over their destinations, [num_dst, *S], or NotImplemented."""
+    """The reduction of lazy messages over their destinations, [*B, num_dst, *S], or NotImplemented."""
     gather = lazy._gather
     dst = plain_index(index)
     if gather.pinned or reduce not in _REDUCES or dst is None:
@@ -43,21 +43,24 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     except ValueError as error:
         raise _as_index_error(str(error), gather) from None
     report.aggregated(gather.layer, gather.x, gather.weight, gather.src, dst, out, reduce)
+    if gather.lead:
+        return out.movedim(0, gather.lead).contiguous()
     trail = gather.shape[1:]
     return out if out.shape[1:] == trail else out.view(num_dst, *trail)
 
 
-def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, reduce: str) -> Tensor | Any:
-    """The reduction of messages that exist, [num_rows, *S], or NotImplemented."""
+def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim: int, reduce: str) -> Tensor | Any:
+    """The reduction of messages that exist along dim, [*B, num_rows, *S], or NotImplemented."""
     rows = plain_index(index)
-    if reduce not in _REDUCES or rows.numel() != messages.size(0) or rows.device != messages.device:
+    if reduce not in _REDUCES or rows.numel() != messages.size(dim) or rows.device != messages.device:
         return NotImplemented
+    first = messages.movedim(dim, 0) if dim else messages
     try:
-        out = torch.ops.gnna.segment_reduce(messages, rows, num_rows, _REDUCES[reduce], True)
+        out = torch.ops.gnna.segment_reduce(first, rows, num_rows, _REDUCES[reduce], True)
     except ValueError as error:
         raise IndexError(str(error)) from None  # Aggregation turns it into its own ValueError
     report.reduced(layer)
-    return out
+    return out.movedim(0, dim).contiguous() if dim else out
 
 
 def _as_index_error(text: str, gather: Any) -> Exception:
@@ -104,7 +107,7 @@ def _expanded_rows(index: Any, lazy: Any) -> Tensor | None:
 def _scattered(target: Any, dim: int, index: Tensor | None, lazy: Any, reduce: str) -> Tensor | Any:
     from gnna_plugin.adapters.pyg.lazy import LazyMessage
 
-    if type(target) is not Tensor or type(lazy) is not LazyMessage or index is None:
+    if type(target) is not Tensor or type(lazy) is not LazyMessage or index is None or lazy._gather.lead:
         return NotImplemented
     fits = target.dim() == lazy.dim() and target.shape[1:] == lazy.shape[1:] and target.dtype == lazy.dtype
     if not fits or dim not in (0, -target.dim()):

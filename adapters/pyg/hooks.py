@@ -35,8 +35,8 @@ def why_not(conv: Any, src: Any, index: Any) -> str | None:
     reason = _unfit(src, index) or surroundings.reason(src) or _recomputed()
     if reason is not None:
         return reason
-    if conv.node_dim not in (0, -src.dim()):
-        return "nodes are not the first dimension of the features"
+    if not -src.dim() <= conv.node_dim < src.dim():
+        return "features without the layer's node dimension"
     if conv.explain:
         return "explain mode"
     attributes = conv.__dict__
@@ -74,7 +74,8 @@ def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
     """Asked first and answered fast: on a small graph the time of this question is what the plug-in costs."""
     if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or src.dim() == 0:
         return False
-    nodes, edges = src.shape[0], index.shape[0] if index.dim() else 0
+    dim = conv.node_dim
+    nodes, edges = src.shape[dim if -src.dim() <= dim < src.dim() else 0], index.shape[0] if index.dim() else 0
     width = src.numel() // nodes if nodes else 0
     if not edges or edges * width >= settings.current.least_work(src.device.type):
         return False
@@ -119,15 +120,18 @@ def reduce_hook(original: Callable) -> Callable:
     compiling = torch.compiler.is_compiling
 
     def fused(aggregation: Any, x: Any, index: Any, dim_size: int | None, dim: int, reduce: str) -> Any:
-        if index is None or dim not in (0, -x.dim()):
+        if index is None or not -x.dim() <= dim < x.dim():
             return NotImplemented
+        dim %= x.dim()
         if type(x) is LazyMessage:
+            if dim != x._gather.lead:
+                return NotImplemented
             return consume.aggregate(x, index, _num_rows(index, dim_size), reduce)
         if not settings.active() or _unfit(x, index) or surroundings.reason(x) or not _choices.get(aggregation, True):
             return NotImplemented
         if x.numel() < settings.current.least_work(x.device.type):
             return NotImplemented
-        return consume.segment_reduce(type(aggregation).__name__, x, index, _num_rows(index, dim_size), reduce)
+        return consume.segment_reduce(type(aggregation).__name__, x, index, _num_rows(index, dim_size), dim, reduce)
 
     def reduce(self, x, index=None, ptr=None, dim_size=None, dim=-2, reduce="sum"):
         if not compiling():

@@ -24,14 +24,15 @@ _no_saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 class Gather:
     """What a LazyMessage stands for: messages [E, *S] = (weight [E, *W] * x [N, *K])[src], re-viewed to `shape`.
 
-    W is a prefix of K. `value` holds the messages once somebody needed them; `pinned` means that they were changed or
-    observed in place, so that only they are the truth from then on.
+    W is a prefix of K. With `lead` batch dimensions the messages are [*B, E, *S], while x stays [N, *B, *S], a view of
+    the user's features; weights are then one per edge. `value` holds the messages once somebody needed them; `pinned`
+    means that they were changed or observed in place, so that only they are the truth from then on.
     """
 
-    __slots__ = ("conv", "index", "pinned", "shape", "source", "src", "value", "version", "weight", "x")
+    __slots__ = ("conv", "index", "lead", "pinned", "shape", "source", "src", "value", "version", "weight", "x")
 
-    def __init__(self, x, weight, src, shape, conv, source, index, version):
-        self.x, self.weight, self.src, self.shape = x, weight, src, shape
+    def __init__(self, x, weight, src, shape, conv, source, index, version, lead=0):
+        self.x, self.weight, self.src, self.shape, self.lead = x, weight, src, shape, lead
         self.conv, self.source, self.index, self.version = conv, source, index, version
         self.value, self.pinned = None, False
 
@@ -52,12 +53,12 @@ class Gather:
             return self.value
         self.check_version()
         try:
-            value = self.x.index_select(0, self.src)
+            value = (self.x.movedim(0, self.lead) if self.lead else self.x).index_select(self.lead, self.src)
         except (IndexError, RuntimeError):
             self.conv._index_select_safe(self.source, self.index)  # raises with PyG's own words
             raise
         if self.weight is not None:
-            value = value * self.weight.reshape(self.weight.shape + (1,) * (value.dim() - self.weight.dim()))
+            value = value * _with_dims(self.weight, value.dim() - self.lead)
         if value.shape != self.shape:
             value = value.view(self.shape)
         report.materialised(self.layer, operation)
@@ -109,14 +110,18 @@ def _requires_grad(tensor: Tensor | None) -> bool:
 
 def lift(x: Tensor, src: Tensor, conv: Any, index: Tensor) -> LazyMessage:
     """The messages x[src] of a layer, not gathered. index is what the layer passed (src unwrapped from it)."""
-    shape = torch.Size((src.numel(), *x.shape[1:]))
+    lead = conv.node_dim % x.dim()
+    shape = torch.Size((*x.shape[:lead], src.numel(), *x.shape[lead + 1 :]))
     version = None if x.is_inference() else x._version
-    return _wrap(Gather(x, None, src, shape, conv, x, index, version))
+    nodes_first = x.movedim(lead, 0) if lead else x
+    return _wrap(Gather(nodes_first, None, src, shape, conv, x, index, version, lead))
 
 
 def _wrap(gather: Gather, placeholder: Tensor | None = None) -> LazyMessage:
     if placeholder is None:
         placeholder = torch.ops.gnna.lift(gather.x, gather.weight, gather.src)
+        if gather.lead:
+            placeholder = placeholder.movedim(0, gather.lead)
         if placeholder.shape != gather.shape:
             placeholder = placeholder.view(gather.shape)
     lazy = placeholder.as_subclass(LazyMessage)
@@ -196,7 +201,7 @@ def _same(func: Callable, args: tuple, kwargs: dict) -> Any:
 
 def _view(func: Callable, args: tuple, kwargs: dict) -> Any:
     lazy = args[0]
-    if type(lazy) is not LazyMessage or lazy._gather.pinned:
+    if type(lazy) is not LazyMessage or lazy._gather.pinned or lazy._gather.lead:
         return NotImplemented
     gather, edges = lazy._gather, lazy._gather.src.numel()
     try:
@@ -241,7 +246,7 @@ def _mul(func: Callable, args: tuple, kwargs: dict) -> Any:
             weight = weight if weight is None else weight.to(scale.dtype)
         trail = gather.shape[1:]
         if weight is None:
-            if x.shape[1:] != trail:
+            if x.shape[1:] != trail and not gather.lead:
                 x = x.reshape(x.size(0), *trail)
             weight = scale
         elif x.shape[1:] == trail or scale.dim() == 1:
@@ -249,7 +254,11 @@ def _mul(func: Callable, args: tuple, kwargs: dict) -> Any:
             weight = _with_dims(weight, dims) * _with_dims(scale, dims)
         else:
             return NotImplemented
-    return _wrap(Gather(x, weight, gather.src, gather.shape, gather.conv, gather.source, gather.index, gather.version))
+    return _wrap(
+        Gather(
+            x, weight, gather.src, gather.shape, gather.conv, gather.source, gather.index, gather.version, gather.lead
+        )
+    )
 
 
 def _with_dims(weight: Tensor, dims: int) -> Tensor:
@@ -267,7 +276,13 @@ def _as_weight(gather: Gather, other: Any) -> Tensor | None:
         or not other.is_floating_point()
     ):
         return None
-    if other.device != gather.x.device or other.dim() != len(gather.shape) or other.size(0) != gather.shape[0]:
+    if other.device != gather.x.device:
+        return None
+    if gather.lead:  # [E, 1], or with ones for the batch dimensions
+        edges, trailing = gather.shape[gather.lead], len(gather.shape) - gather.lead - 1
+        per_edge = (1,) * max(other.dim() - trailing - 1, 0) + (edges,) + (1,) * trailing
+        return other.reshape(edges) if other.shape == per_edge and other.dim() <= len(gather.shape) else None
+    if other.dim() != len(gather.shape) or other.size(0) != gather.shape[0]:
         return None
     dims = other.dim()
     while dims > 1 and other.size(dims - 1) == 1:
