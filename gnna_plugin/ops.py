@@ -42,6 +42,67 @@ def spmm(x: Tensor, edge_index: Tensor, weight: Tensor | None = None, num_dst: i
     )
 
 
+def spmm_csr(
+    x: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    weight: Tensor | None = None,
+    perm: Tensor | None = None,
+    reduce: str = "sum",
+) -> Tensor:
+    """spmm for a graph that is already in CSR form: row i reduces x[col[k]] for k from rowptr[i] to rowptr[i + 1].
+
+    No plan is built: the CSR form is used as it is, and its edges are listed once for the backward pass. As long as
+    rowptr and col live, they are recognised again.
+
+    Args:
+        x: features [N, *S], as spmm's.
+        rowptr: [M + 1], ascending from 0 to E; col: [E], below N; both int32 or both int64.
+        weight: [E, *W] as spmm's, in the order of col, or where perm is given in the order that it points to.
+        perm: [E], int32 or int64: weight[perm[k]] belongs to col[k], as DGL and SparseTensor number edges. It must be a
+            permutation.
+        reduce: as spmm's.
+
+    Returns:
+        [M, *S].
+
+    Raises:
+        ValueError, TypeError: as spmm, and for what is no CSR form.
+
+    >>> import torch, gnna_plugin
+    >>> gnna_plugin.spmm_csr(torch.eye(3), torch.tensor([0, 2, 2]), torch.tensor([0, 1]))
+    tensor([[1., 1., 0.],
+            [0., 0., 0.]])
+    """
+    cache = not torch.compiler.is_compiling()
+    row, column = torch.ops.gnna.edges_of_csr(rowptr, col, perm, x.size(0), cache)
+    return torch.ops.gnna.spmm(x, weight, column, row, rowptr.size(0) - 1, reduce, cache)
+
+
+def spmm_csc(
+    x: Tensor,
+    colptr: Tensor,
+    row: Tensor,
+    weight: Tensor | None = None,
+    perm: Tensor | None = None,
+    num_dst: int | None = None,
+    reduce: str = "sum",
+) -> Tensor:
+    """spmm for a graph in CSC form: source j carries x[j] to row[k] for k from colptr[j] to colptr[j + 1].
+
+    The form given serves the backward pass; the forward pass builds the plan by destination once. Arguments, result
+    [num_dst, *S] (default: N rows) and errors are spmm_csr's with the two sides exchanged.
+    """
+    cache = not torch.compiler.is_compiling()
+    num_dst = x.size(0) if num_dst is None else num_dst
+    column, dst = torch.ops.gnna.edges_of_csr(colptr, row, perm, num_dst, cache)
+    if colptr.size(0) - 1 != x.size(0):
+        raise ValueError(
+            f"colptr has {colptr.size(0)} elements for {x.size(0)} sources; it must have one more than those"
+        )
+    return torch.ops.gnna.spmm(x, weight, column, dst, num_dst, reduce, cache)
+
+
 def sddmm(a: Tensor, b: Tensor, edge_index: Tensor, head_dims: int = 0) -> Tensor:
     """Dot product of both ends of every edge: out[e] = sum of a[src[e]] * b[dst[e]] over all but the first head_dims
     feature dimensions.
@@ -81,6 +142,11 @@ def _(x, weight, src, dst, num_dst, reduce, cache=True):
 def _(x, weight, src, dst, num_dst, reduce, cache=True):
     out = x.new_empty((num_dst, *x.shape[1:]))
     return out, src.new_empty(out.shape), src.new_empty(out.shape)
+
+
+@torch.library.register_fake("gnna::edges_of_csr")
+def _(rowptr, col, perm, num_cols, cache=True):
+    return torch.empty_like(col), torch.empty_like(col)
 
 
 @torch.library.register_fake("gnna::segment_reduce")

@@ -13,6 +13,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "csr_form.h"
+
 namespace gnna {
 
 TensorKey::TensorKey(const at::Tensor& tensor, int64_t version)
@@ -188,29 +190,32 @@ void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t 
 
 namespace {
 
+const PlanBuilder& builder_of(at::Device device) {
+  const auto& builder = builders()[static_cast<size_t>(device.type())];
+  TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", device.type());
+  return *builder;
+}
+
 constexpr int64_t kSegments = -1;  // stands for the number of columns in the key of a segment plan
 
 // The plan under this key, or what `build` makes of the device's builder.
 template <typename Build>
 std::shared_ptr<const Plan> find_or_build(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t key_cols,
                                           bool cache, const Build& build) {
-  const auto& builder = builders()[static_cast<size_t>(row.device().type())];
-  TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", row.device().type());
+  const PlanBuilder& builder = builder_of(row.device());
   constexpr int64_t kLimit = (int64_t{1} << 31) - 1;
   TORCH_CHECK_NOT_IMPLEMENTED(rows < kLimit && key_cols < kLimit && row.numel() < kLimit,
                               "gnna: graphs of 2^31 or more nodes or edges are not supported");
-  const bool capturing = builder->capturing();
+  const bool capturing = builder.capturing();
   const auto row_key = cache ? TensorKey::of(row) : std::nullopt;
   const auto col_key = cache ? TensorKey::of(col) : std::nullopt;
   const bool keyed = row_key && col_key;
   if (keyed) {
     if (auto found = plan_cache().find(*row_key, *col_key, rows, key_cols, capturing)) return found;
   }
-  TORCH_CHECK(!capturing,
-              "gnna: a plan cannot be built while a CUDA graph is captured; run one forward and backward step with the "
-              "same edge index before capturing");
+  check_not_capturing(row.device());
   const c10::InferenceMode normal(false);  // the plan may serve training later
-  std::shared_ptr<const Plan> plan = build(*builder);
+  std::shared_ptr<const Plan> plan = build(builder);
   if (keyed) plan_cache().insert(*row_key, *col_key, rows, key_cols, plan);
   return plan;
 }
@@ -231,8 +236,23 @@ std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, 
   });
 }
 
+void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan) {
+  const auto row_key = TensorKey::of(row), col_key = TensorKey::of(col);
+  const int64_t rows = plan->rows, cols = plan->cols;
+  if (row_key && col_key) plan_cache().insert(*row_key, *col_key, rows, cols, std::move(plan));
+}
+
+void check_not_capturing(at::Device device) {
+  TORCH_CHECK(!builder_of(device).capturing(),
+              "gnna: a plan cannot be built while a CUDA graph is captured; run one forward and backward step with the "
+              "same edge index before capturing");
+}
+
 CacheInfo cache_info() { return plan_cache().info(); }
-void clear_cache() { plan_cache().clear(); }
+void clear_cache() {
+  clear_csr_forms();
+  plan_cache().clear();
+}
 void set_max_plan_bytes(int64_t bytes) { plan_cache().set_max_bytes(bytes); }
 
 }  // namespace gnna

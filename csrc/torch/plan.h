@@ -76,6 +76,12 @@ struct PlanBuilder {
 };
 void register_plan_builder(c10::DeviceType device, PlanBuilder builder);
 
+// Enters a plan that exists already for an edge list, where the list can be recognised again.
+void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan);
+
+// Raises RuntimeError while a CUDA graph is captured: nothing that plans need can be computed then.
+void check_not_capturing(at::Device device);
+
 [[noreturn]] void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t limit);
 
 struct CacheInfo {

@@ -69,6 +69,9 @@ TORCH_LIBRARY(gnna, m) {
   // finds the plan; without it the plan is segment_reduce's.
   m.def(
       "mean_divisor(Tensor like, Tensor? src, Tensor dst, SymInt num_src, SymInt num_dst, bool cache=True) -> Tensor");
+  // Row and column ids of every edge of a matrix in CSR form, as the other ops take them, with its plan entered for
+  // them (csr_form.h).
+  m.def("edges_of_csr(Tensor rowptr, Tensor col, Tensor? perm, SymInt num_cols, bool cache=True) -> (Tensor, Tensor)");
   // A stand-in for the messages weight * x[src] that holds no memory: shape and gradient are right, every value is NaN.
   m.def("lift(Tensor x, Tensor? weight, Tensor src) -> Tensor");
 
