@@ -80,6 +80,10 @@ def test_the_facts_are_possible():
         assert facts.source
 
 
+def test_names_in_any_case():
+    assert load_graph("standin:YEAST").name == load_graph("standin:yeast").name == "standin:Yeast"
+
+
 def test_an_unknown_stand_in_names_those_there_are():
     with pytest.raises(ValueError, match="standin:amazon: no such stand-in; there are amazon0505, amazon0601"):
         load_graph("standin:amazon")

@@ -59,13 +59,16 @@ STANDINS = {
 
 
 def standin_graph(name, *, seed=0):
-    """The stand-in for the graph ``name``, a key of STANDINS: a Graph named standin:NAME, without features or labels.
+    """The stand-in for the graph ``name``, a key of STANDINS in upper or lower case: a Graph named standin:NAME.
 
-    Edges are distinct, without loops, sorted by (dst, src). The same name and seed give the same graph. Takes one
-    or two seconds and at most 350 MB of memory per 10 million edges. Raises ValueError for an unknown name.
+    It has no features or labels. Edges are distinct, without loops, sorted by (dst, src). The same name and seed give
+    the same graph. Takes one or two seconds and at most 350 MB of memory per 10 million edges. Raises ValueError for an
+    unknown name.
     """
-    if name not in STANDINS:
+    spelled = {known.lower(): known for known in STANDINS}
+    if name.lower() not in spelled:
         raise ValueError(f"standin:{name}: no such stand-in; there are {', '.join(STANDINS)}")
+    name = spelled[name.lower()]
     facts = STANDINS[name]
     n, symmetric = facts.nodes, facts.kind == "symmetric"
     rng = np.random.default_rng(seed)
