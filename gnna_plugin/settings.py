@@ -48,12 +48,16 @@ class Settings:
 
 current = Settings()
 
-_thread = threading.local()
+class _Thread(threading.local):
+    active = True  # a class attribute: a thread that never said otherwise finds it without an exception
+
+
+_thread = _Thread()
 
 
 def active() -> bool:
     """Whether the hooks act on this thread: False inside `with disabled():`."""
-    return getattr(_thread, "active", True)
+    return _thread.active
 
 
 def set_active(value: bool) -> bool:
