@@ -30,7 +30,7 @@ def test_every_16_bit_number_is_read_and_rounded_right(dtype, tmp_path):
     slots = np.arange(rows, dtype=np.int32)
     config = {"lanes": 8, "groups": 1, "vectors": 1, "vector_width": 8, "block": 512, "long_row": 9, "item_edges": 9}
     numbers = {"cols": rows, "x_stride": width, "heads": 1, "head_dim": width, "reduce": 2, "out_shift": 0, "decide": 0,
-               **config, **dtype.flag()}  # fmt: skip
+               "kernel": 0, "ngs": 0, **config, **dtype.flag()}  # fmt: skip
     factors = dtype.round([1.0, 1.5, 3, 1 + dtype.eps, 2.0**-6, 2.0**-9 * (1 + dtype.eps), -300])
     cases = []
     for at, factor in enumerate(factors):
@@ -70,7 +70,8 @@ def test_messages_win_as_they_were_rounded(dtype, tmp_path):
                   for name, array in zip(("rowptr", "col", "perm"), three, strict=True)}  # fmt: skip
         arrays |= {"src": src.astype(np.int32), "dst": dst.astype(np.int32)}
         arrays |= {n: dtype.encode(v) for n, v in (("grad", grad), ("x", x), ("out", out), ("weight", weight))}
-        numbers = {"heads": heads, "head_dim": head_dim, "forward_cols": cols, "transposed_cols": rows}
+        numbers = {"heads": heads, "head_dim": head_dim, "forward_cols": cols, "transposed_cols": rows,
+                   "long_row": 20, "item_edges": 30}  # fmt: skip
         cases.append(Case("extremum", {**numbers, **dtype.flag()}, arrays, 3))
     for result, answer in zip(run(cases, tmp_path), expected, strict=True):
         assert number(result["error"]) == 0

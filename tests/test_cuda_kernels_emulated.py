@@ -182,7 +182,8 @@ def extremum_problem(rng, dtype, heads, head_dim, weighted, ids, reduce, special
         arrays["weight"] = dtype.encode(weight)
     with np.errstate(all="ignore"):
         share = (grad.astype(dtype.compute) / sharers.astype(dtype.compute)).astype(np.float64)
-    numbers = {"heads": heads, "head_dim": head_dim, "forward_cols": cols, "transposed_cols": rows}
+    numbers = {"heads": heads, "head_dim": head_dim, "forward_cols": cols, "transposed_cols": rows,
+               "long_row": rng.choice([40, 10**6]), "item_edges": rng.choice([17, 60, 200])}  # fmt: skip
     answer = {"share": share, "grad_x": leaf_x.grad.numpy()}
     if weighted:
         answer["grad_weight"] = leaf_weight.grad.numpy()

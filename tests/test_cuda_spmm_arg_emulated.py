@@ -53,7 +53,8 @@ def problem(dtype, reduce, degrees, heads, head_dim, weighting, permuted, seed, 
             arrays["weight_index"] = index
         with np.errstate(all="ignore"):
             message = message * np.repeat(weight[index], head_dim, 1)  # in what the kernel computes in
-    numbers = {"cols": cols, "x_stride": stride, "heads": heads, "head_dim": head_dim, "reduce": reduce, "out_shift": 0}
+    numbers = {"cols": cols, "x_stride": stride, "heads": heads, "head_dim": head_dim, "reduce": reduce, "out_shift": 0,
+               "long_row": LONG, "item_edges": rng.choice([60, 130, LONG])}  # fmt: skip
     return Case("spmm_arg", {**numbers, **dtype.flag()}, arrays, 3, seed), winners(degrees, message, edge, reduce)
 
 
@@ -79,7 +80,8 @@ def test_winning_edges(dtype, tmp_path):
 @pytest.mark.parametrize("degrees", [[], [0, 0, 0]])
 def test_rows_without_edges_hold_the_start_value(degrees, tmp_path):
     arrays = {"rowptr": np.zeros(len(degrees) + 1, np.int64), "col": np.zeros(0, np.int32), "x": np.ones((2, 5), "f4")}
-    numbers = {"cols": 2, "x_stride": 5, "heads": 1, "head_dim": 5, "out_shift": 0}
+    numbers = {"cols": 2, "x_stride": 5, "heads": 1, "head_dim": 5, "out_shift": 0, "long_row": LONG,
+               "item_edges": LONG}  # fmt: skip
     cases = [Case("spmm_arg", {**numbers, "reduce": reduce}, arrays) for reduce in (MAX, MIN)]
     for result, start in zip(run(cases, tmp_path), (-np.inf, np.inf), strict=True):
         assert np.frombuffer(result["out"], np.float32).tolist() == [start] * 5 * len(degrees)

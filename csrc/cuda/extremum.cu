@@ -1,119 +1,116 @@
-// Feature gradient of a max or min aggregation, in two passes over rows: first every destination's gradient is divided
-// by the number of messages that reached its result (share), then every source collects the shares of the messages it
-// won. A warp per row: `lanes` threads cover the width, the other lanes take other edges, and they meet by shuffles, so
-// no atomics are needed and the bits do not change from run to run. Per edge: the column id, its place in the user's
-// list and weight if there is one, and one row of x (share) or one row each of out and share (grad_x).
-#include "gnna/cuda_api.h"
-#include "gnna/launch.cuh"
-#include "gnna/pack.cuh"
+// Feature gradient of a max or min aggregation, in two passes over rows (row_task.cuh): first every destination's
+// gradient is divided by the number of messages that reached its result (share), then every source collects the shares
+// of the messages it won. Per edge: the column id, its place in the user's list and weight if there is one, and one row
+// of x (share) or one row each of out and share (grad_x).
+#include "gnna/row_task.cuh"
 
 namespace gnna::cuda {
 
 namespace {
 
-constexpr int kRowBlock = 128;
-
 template <typename T>
-struct RowEdge {
-  int64_t other;  // first element of the row at the edge's other end
-  Compute<T> weight;
+struct ExtremumRows {
+  CsrView csr;
+  ExtremumArgs<T> values;
+
+  __host__ __device__ int64_t width() const { return values.heads * values.head_dim; }
 };
 
-template <typename T>
-__device__ __forceinline__ RowEdge<T> load_edge(const CsrView& csr, const ExtremumArgs<T>& args, int64_t slot,
-                                                int64_t width, int64_t head) {
-  RowEdge<T> edge{__ldg(csr.col + slot) * width, Compute<T>(1)};
-  if (args.weight != nullptr) {
-    const int64_t at = csr.perm != nullptr ? __ldg(csr.perm + slot) : slot;
-    edge.weight = widen(load_one(args.weight + at * args.heads + head));
-  }
-  return edge;
-}
-
-template <typename V>
-__device__ __forceinline__ V sum_over_groups(V value, int lanes) {
-  for (int offset = lanes; offset < 32; offset *= 2) value += __shfl_xor_sync(kFullWarp, value, offset);
-  return value;
-}
-
+// One piece of one row: which row it is, and the edges' other ends and weights.
 template <typename T, int VW>
-__global__ void __launch_bounds__(kRowBlock, 1)
-    share_rows(const __grid_constant__ CsrView csr, const __grid_constant__ ExtremumArgs<T> args, int lanes_log2) {
+struct ExtremumPiece {
+  using Args = ExtremumRows<T>;
   using C = Compute<T>;
-  const int lanes = 1 << lanes_log2;
-  const int lane = threadIdx.x & (lanes - 1);
-  const int group = (threadIdx.x & 31) >> lanes_log2;
-  const int groups = 32 >> lanes_log2;
-  const int64_t width = args.heads * args.head_dim;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * (kRowBlock / 32) + (threadIdx.x >> 5);
-  if (row >= csr.rows) return;  // the whole warp
-  const int64_t begin = __ldg(csr.rowptr + row), end = __ldg(csr.rowptr + row + 1);
-  for (int64_t tile = 0; tile < width; tile += lanes * VW) {
-    const int64_t c = tile + lane * VW;
-    const bool active = c < width;
-    int sharers[VW] = {};
-    Pack<C, VW> best{};
-    if (active) {
-      best = load_pack<VW>(args.out + row * width + c);
-      const int64_t head = args.weight != nullptr ? c / args.head_dim : 0;
-#pragma unroll 4
-      for (int64_t slot = begin + group; slot < end; slot += groups) {
-        const RowEdge<T> edge = load_edge(csr, args, slot, width, head);
-        const Pack<C, VW> x = load_pack<VW>(args.x + edge.other + c);
+  static constexpr int kPiece = VW;
+
+  const ExtremumRows<T>& args;
+  int64_t column, at, head;
+
+  __device__ __forceinline__ ExtremumPiece(const ExtremumRows<T>& a, int64_t row, int64_t c)
+      : args(a), column(c), at(row * a.width() + c), head(a.values.weight != nullptr ? c / a.values.head_dim : 0) {}
+
+  __device__ __forceinline__ int64_t other(int64_t slot) const {
+    return __ldg(args.csr.col + slot) * args.width() + column;
+  }
+
+  __device__ __forceinline__ C weight(int64_t slot) const {
+    if (args.values.weight == nullptr) return C(1);
+    const int64_t edge = args.csr.perm != nullptr ? __ldg(args.csr.perm + slot) : slot;
+    return widen(load_one(args.values.weight + edge * args.values.heads + head));
+  }
+};
+
+// How many messages reached the row's result, and each one's share of its gradient.
+template <typename T, int VW>
+struct ShareTask : ExtremumPiece<T, VW> {
+  using Base = ExtremumPiece<T, VW>;
+  using C = Compute<T>;
+  struct Found {
+    int32_t sharers[VW];
+  };
+  Pack<C, VW> best;
+
+  __device__ __forceinline__ ShareTask(const ExtremumRows<T>& args, int64_t row, int64_t column)
+      : Base(args, row, column), best(load_pack<VW>(args.values.out + this->at)) {}
+
+  __device__ __forceinline__ Found start() const { return {}; }
+
+  __device__ __forceinline__ void add(Found& found, int64_t slot) const {
+    const C weight = this->weight(slot);
+    const Pack<C, VW> x = load_pack<VW>(this->args.values.x + this->other(slot));
 #pragma unroll
-        for (int i = 0; i < VW; ++i) sharers[i] += rounded_to<T>(product(edge.weight, x.v[i])) == best.v[i];
-      }
-    }
-    __syncwarp();
+    for (int i = 0; i < VW; ++i) found.sharers[i] += rounded_to<T>(product(weight, x.v[i])) == best.v[i];
+  }
+
+  static __device__ __forceinline__ void combine(Found& found, const Found& other) {
 #pragma unroll
-    for (int i = 0; i < VW; ++i) sharers[i] = sum_over_groups(sharers[i], lanes);
-    if (!active || group != 0) continue;
+    for (int i = 0; i < VW; ++i) found.sharers[i] += other.sharers[i];
+  }
+
+  __device__ __forceinline__ void finish(const Found& found) const {
     // torch.scatter_reduce counts the zero it starts from as one more candidate.
-    Pack<C, VW> share = load_pack<VW>(args.grad + row * width + c);
+    Pack<C, VW> share = load_pack<VW>(this->args.values.grad + this->at);
 #pragma unroll
-    for (int i = 0; i < VW; ++i) share.v[i] /= static_cast<C>(sharers[i] + (best.v[i] == C(0)));
-    store_pack(args.share + row * width + c, share);
+    for (int i = 0; i < VW; ++i) share.v[i] /= static_cast<C>(found.sharers[i] + (best.v[i] == C(0)));
+    store_pack(this->args.values.share + this->at, share);
   }
-}
+};
 
+// What a source's features receive from the rows that one of its messages won.
 template <typename T, int VW>
-__global__ void __launch_bounds__(kRowBlock, 1)
-    grad_x_rows(const __grid_constant__ CsrView csr, const __grid_constant__ ExtremumArgs<T> args, int lanes_log2) {
+struct GradXTask : ExtremumPiece<T, VW> {
+  using Base = ExtremumPiece<T, VW>;
   using C = Compute<T>;
-  const int lanes = 1 << lanes_log2;
-  const int lane = threadIdx.x & (lanes - 1);
-  const int group = (threadIdx.x & 31) >> lanes_log2;
-  const int groups = 32 >> lanes_log2;
-  const int64_t width = args.heads * args.head_dim;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * (kRowBlock / 32) + (threadIdx.x >> 5);
-  if (row >= csr.rows) return;  // the whole warp
-  const int64_t begin = __ldg(csr.rowptr + row), end = __ldg(csr.rowptr + row + 1);
-  for (int64_t tile = 0; tile < width; tile += lanes * VW) {
-    const int64_t c = tile + lane * VW;
-    const bool active = c < width;
-    Pack<C, VW> acc{};
-    if (active) {
-      const Pack<C, VW> x = load_pack<VW>(args.x + row * width + c);
-      const int64_t head = args.weight != nullptr ? c / args.head_dim : 0;
-#pragma unroll 4
-      for (int64_t slot = begin + group; slot < end; slot += groups) {
-        const RowEdge<T> edge = load_edge(csr, args, slot, width, head);
-        const Pack<C, VW> best = load_pack<VW>(args.out + edge.other + c);
-        const Pack<C, VW> part = load_pack<VW>(args.share + edge.other + c);
+  using Found = Pack<C, VW>;
+  Pack<C, VW> x;
+
+  __device__ __forceinline__ GradXTask(const ExtremumRows<T>& args, int64_t row, int64_t column)
+      : Base(args, row, column), x(load_pack<VW>(args.values.x + this->at)) {}
+
+  __device__ __forceinline__ Found start() const { return {}; }
+
+  __device__ __forceinline__ void add(Found& found, int64_t slot) const {
+    const C weight = this->weight(slot);
+    const int64_t other = this->other(slot);
+    const Pack<C, VW> best = load_pack<VW>(this->args.values.out + other);
+    const Pack<C, VW> share = load_pack<VW>(this->args.values.share + other);
 #pragma unroll
-        for (int i = 0; i < VW; ++i) {
-          // The mask multiplies, as in torch: an infinite or NaN share reaches the messages that lost, too.
-          const C mask = rounded_to<T>(product(edge.weight, x.v[i])) == best.v[i] ? C(1) : C(0);
-          acc.v[i] = fma(mask * part.v[i], edge.weight, acc.v[i]);
-        }
-      }
+    for (int i = 0; i < VW; ++i) {
+      // The mask multiplies, as in torch: an infinite or NaN share reaches the messages that lost, too.
+      const C mask = rounded_to<T>(product(weight, x.v[i])) == best.v[i] ? C(1) : C(0);
+      found.v[i] = fma(mask * share.v[i], weight, found.v[i]);
     }
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < VW; ++i) acc.v[i] = sum_over_groups(acc.v[i], lanes);
-    if (active && group == 0) store_pack(args.grad_x + row * width + c, acc);
   }
-}
+
+  static __device__ __forceinline__ void combine(Found& found, const Found& other) {
+#pragma unroll
+    for (int i = 0; i < VW; ++i) found.v[i] += other.v[i];
+  }
+
+  __device__ __forceinline__ void finish(const Found& found) const {
+    store_pack(this->args.values.grad_x + this->at, found);
+  }
+};
 
 // 16-byte loads need rows that start on 16 bytes, and a piece whose elements share a weight.
 template <typename T>
@@ -125,48 +122,41 @@ bool can_vectorise(const ExtremumArgs<T>& args) {
   return aligned;
 }
 
-template <typename T>
-cudaError_t check(const CsrView& csr, const ExtremumArgs<T>& args) {
-  const bool fits = csr.rows >= 0 && csr.rows <= kMaxIndex && csr.edges >= 0 && csr.edges <= kMaxIndex &&
-                    args.heads >= 0 && args.head_dim >= 0;
-  return fits ? cudaSuccess : cudaErrorInvalidValue;
+template <template <typename, int> typename Task, typename T>
+cudaError_t launch_extremum(const CsrView& csr, const ExtremumArgs<T>& values, const LongRows& long_rows, void* scratch,
+                            cudaStream_t stream) {
+  if (csr.rows < 0 || csr.rows > kMaxIndex || csr.edges < 0 || csr.edges > kMaxIndex || values.heads < 0 ||
+      values.head_dim < 0) {
+    return cudaErrorInvalidValue;
+  }
+  const ExtremumRows<T> args{csr, values};
+  if (can_vectorise(values)) {
+    return launch_task<T, Task<T, kVectorWidth<T>>>(args, long_rows, scratch, stream);
+  }
+  return launch_task<T, Task<T, 1>>(args, long_rows, scratch, stream);
 }
 
 }  // namespace
 
 template <typename T>
-cudaError_t extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, cudaStream_t stream) {
-  const cudaError_t error = check(forward, args);
-  const int64_t width = args.heads * args.head_dim;
-  if (error != cudaSuccess || forward.rows == 0 || width == 0) return error;
-  const unsigned blocks = static_cast<unsigned>(ceil_div(forward.rows, kRowBlock / 32));
-  if (can_vectorise(args)) {
-    const int lanes = lanes_for(width / kVectorWidth<T>);
-    return launch(share_rows<T, kVectorWidth<T>>, blocks, kRowBlock, 0, stream, forward, args, log2_of(lanes));
-  }
-  return launch(share_rows<T, 1>, blocks, kRowBlock, 0, stream, forward, args, log2_of(lanes_for(width)));
+cudaError_t extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, const LongRows& long_rows,
+                           void* scratch, cudaStream_t stream) {
+  return launch_extremum<ShareTask>(forward, args, long_rows, scratch, stream);
 }
 
 template <typename T>
-cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, cudaStream_t stream) {
-  const cudaError_t error = check(transposed, args);
-  const int64_t width = args.heads * args.head_dim;
-  if (error != cudaSuccess || transposed.rows == 0 || width == 0) return error;
-  const unsigned blocks = static_cast<unsigned>(ceil_div(transposed.rows, kRowBlock / 32));
-  if (can_vectorise(args)) {
-    const int lanes = lanes_for(width / kVectorWidth<T>);
-    return launch(grad_x_rows<T, kVectorWidth<T>>, blocks, kRowBlock, 0, stream, transposed, args, log2_of(lanes));
-  }
-  return launch(grad_x_rows<T, 1>, blocks, kRowBlock, 0, stream, transposed, args, log2_of(lanes_for(width)));
+cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, const LongRows& long_rows,
+                            void* scratch, cudaStream_t stream) {
+  return launch_extremum<GradXTask>(transposed, args, long_rows, scratch, stream);
 }
 
-template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<float>&, cudaStream_t);
-template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<double>&, cudaStream_t);
-template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<Float16>&, cudaStream_t);
-template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<BFloat16>&, cudaStream_t);
-template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<float>&, cudaStream_t);
-template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<double>&, cudaStream_t);
-template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<Float16>&, cudaStream_t);
-template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<BFloat16>&, cudaStream_t);
+#define GNNA_INSTANTIATE(T)                                                                                          \
+  template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<T>&, const LongRows&, void*, cudaStream_t); \
+  template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<T>&, const LongRows&, void*, cudaStream_t)
+GNNA_INSTANTIATE(float);
+GNNA_INSTANTIATE(double);
+GNNA_INSTANTIATE(Float16);
+GNNA_INSTANTIATE(BFloat16);
+#undef GNNA_INSTANTIATE
 
 }  // namespace gnna::cuda

@@ -85,6 +85,28 @@ void use_on(const Plan& plan, c10::cuda::CUDAStream stream) {
   for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm}) use_tensor_on(*t, plan.stream_id, stream);
 }
 
+GraphFacts facts_of(const Plan& plan) { return {plan.rows, plan.cols, plan.edges, plan.max_degree}; }
+
+// The long rows of a plan, in the row kernel's items, so that one list serves all kernels; with scratch for a task.
+struct CutRows {
+  std::shared_ptr<const KeptPartition> kept;
+  cuda::LongRows long_rows;
+  at::Tensor memory;
+
+  template <typename T>
+  static CutRows of(const Plan& plan, int64_t width, c10::cuda::CUDAStream stream) {
+    Manual rows = manual();
+    rows.kernel = Kernel::Rows;
+    CutRows cut;
+    cut.kept = partition_for(plan, decide(facts_of(plan), {}, device_facts(), rows, /*explain=*/false).config, stream);
+    cut.long_rows = view_of(*cut.kept).long_rows;
+    const size_t bytes = cuda::task_scratch_bytes<T>(cut.long_rows.count, width);
+    if (bytes > 0) cut.memory = bytes_on(plan.rowptr, bytes);
+    return cut;
+  }
+  void* scratch() const { return memory.defined() ? memory.mutable_data_ptr() : nullptr; }
+};
+
 bool starts_on_16_bytes(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 struct Cuda {
@@ -102,9 +124,7 @@ struct Cuda {
     layer.weighted = args.weight != nullptr;
     layer.aligned = starts_on_16_bytes(args.x) && starts_on_16_bytes(args.out) && args.x_stride * sizeof(T) % 16 == 0;
     layer.reduce = args.reduce;
-    const KernelConfig config =
-        decide({plan.rows, plan.cols, plan.edges, plan.max_degree}, layer, device_facts(), manual(), /*explain=*/false)
-            .config;
+    const KernelConfig config = decide(facts_of(plan), layer, device_facts(), manual(), /*explain=*/false).config;
     const auto kept = partition_for(plan, config, stream);
     at::Tensor scratch;
     if (kept->item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes(args, config, kept->item_count));
@@ -116,7 +136,8 @@ struct Cuda {
   static void spmm_arg(const Plan& plan, const SpmmArgs<T>& args, int32_t* arg) {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     use_on(plan, stream);
-    C10_CUDA_CHECK(cuda::spmm_arg(args, arg, stream));
+    const auto cut = CutRows::of<T>(plan, args.heads * args.head_dim, stream);
+    C10_CUDA_CHECK(cuda::spmm_arg(args, arg, cut.long_rows, cut.scratch(), stream));
   }
 
   template <typename T>
@@ -131,8 +152,11 @@ struct Cuda {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     use_on(forward, stream);
     use_on(transposed, stream);
-    C10_CUDA_CHECK(cuda::extremum_share(forward.view(), args, stream));
-    C10_CUDA_CHECK(cuda::extremum_grad_x(transposed.view(), args, stream));
+    const int64_t width = args.heads * args.head_dim;
+    const auto by_target = CutRows::of<T>(forward, width, stream),
+               by_source = CutRows::of<T>(transposed, width, stream);
+    C10_CUDA_CHECK(cuda::extremum_share(forward.view(), args, by_target.long_rows, by_target.scratch(), stream));
+    C10_CUDA_CHECK(cuda::extremum_grad_x(transposed.view(), args, by_source.long_rows, by_source.scratch(), stream));
     if (args.grad_weight == nullptr) return;
     for_ids(src, dst, [&](const auto* s, const auto* d) {
       C10_CUDA_CHECK(cuda::extremum_grad_weight(s, d, src.numel(), args, stream));

@@ -85,7 +85,8 @@ std::shared_ptr<const KeptPartition> partition_for(const Plan& plan, const Kerne
 cuda::Partition view_of(const KeptPartition& kept) {
   cuda::Partition view;
   if (kept.item_count > 0) {
-    view.long_rows = {static_cast<const cuda::LongItem*>(kept.items.const_data_ptr()), kept.item_count};
+    view.long_rows = {static_cast<const cuda::LongItem*>(kept.items.const_data_ptr()), kept.item_count,
+                      kept.key.long_row};
   }
   if (kept.group_count > 0) {
     view.groups = {kept.group_first.const_data_ptr<int64_t>(), kept.group_row.const_data_ptr<int32_t>(),

@@ -45,9 +45,9 @@ struct Parts {
   Buffer items, group_first, group_row;
   int64_t item_count = 0, group_count = 0;
 
-  cuda::Partition view() const {
+  cuda::Partition view(int64_t long_row) const {
     cuda::Partition p;
-    p.long_rows = {item_count > 0 ? items.as<cuda::LongItem>() : nullptr, item_count};
+    if (item_count > 0) p.long_rows = {items.as<cuda::LongItem>(), item_count, long_row};
     if (group_count > 0) p.groups = {group_first.as<int64_t>(), group_row.as<int32_t>(), group_count};
     return p;
   }
@@ -61,8 +61,8 @@ Parts items_of(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t i
   if (error == cudaSuccess) {
     parts.item_count = first.as<int64_t>()[rows];
     parts.items = Buffer(parts.item_count * sizeof(cuda::LongItem));
-    error = cuda::list_items(rowptr, rows, threshold, item_edges, first.as<int64_t>(),
-                             parts.items.as<cuda::LongItem>(), nullptr);
+    error = cuda::list_items(rowptr, rows, threshold, item_edges, first.as<int64_t>(), parts.items.as<cuda::LongItem>(),
+                             nullptr);
   }
   put_error(results, error);
   return parts;
@@ -99,8 +99,12 @@ SpmmArgs<T> spmm_args(const Case& c, Results& results) {
 template <typename T>
 void spmm_arg(const Case& c, Results& results) {
   const SpmmArgs<T> args = spmm_args<T>(c, results);
-  auto* arg = output<int32_t>(results, "arg", args.csr.rows * args.heads * args.head_dim);
-  put_error(results, cuda::spmm_arg(args, arg, nullptr));
+  const int64_t width = args.heads * args.head_dim;
+  auto* arg = output<int32_t>(results, "arg", args.csr.rows * width);
+  const Parts parts = items_of(args.csr.rowptr, args.csr.rows, c.number("long_row"), c.number("item_edges"), results);
+  const Buffer scratch(cuda::task_scratch_bytes<T>(parts.item_count, width));
+  put_error(results,
+            cuda::spmm_arg(args, arg, parts.view(c.number("long_row")).long_rows, scratch.as<void>(), nullptr));
 }
 
 template <typename T>
@@ -132,8 +136,8 @@ void spmm(const Case& c, Results& results) {
     add_groups(args.csr.rowptr, args.csr.rows, config.ngs, config.long_row, parts, results);
   }
   const Buffer scratch(cuda::spmm_scratch_bytes(args, config, parts.item_count));
-  put_error(results, cuda::spmm(args, config, parts.view(), parts.item_count > 0 ? scratch.as<void>() : nullptr,
-                                nullptr));
+  put_error(results, cuda::spmm(args, config, parts.view(config.long_row),
+                                parts.item_count > 0 ? scratch.as<void>() : nullptr, nullptr));
   put(results, "items", parts.item_count);
   const int64_t tile = static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width;
   put(results, "tiles", (width + tile - 1) / tile);
@@ -165,8 +169,14 @@ void extremum(const Case& c, Results& results) {
   const int64_t width = args.heads * args.head_dim;
   args.share = output<Compute<T>>(results, "share", forward.rows * width);
   args.grad_x = output<T>(results, "grad_x", transposed.rows * width);
-  put_error(results, cuda::extremum_share(forward, args, nullptr));
-  put_error(results, cuda::extremum_grad_x(transposed, args, nullptr));
+  for (const bool share : {true, false}) {
+    const CsrView& csr = share ? forward : transposed;
+    const Parts parts = items_of(csr.rowptr, csr.rows, c.number("long_row"), c.number("item_edges"), results);
+    const Buffer scratch(cuda::task_scratch_bytes<T>(parts.item_count, width));
+    const cuda::LongRows long_rows = parts.view(c.number("long_row")).long_rows;
+    put_error(results, share ? cuda::extremum_share(csr, args, long_rows, scratch.as<void>(), nullptr)
+                             : cuda::extremum_grad_x(csr, args, long_rows, scratch.as<void>(), nullptr));
+  }
   if (args.weight == nullptr) return;
   args.grad_weight = output<T>(results, "grad_weight", forward.edges * args.heads);
   put_error(results, cuda::extremum_grad_weight(c.array<Id>("src"), c.array<Id>("dst"), forward.edges, args, nullptr));

@@ -77,6 +77,7 @@ cudaError_t list_groups(const int64_t* first, int64_t rows, int32_t* row, cudaSt
 struct LongRows {
   const LongItem* items = nullptr;
   int64_t count = 0;
+  int64_t longer_than = INT64_MAX;  // rows with more edges are in items
 };
 
 // How the rows are dealt out, made for the configuration they are launched with: the items of its long_row and
@@ -98,11 +99,23 @@ template <typename T>
 cudaError_t spmm(const SpmmArgs<T>& args, const KernelConfig& config, const Partition& partition, void* scratch,
                  cudaStream_t stream);
 
+// Scratch of the operations below that take long rows: for each item a counter, and up to kTaskBytes for each element
+// of the width. Like spmm's it belongs to a launch, and is 0 when there are none.
+template <typename T>
+constexpr int64_t kTaskBytes = sizeof(Compute<T>) == 8 ? 16 : 8;
+inline size_t task_counter_bytes(int64_t long_items) { return (static_cast<size_t>(long_items) * 4 + 15) / 16 * 16; }
+template <typename T>
+size_t task_scratch_bytes(int64_t long_items, int64_t width) {
+  if (long_items <= 0) return 0;
+  return task_counter_bytes(long_items) + static_cast<size_t>(long_items) * static_cast<size_t>(width) * kTaskBytes<T>;
+}
+
 // Max or min (args.reduce) with the winning edge: arg [rows, heads * head_dim] is its position in the user's list, or
 // -1 where nothing beat the start value, -inf for max and +inf for min, which out then holds. NaN never wins; the first
 // of equals does, where 16-bit messages are compared before they are rounded.
 template <typename T>
-cudaError_t spmm_arg(const SpmmArgs<T>& args, int32_t* arg, cudaStream_t stream);
+cudaError_t spmm_arg(const SpmmArgs<T>& args, int32_t* arg, const LongRows& long_rows, void* scratch,
+                     cudaStream_t stream);
 
 // Edge-parallel; needs no plan beyond the edge list. Id is int32_t or int64_t; out[e, h] in the user's edge order.
 template <typename T, typename Id>
@@ -110,11 +123,13 @@ cudaError_t sddmm(const Id* src, const Id* dst, const SddmmArgs<T>& args, cudaSt
 
 // args.share = args.grad / number of sharers, on the forward plan.
 template <typename T>
-cudaError_t extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, cudaStream_t stream);
+cudaError_t extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, const LongRows& long_rows,
+                           void* scratch, cudaStream_t stream);
 
 // args.grad_x from args.share, on the transposed plan (rows are sources).
 template <typename T>
-cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, cudaStream_t stream);
+cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, const LongRows& long_rows,
+                            void* scratch, cudaStream_t stream);
 
 // args.grad_weight from args.share, edge-parallel.
 template <typename T, typename Id>

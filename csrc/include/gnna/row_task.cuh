@@ -1,0 +1,178 @@
+// A row kernel for tasks other than sums: something is found out about every element of a row from the row's edges.
+// A warp takes a row: `lanes` threads cover the width in pieces, the other lanes take other edges, and they meet by
+// shuffles. A long row is cut into items, a block each; the block that finishes last among a row's parts combines their
+// partial results in part order. So there are no atomics on results, and the bits do not change from run to run.
+//
+// A Task is made for one piece of one row; it has
+//   Args                         what the launch is given: its kernel parameter
+//   kPiece                       elements of the width in a piece
+//   Found                        what is known of a piece so far: plain data of whole 32-bit words
+//   Task(args, row, column)      reads what it needs of the row
+//   Found start()                nothing yet
+//   void add(Found&, slot)       takes in one edge
+//   static void combine(Found&, const Found&)
+//   void finish(const Found&)    stores the result
+// Args has csr and width().
+#pragma once
+
+#include <cstring>
+
+#include "gnna/cuda_api.h"
+#include "gnna/launch.cuh"
+#include "gnna/pack.cuh"
+
+namespace gnna::cuda {
+
+constexpr int kTaskBlock = 128, kTaskWarps = kTaskBlock / 32;
+
+// The words of plain data, for shuffles and for loads that other blocks' stores must be seen by.
+template <typename Found>
+struct WordsOf {
+  static_assert(sizeof(Found) % sizeof(int32_t) == 0);
+  static constexpr int kCount = sizeof(Found) / sizeof(int32_t);
+  int32_t word[kCount];
+};
+
+template <typename Found>
+__device__ __forceinline__ Found shuffle_xor(const Found& found, int offset) {
+  WordsOf<Found> words;
+  std::memcpy(&words, &found, sizeof words);
+#pragma unroll
+  for (int32_t& word : words.word) word = __shfl_xor_sync(kFullWarp, word, offset);
+  Found other;
+  std::memcpy(&other, &words, sizeof words);
+  return other;
+}
+
+template <typename Found>
+__device__ __forceinline__ Found load_found_by_blocks(const Found* p) {
+  WordsOf<Found> words;
+#pragma unroll
+  for (int i = 0; i < WordsOf<Found>::kCount; ++i) words.word[i] = __ldcg(reinterpret_cast<const int32_t*>(p) + i);
+  Found found;
+  std::memcpy(&found, &words, sizeof words);
+  return found;
+}
+
+template <typename Task>
+struct TaskParams {
+  typename Task::Args args;
+  const LongItem* items;
+  typename Task::Found* partials;  // [item_count, pieces]
+  int32_t* counters;               // [item_count], zero at launch; only that of a row's part 0 is used
+  uint32_t item_count;
+  int64_t long_row;
+  int lanes_log2;
+};
+
+template <typename Task>
+__global__ void __launch_bounds__(kTaskBlock, 1) run_task(const __grid_constant__ TaskParams<Task> p) {
+  using Found = typename Task::Found;
+  __shared__ Found met[kTaskWarps][32];
+  __shared__ bool is_last;
+  const CsrView& csr = p.args.csr;
+  const int lanes = 1 << p.lanes_log2;
+  const int lane = threadIdx.x & (lanes - 1), warp = threadIdx.x >> 5;
+  const int groups = 32 >> p.lanes_log2;
+  const int64_t width = p.args.width(), pieces = (width + Task::kPiece - 1) / Task::kPiece;
+  const bool is_item = blockIdx.x < p.item_count;
+
+  // The team that shares an edge range: a warp for a row, the block for an item.
+  const int64_t stride = is_item ? kTaskWarps * groups : groups;
+  int64_t group = (threadIdx.x & 31) >> p.lanes_log2;
+  int64_t row, begin, end;
+  if (is_item) {
+    const LongItem& item = p.items[blockIdx.x];
+    group += warp * groups;
+    row = item.row;
+    begin = item.begin;
+    end = item.end;
+  } else {
+    row = static_cast<int64_t>(blockIdx.x - p.item_count) * kTaskWarps + warp;
+    if (row >= csr.rows) return;  // the whole warp
+    begin = __ldg(csr.rowptr + row);
+    end = __ldg(csr.rowptr + row + 1);
+    if (end - begin > p.long_row) return;
+  }
+
+  for (int64_t tile = 0; tile < pieces; tile += lanes) {
+    const int64_t piece = tile + lane;
+    const bool active = piece < pieces;
+    Task task(p.args, row, active ? piece * Task::kPiece : 0);
+    Found found = task.start();
+    if (active) {
+#pragma unroll 4
+      for (int64_t slot = begin + group; slot < end; slot += stride) task.add(found, slot);
+    }
+    __syncwarp();
+    for (int offset = lanes; offset < 32; offset *= 2) Task::combine(found, shuffle_xor(found, offset));
+    if (!is_item) {
+      if (active && group == 0) task.finish(found);
+      continue;
+    }
+    if ((threadIdx.x & 31) < lanes) met[warp][lane] = found;
+    __syncthreads();
+    if (threadIdx.x < lanes && active) {
+      for (int other = 1; other < kTaskWarps; ++other) Task::combine(found, met[other][lane]);
+      const LongItem& item = p.items[blockIdx.x];
+      if (item.parts == 1) {
+        task.finish(found);
+      } else {
+        p.partials[(static_cast<int64_t>(item.first) + item.part) * pieces + piece] = found;
+        __threadfence();
+      }
+    }
+    __syncthreads();  // before the next tile overwrites what the first warp reads
+  }
+  if (!is_item) return;
+
+  const LongItem& item = p.items[blockIdx.x];
+  if (item.parts == 1) return;
+  if (threadIdx.x == 0) {
+    __threadfence();
+    is_last = atomicAdd(p.counters + item.first, 1) == item.parts - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  if (!is_last) return;
+  for (int64_t piece = threadIdx.x; piece < pieces; piece += kTaskBlock) {
+    Task task(p.args, row, piece * Task::kPiece);
+    Found found = task.start();
+    const Found* parts = p.partials + static_cast<int64_t>(item.first) * pieces + piece;
+#pragma unroll 4
+    for (int32_t part = 0; part < item.parts; ++part) Task::combine(found, load_found_by_blocks(parts + part * pieces));
+    task.finish(found);
+  }
+}
+
+// scratch: task_scratch_bytes of T for these items and this width.
+template <typename T, typename Task>
+cudaError_t launch_task(const typename Task::Args& args, const LongRows& long_rows, void* scratch,
+                        cudaStream_t stream) {
+  const int64_t width = args.width();
+  if (args.csr.rows == 0 || width == 0) return cudaSuccess;
+  TaskParams<Task> params{};
+  params.args = args;
+  params.long_row = INT64_MAX;
+  const int64_t pieces = ceil_div(width, Task::kPiece);
+  static_assert(sizeof(typename Task::Found) <= kTaskBytes<T> * Task::kPiece);
+  if (long_rows.count > 0) {
+    if (long_rows.items == nullptr || scratch == nullptr || !is_aligned(scratch, kVectorBytes)) {
+      return cudaErrorInvalidValue;
+    }
+    params.items = long_rows.items;
+    params.item_count = static_cast<uint32_t>(long_rows.count);
+    params.long_row = long_rows.longer_than;
+    params.counters = static_cast<int32_t*>(scratch);
+    const size_t counters = task_counter_bytes(long_rows.count);
+    params.partials = reinterpret_cast<typename Task::Found*>(static_cast<unsigned char*>(scratch) + counters);
+    const cudaError_t error = cudaMemsetAsync(scratch, 0, counters, stream);
+    if (error != cudaSuccess) return error;
+  }
+  params.lanes_log2 = log2_of(lanes_for(pieces));
+  const int64_t blocks = long_rows.count + ceil_div(args.csr.rows, kTaskWarps);
+  if (blocks > kMaxIndex) return cudaErrorInvalidValue;
+  return launch(run_task<Task>, static_cast<unsigned>(blocks), kTaskBlock, 0, stream, params);
+}
+
+}  // namespace gnna::cuda
