@@ -37,6 +37,8 @@ def why_not(conv: Any, src: Any, index: Any) -> str | None:
         return reason
     if not -src.dim() <= conv.node_dim < src.dim():
         return "features without the layer's node dimension"
+    if index.device != src.device:
+        return "features and indices on different devices"
     if conv.explain:
         return "explain mode"
     attributes = conv.__dict__

@@ -77,7 +77,9 @@ def _remembering(original: Callable) -> Callable:
         if not settings.active() or not _memorable(edge_index, edge_weight):
             return original(edge_index, edge_weight, *options)
         inputs = (edge_index, edge_weight)
-        key = (id(edge_index), None if edge_weight is None else id(edge_weight), *options)
+        # Another stream could read what this one is still computing.
+        stream = torch.cuda.current_stream(edge_index.device) if edge_index.is_cuda else None
+        key = (id(edge_index), None if edge_weight is None else id(edge_weight), stream, *options)
         entry = _memo.get(key)
         if entry is not None and (results := entry.results(inputs)) is not None:
             return results

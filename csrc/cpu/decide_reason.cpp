@@ -75,7 +75,8 @@ std::string reason_of(const KernelConfig& config, const GraphFacts& graph, const
   }
   if (why.tiny) text += "; blocks of " + number(config.block) + " threads because the graph is tiny";
   if (why.shrunk) {
-    text += "; fewer loads per lane or smaller blocks, so that shared memory fits " + number(kMaxShared >> 10) + " KiB";
+    text += "; fewer loads per lane or smaller blocks, so that shared memory fits " +
+            number((kMaxShared + 1023) >> 10) + " KiB";
   }
   if (graph.max_degree > config.long_row) {
     text +=

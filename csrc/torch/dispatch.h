@@ -147,6 +147,9 @@ std::tuple<at::Tensor, at::Tensor> extremum_backward_on(const at::Tensor& grad, 
                                                         bool cache) {
   check_indices(x, src, dst);
   const LayerShape shape = layer_shape(x, weight, src.numel());
+  check_operands(x, out);
+  check_operands(grad, out);
+  TORCH_CHECK_VALUE(grad.size(0) == out.size(0), "grad has ", grad.size(0), " rows and out ", out.size(0));
   const int64_t num_dst = out.size(0), num_src = x.size(0);
   const typename Device::Guard guard(x.device());
   const ExtremumTensors t(grad, x, weight, out, with_weight);

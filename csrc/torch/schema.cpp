@@ -2,6 +2,7 @@
 //
 // An edge e carries x[src[e]] to row dst[e]. cache = false keeps no plan (see plan.h).
 #include <torch/library.h>
+#include <torch/version.h>
 
 #include <string>
 #include <vector>
@@ -14,6 +15,13 @@
 
 namespace gnna {
 namespace {
+
+// A CUDA graph that torch.compile records by itself would meet plans that are yet to be built; it must cut there.
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 11
+const std::vector<at::Tag> kNotCaptured{at::Tag::cudagraph_unsafe};
+#else
+const std::vector<at::Tag> kNotCaptured;
+#endif
 
 std::vector<int64_t> cache_info_op() {
   const CacheInfo info = cache_info();
@@ -48,30 +56,34 @@ int64_t max_degree_op(const at::Tensor& src, const at::Tensor& dst, int64_t num_
 }  // namespace
 
 TORCH_LIBRARY(gnna, m) {
-  m.def(
-      "spmm(Tensor x, Tensor? weight, Tensor src, Tensor dst, SymInt num_dst, str reduce, bool cache=True) -> Tensor");
+  m.def("spmm(Tensor x, Tensor? weight, Tensor src, Tensor dst, SymInt num_dst, str reduce, bool cache=True) -> Tensor",
+        kNotCaptured);
   // Max and min with the source and the edge that won each element, by DGL's rules: -inf (min: +inf) and 0, 0 where
   // nothing won, which NaN never does; of equals the first edge. Not differentiable: callers scatter to the winners.
   m.def(
       "spmm_arg(Tensor x, Tensor? weight, Tensor src, Tensor dst, SymInt num_dst, str reduce, bool cache=True) -> "
       "(Tensor "
-      "out, Tensor arg_src, Tensor arg_edge)");
-  m.def("sddmm(Tensor a, Tensor b, Tensor src, Tensor dst, int head_dims=0, bool cache=True) -> Tensor");
+      "out, Tensor arg_src, Tensor arg_edge)",
+      kNotCaptured);
+  m.def("sddmm(Tensor a, Tensor b, Tensor src, Tensor dst, int head_dims=0, bool cache=True) -> Tensor", kNotCaptured);
   // Gradients of spmm's max and min to x and, where with_weight, to the weight (else empty).
   m.def(
       "extremum_backward(Tensor grad, Tensor x, Tensor? weight, Tensor out, Tensor src, Tensor dst, bool with_weight, "
-      "bool cache=True) -> (Tensor, Tensor)");
+      "bool cache=True) -> (Tensor, Tensor)",
+      kNotCaptured);
   // Reduces messages [E, *S] over equal index, [num_rows, *S]: the half of an aggregation that is left when the
   // messages exist already. Deterministic, unlike a scatter on a GPU; a sorted index costs no permutation.
-  m.def("segment_reduce(Tensor messages, Tensor index, SymInt num_rows, str reduce, bool cache=True) -> Tensor");
+  m.def("segment_reduce(Tensor messages, Tensor index, SymInt num_rows, str reduce, bool cache=True) -> Tensor",
+        kNotCaptured);
   // max(in-degree, 1) of every destination, in the dtype that `like` is computed in: what a mean
   // divides by. src only
   // finds the plan; without it the plan is segment_reduce's.
-  m.def(
-      "mean_divisor(Tensor like, Tensor? src, Tensor dst, SymInt num_src, SymInt num_dst, bool cache=True) -> Tensor");
+  m.def("mean_divisor(Tensor like, Tensor? src, Tensor dst, SymInt num_src, SymInt num_dst, bool cache=True) -> Tensor",
+        kNotCaptured);
   // Row and column ids of every edge of a matrix in CSR form, as the other ops take them, with its plan entered for
   // them (csr_form.h).
-  m.def("edges_of_csr(Tensor rowptr, Tensor col, Tensor? perm, SymInt num_cols, bool cache=True) -> (Tensor, Tensor)");
+  m.def("edges_of_csr(Tensor rowptr, Tensor col, Tensor? perm, SymInt num_cols, bool cache=True) -> (Tensor, Tensor)",
+        kNotCaptured);
   // A stand-in for the messages weight * x[src] that holds no memory: shape and gradient are right, every value is NaN.
   m.def("lift(Tensor x, Tensor? weight, Tensor src) -> Tensor");
 

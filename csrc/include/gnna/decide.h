@@ -52,8 +52,8 @@ struct KernelConfig {
   int64_t item_edges = 256;  // edges per item
 };
 
-// What a launch may have without asking for more.
-constexpr int64_t kMaxShared = 48 << 10;
+// What a launch may have without asking for more, but for the kernels' own few bytes.
+constexpr int64_t kMaxShared = (48 << 10) - 64;
 
 // Rows: the warps of a block that took an item meet in one tile each. Groups: the partial results of all neighbour
 // groups of a block, which may be one less than twice its teams, as its last row may have a group for each of them.
