@@ -2,7 +2,7 @@
 # Everything a GPU machine has to show, in one go: builds in place for the card's architecture, runs the tests (CUDA cases
 # included), times SpMM against its peers and trains the compare models. Needs torch with CUDA, nvcc, torch-geometric, pytest.
 #
-#   benchmarks/on_gpu.sh OUTPUT_FOLDER [build test spmm compare sanitizer ...]     (GNNA_DATA names the folder of graphs)
+#   benchmarks/on_gpu.sh OUTPUT_FOLDER [build test spmm schedule compare sanitizer ...]     (GNNA_DATA names the folder of graphs)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$1
@@ -19,6 +19,7 @@ for step in $steps; do
     build) GNNA_CUDA=1 GNNA_CUDA_ARCHS=90 $python setup.py build_ext --inplace >"$out/build.txt" 2>&1 || tail -40 "$out/build.txt" ;;
     test) $python -m pytest -p no:cacheprovider -x --maxfail=12 ${TESTS:-tests} >"$out/test.txt" 2>&1; tail -${TAIL:-25} "$out/test.txt" ;;
     spmm) $python benchmarks/spmm.py --graphs $graphs --json "$out/spmm.json" 2>&1 | tee "$out/spmm.txt" ;;
+    schedule) $python benchmarks/schedule.py --graphs ${SCHEDULE_GRAPHS:-com-dblp DD cnr-2000 facebook-links standin:amazon0601} --json "$out/schedule.json" 2>&1 | tee "$out/schedule.txt" ;;
     compare)
       for model in gcn gin; do
         $python -m gnna_plugin compare --framework pyg --model $model --graph $graphs --json "$out/$model.json" 2>&1 | tee "$out/$model.txt"

@@ -105,6 +105,9 @@ struct Simd {
   }
 };
 
+// The row whose list is stored at this place.
+inline int64_t row_at(const CsrView& csr, int64_t place) { return csr.order ? csr.order[place] : place; }
+
 template <typename T, Reduce kReduce>
 inline void combine(typename Simd<T>::Vector& acc, typename Simd<T>::Vector message) {
   if constexpr (kReduce == Reduce::Max) {
@@ -118,14 +121,14 @@ inline void combine(typename Simd<T>::Vector& acc, typename Simd<T>::Vector mess
 
 template <typename T>
 struct Tile {
-  void (*run)(const SpmmArgs<T>&, const Tile&, int64_t row_begin, int64_t row_end);
+  void (*run)(const SpmmArgs<T>&, const Tile&, int64_t begin_place, int64_t end_place);
   int64_t column;  // first column of the tile in the feature row
   int64_t head;    // whose weight applies
   int tail;        // elements after the last whole vector
 };
 
 template <typename T, int kVectors, bool kTail, Weight kWeight, Reduce kReduce>
-void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, int64_t row_end) {
+void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t begin_place, int64_t end_place) {
   using S = Simd<T>;
   using V = typename S::Vector;
   constexpr int kParts = kVectors + (kTail ? 1 : 0);
@@ -180,8 +183,8 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
     }
   };
 
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    const int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t begin = csr.rowptr[place], end = csr.rowptr[place + 1];
     V total[kParts];
     for (int v = 0; v < kParts; ++v) total[v] = initial;
     for (int64_t slot = begin; slot < end; slot += kChunkEdges)
@@ -191,7 +194,7 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
       for (int v = 0; v < kParts; ++v) total[v] = V{};
     if (args.reduce == Reduce::Mean && degree > 1)
       for (int v = 0; v < kParts; ++v) total[v] = total[v] / static_cast<typename S::Scalar>(degree);
-    T* out = args.out + row * width + tile.column;
+    T* out = args.out + row_at(csr, place) * width + tile.column;
     for (int v = 0; v < kVectors; ++v) S::store(out + v * S::kWidth, total[v]);
     if constexpr (kTail) S::store_tail(out + kVectors * S::kWidth, total[kVectors], tile.tail);
   }
@@ -206,7 +209,7 @@ auto pick_tile(int vectors, bool tail, std::integer_sequence<int, kCounts...>) {
 }
 
 template <typename T, Weight kWeight, Reduce kReduce>
-void spmm_rows(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void spmm_rows(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   constexpr int kWidth = Simd<T>::kWidth;
   const bool by_head = kWeight == Weight::PerHead && args.heads > 1;
   const int64_t spans = by_head ? args.heads : 1;
@@ -229,34 +232,34 @@ void spmm_rows(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
       }
     }
     if (count == 1) {
-      tiles[0].run(args, tiles[0], row_begin, row_end);
+      tiles[0].run(args, tiles[0], begin_place, end_place);
       continue;
     }
-    for (int64_t row = row_begin; row < row_end; ++row)  // all tiles of a row while its neighbours are in the L1 cache
-      for (int t = 0; t < count; ++t) tiles[t].run(args, tiles[t], row, row + 1);
+    for (int64_t place = begin_place; place < end_place; ++place)  // all tiles of a row while its neighbours are in L1
+      for (int t = 0; t < count; ++t) tiles[t].run(args, tiles[t], place, place + 1);
   }
 }
 
 template <typename T, Reduce kReduce>
-void spmm_weighted(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void spmm_weighted(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   if (args.weight == nullptr) {
-    spmm_rows<T, Weight::None, kReduce>(args, row_begin, row_end);
+    spmm_rows<T, Weight::None, kReduce>(args, begin_place, end_place);
   } else if (args.head_dim == 1 && args.heads > 1) {
-    spmm_rows<T, Weight::PerFeature, kReduce>(args, row_begin, row_end);
+    spmm_rows<T, Weight::PerFeature, kReduce>(args, begin_place, end_place);
   } else {
-    spmm_rows<T, Weight::PerHead, kReduce>(args, row_begin, row_end);
+    spmm_rows<T, Weight::PerHead, kReduce>(args, begin_place, end_place);
   }
 }
 
 template <typename T>
-void spmm(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void spmm(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   switch (args.reduce) {
     case Reduce::Max:
-      return spmm_weighted<T, Reduce::Max>(args, row_begin, row_end);
+      return spmm_weighted<T, Reduce::Max>(args, begin_place, end_place);
     case Reduce::Min:
-      return spmm_weighted<T, Reduce::Min>(args, row_begin, row_end);
+      return spmm_weighted<T, Reduce::Min>(args, begin_place, end_place);
     default:  // a mean is the sum with a division at the row's end
-      return spmm_weighted<T, Reduce::Sum>(args, row_begin, row_end);
+      return spmm_weighted<T, Reduce::Sum>(args, begin_place, end_place);
   }
 }
 
@@ -278,12 +281,12 @@ Compute<T> dot(const T* a, const T* b, int64_t n) {
 }
 
 template <typename T>
-void sddmm(const SddmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void sddmm(const SddmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   const CsrView& csr = args.csr;
   const int64_t width = args.heads * args.head_dim;
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    const T* b = args.b + row * width;
-    for (int64_t slot = csr.rowptr[row]; slot < csr.rowptr[row + 1]; ++slot) {
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const T* b = args.b + row_at(csr, place) * width;
+    for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot) {
       const int64_t ahead = slot + kPrefetchEdges;
       if (ahead < csr.edges)
         for (int64_t c = 0; c < width; c += 64 / sizeof(T))
@@ -310,15 +313,16 @@ inline void for_shares(const ExtremumArgs<T>& args, int64_t edge, int64_t source
 }
 
 template <typename T>
-void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t begin_place, int64_t end_place) {
   using S = Simd<T>;
   const int64_t width = args.heads * args.head_dim;
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    Compute<T>* sharers = args.share + row * width;  // counts first, the quotient in the same place afterwards
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(forward, place);
+    Compute<T>* sharers = args.share + row * width;  // counts first, then the quotient
     const T* out = args.out + row * width;
     const T* grad = args.grad + row * width;
     for (int64_t c = 0; c < width; ++c) sharers[c] = S::scalar(out[c]) == 0 ? 1 : 0;
-    for (int64_t slot = forward.rowptr[row]; slot < forward.rowptr[row + 1]; ++slot)
+    for (int64_t slot = forward.rowptr[place]; slot < forward.rowptr[place + 1]; ++slot)
       for (int64_t h = 0; h < args.heads; ++h)
         for_shares(args, forward.perm ? forward.perm[slot] : slot, forward.col[slot], row, h,
                    [&](int64_t c, Compute<T>, Compute<T> shares) { sharers[c] += shares; });
@@ -327,12 +331,13 @@ void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t
 }
 
 template <typename T>
-void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, int64_t begin_place, int64_t end_place) {
   const int64_t width = args.heads * args.head_dim;
   std::vector<Compute<T>> total(static_cast<size_t>(width));
-  for (int64_t row = row_begin; row < row_end; ++row) {
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(transposed, place);
     for (Compute<T>& t : total) t = 0;
-    for (int64_t slot = transposed.rowptr[row]; slot < transposed.rowptr[row + 1]; ++slot) {
+    for (int64_t slot = transposed.rowptr[place]; slot < transposed.rowptr[place + 1]; ++slot) {
       const Compute<T>* share = args.share + transposed.col[slot] * width;
       for (int64_t h = 0; h < args.heads; ++h)
         for_shares(args, transposed.perm ? transposed.perm[slot] : slot, row, transposed.col[slot], h,
@@ -343,11 +348,12 @@ void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, int
 }
 
 template <typename T>
-void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, int64_t begin_place, int64_t end_place) {
   const int64_t width = args.heads * args.head_dim;
-  for (int64_t row = row_begin; row < row_end; ++row) {
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(forward, place);
     const Compute<T>* share = args.share + row * width;
-    for (int64_t slot = forward.rowptr[row]; slot < forward.rowptr[row + 1]; ++slot) {
+    for (int64_t slot = forward.rowptr[place]; slot < forward.rowptr[place + 1]; ++slot) {
       const int64_t edge = forward.perm ? forward.perm[slot] : slot;
       const T* x = args.x + forward.col[slot] * width;
       for (int64_t h = 0; h < args.heads; ++h) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cuda_partition.h"
+#include "cuda_timer.h"
 #include "dispatch.h"
 #include "manual.h"
 
@@ -79,10 +80,32 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
   return plan;
 }
 
-const bool registered = (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing}), true);
+std::shared_ptr<Plan> schedule(const Plan& plan, const at::Tensor& order) {
+  const c10::cuda::CUDAGuard guard(plan.rowptr.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  auto scheduled = plan.room_for_order(order);
+  scheduled->stream_id = stream.id();
+  const at::Tensor scan = bytes_on(plan.rowptr, cuda::partition_scan_bytes(plan.rows));
+  C10_CUDA_CHECK(
+      cuda::schedule_csr(plan.view(), order.const_data_ptr<int32_t>(), scheduled->rowptr.mutable_data_ptr<int64_t>(),
+                         scheduled->col.mutable_data_ptr<int32_t>(), scheduled->perm.mutable_data_ptr<int32_t>(),
+                         scan.mutable_data_ptr(), static_cast<size_t>(scan.numel()), stream));
+  deal_out_alike(plan, *scheduled, stream);
+  C10_CUDA_CHECK(cudaStreamSynchronize(stream));  // as build_plan: from here on it is safe on every stream
+  return scheduled;
+}
+
+DeviceFacts cuda_facts(at::Device device) {
+  const c10::cuda::CUDAGuard guard(device);
+  return device_facts();
+}
+
+const bool registered =
+    (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing, schedule, cuda_facts}), true);
 
 void use_on(const Plan& plan, c10::cuda::CUDAStream stream) {
-  for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm}) use_tensor_on(*t, plan.stream_id, stream);
+  for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm, &plan.order})
+    use_tensor_on(*t, plan.stream_id, stream);
 }
 
 GraphFacts facts_of(const Plan& plan) { return {plan.rows, plan.cols, plan.edges, plan.max_degree}; }
@@ -128,6 +151,7 @@ struct Cuda {
     const auto kept = partition_for(plan, config, stream);
     at::Tensor scratch;
     if (kept->item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes(args, config, kept->item_count));
+    const CudaTimer timer(plan.usage, kind_of(args), stream);
     C10_CUDA_CHECK(
         cuda::spmm(args, config, view_of(*kept), scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
   }
