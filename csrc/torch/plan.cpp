@@ -20,6 +20,7 @@
 
 #include "csr_form.h"
 #include "schedule.h"
+#include "streams.h"
 
 namespace gnna {
 namespace {
@@ -105,16 +106,16 @@ at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
   // A weight that is trained changes every step, sometimes through .data, which a key cannot see.
   if (!perm.defined() || weight.requires_grad()) return {};
   const auto key = TensorKey::of(weight);
-  if (!key) return {};
+  if (!key || capturing_on(rowptr.device())) return {};
+  const int64_t stream = current_stream_id(rowptr.device());
   const std::lock_guard<std::mutex> lock(weight_mutex_);
   if (weight_key_ && *weight_key_ == *key) {
     if (!weight_in_slot_order_.defined()) {
-      if (builder_of(rowptr.device()).capturing())
-        return {};  // it would be filled at the replay, which others need not wait for
       const c10::InferenceMode normal(false);
       weight_in_slot_order_ = at::index_select(weight.detach(), 0, perm);
+      weight_stream_ = stream;
     }
-    return weight_in_slot_order_;
+    return weight_stream_ == stream ? weight_in_slot_order_ : at::Tensor();
   }
   weight_key_ = key;
   weight_in_slot_order_.reset();
@@ -356,8 +357,10 @@ void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<co
   if (row_key && col_key) plan_cache().insert(*row_key, *col_key, rows, cols, std::move(plan));
 }
 
+bool capturing_on(at::Device device) { return builder_of(device).capturing(); }
+
 void check_not_capturing(at::Device device) {
-  TORCH_CHECK(!builder_of(device).capturing(),
+  TORCH_CHECK(!capturing_on(device),
               "gnna: a plan cannot be built while a CUDA graph is captured; run one forward and backward step with the "
               "same edge index before capturing");
 }

@@ -56,15 +56,16 @@ struct Plan {
   at::Tensor degrees() const;  // int64 [rows], edges of every row
   int64_t bytes() const;       // without the partitions, which the first launches add
 
-  // weight [edges, ...] in slot order, if this very tensor came before and is not trained; otherwise undefined, and the
-  // kernel reads it through perm. Static weights (a normalisation) are then streamed; fresh ones (attention) are not
-  // copied in vain.
+  // weight [edges, ...] in slot order, if this very tensor came before on this stream and is not trained; otherwise,
+  // and while a CUDA graph is captured, undefined, and the kernel reads it through perm. Static weights (a
+  // normalisation) are then streamed; fresh ones (attention) are not copied in vain.
   at::Tensor slot_ordered(const at::Tensor& weight) const;
 
  private:
   mutable std::mutex weight_mutex_;
   mutable std::optional<TensorKey> weight_key_;
   mutable at::Tensor weight_in_slot_order_;
+  mutable int64_t weight_stream_ = 0;  // which wrote it: another could read it before it is there
 };
 
 // The plan of one edge list. cache = false builds it afresh and keeps nothing: for index tensors that a compiled graph
@@ -91,6 +92,9 @@ void register_plan_builder(c10::DeviceType device, PlanBuilder builder);
 
 // Enters a plan that exists already for an edge list, where the list can be recognised again.
 void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan);
+
+// Whether a CUDA graph is being captured on the current stream of the device.
+bool capturing_on(at::Device device);
 
 // Raises RuntimeError while a CUDA graph is captured: nothing that plans need can be computed then.
 void check_not_capturing(at::Device device);
