@@ -15,6 +15,8 @@ struct KernelTable {
   void (*extremum_share)(const CsrView&, const ExtremumArgs<T>&, int64_t begin_place, int64_t end_place);
   void (*extremum_grad_x)(const CsrView&, const ExtremumArgs<T>&, int64_t begin_place, int64_t end_place);
   void (*extremum_grad_weight)(const CsrView&, const ExtremumArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*segment_softmax)(const SegmentSoftmaxArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*segment_softmax_backward)(const SegmentSoftmaxBackwardArgs<T>&, int64_t begin_place, int64_t end_place);
 };
 
 struct Kernels {

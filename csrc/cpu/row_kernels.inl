@@ -368,10 +368,18 @@ void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, i
 }
 
 #include "arg_kernels.inl"
+#include "softmax_kernels.inl"
 
 template <typename T>
 constexpr KernelTable<T> make_table() {
-  return {spmm<T>, spmm_arg<T>, sddmm<T>, extremum_share<T>, extremum_grad_x<T>, extremum_grad_weight<T>};
+  return {spmm<T>,
+          spmm_arg<T>,
+          sddmm<T>,
+          extremum_share<T>,
+          extremum_grad_x<T>,
+          extremum_grad_weight<T>,
+          segment_softmax<T>,
+          segment_softmax_backward<T>};
 }
 
 }  // namespace gnna::cpu::GNNA_ISA_NAMESPACE

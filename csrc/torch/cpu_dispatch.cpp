@@ -8,6 +8,7 @@
 #include "cpu_executor.h"
 #include "dispatch.h"
 #include "gnna/order.h"
+#include "segment_softmax.h"
 
 namespace gnna {
 namespace {
@@ -98,6 +99,16 @@ struct Cpu {
     cpu::extremum_grad_x(transposed.view(), args, run);
     if (args.grad_weight) cpu::extremum_grad_weight(forward.view(), args, run);
   }
+
+  template <typename T>
+  static void segment_softmax(const Plan&, const SegmentSoftmaxArgs<T>& args) {
+    cpu::segment_softmax(args, cpu_executor());
+  }
+
+  template <typename T>
+  static void segment_softmax_backward(const Plan&, const SegmentSoftmaxBackwardArgs<T>& args) {
+    cpu::segment_softmax_backward(args, cpu_executor());
+  }
 };
 
 TORCH_LIBRARY_IMPL(gnna, CPU, m) {
@@ -106,6 +117,8 @@ TORCH_LIBRARY_IMPL(gnna, CPU, m) {
   m.impl("spmm_arg", &spmm_arg_on<Cpu>);
   m.impl("sddmm", &sddmm_on<Cpu>);
   m.impl("extremum_backward", &extremum_backward_on<Cpu>);
+  m.impl("segment_softmax", &segment_softmax_on<Cpu>);
+  m.impl("segment_softmax_backward", &segment_softmax_backward_on<Cpu>);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "cuda_timer.h"
 #include "dispatch.h"
 #include "manual.h"
+#include "segment_softmax.h"
 
 namespace gnna {
 namespace {
@@ -187,6 +188,20 @@ struct Cuda {
     });
   }
 
+  template <typename T>
+  static void segment_softmax(const Plan& plan, const SegmentSoftmaxArgs<T>& args) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    use_on(plan, stream);
+    C10_CUDA_CHECK(cuda::segment_softmax(args, stream));
+  }
+
+  template <typename T>
+  static void segment_softmax_backward(const Plan& plan, const SegmentSoftmaxBackwardArgs<T>& args) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    use_on(plan, stream);
+    C10_CUDA_CHECK(cuda::segment_softmax_backward(args, stream));
+  }
+
  private:
   template <typename Body>
   static void for_ids(const at::Tensor& src, const at::Tensor& dst, const Body& body) {
@@ -205,6 +220,8 @@ TORCH_LIBRARY_IMPL(gnna, CUDA, m) {
   m.impl("spmm_arg", &spmm_arg_on<Cuda>);
   m.impl("sddmm", &sddmm_on<Cuda>);
   m.impl("extremum_backward", &extremum_backward_on<Cuda>);
+  m.impl("segment_softmax", &segment_softmax_on<Cuda>);
+  m.impl("segment_softmax_backward", &segment_softmax_backward_on<Cuda>);
 }
 
 }  // namespace

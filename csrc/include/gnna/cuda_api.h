@@ -141,4 +141,11 @@ template <typename T, typename Id>
 cudaError_t extremum_grad_weight(const Id* src, const Id* dst, int64_t edges, const ExtremumArgs<T>& args,
                                  cudaStream_t stream);
 
+// Rows that are long are shared by a block, the others by a few lanes each, as many as the average degree keeps busy.
+template <typename T>
+cudaError_t segment_softmax(const SegmentSoftmaxArgs<T>& args, cudaStream_t stream);
+
+template <typename T>
+cudaError_t segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, cudaStream_t stream);
+
 }  // namespace gnna::cuda

@@ -89,4 +89,24 @@ struct ExtremumArgs {
   int64_t head_dim = 0;
 };
 
+// out[e, h] = exp(scores[e, h]) / sum of exp(scores[k, h]) over the edges k of e's row, e in the user's edge order.
+template <typename T>
+struct SegmentSoftmaxArgs {
+  CsrView csr;                // row pointers and perm only
+  const T* scores = nullptr;  // [edges, heads]
+  T* out = nullptr;           // [edges, heads]
+  int64_t heads = 1;
+};
+
+// Its gradient: grad_scores[e, h] = out[e, h] * (grad[e, h] - sum of out[k, h] * grad[k, h] over the edges k of e's
+// row).
+template <typename T>
+struct SegmentSoftmaxBackwardArgs {
+  CsrView csr;               // row pointers and perm only
+  const T* out = nullptr;    // [edges, heads], the forward result
+  const T* grad = nullptr;   // [edges, heads]
+  T* grad_scores = nullptr;  // [edges, heads]
+  int64_t heads = 1;
+};
+
 }  // namespace gnna
