@@ -263,42 +263,6 @@ void spmm(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   }
 }
 
-template <typename T>
-Compute<T> dot(const T* a, const T* b, int64_t n) {
-  using S = Simd<T>;
-  typename S::Vector acc[2] = {};
-  int64_t i = 0;
-  for (; i + 2 * S::kWidth <= n; i += 2 * S::kWidth) {
-    acc[0] += S::load(a + i) * S::load(b + i);
-    acc[1] += S::load(a + i + S::kWidth) * S::load(b + i + S::kWidth);
-  }
-  for (; i + S::kWidth <= n; i += S::kWidth) acc[0] += S::load(a + i) * S::load(b + i);
-  if (i < n) acc[1] += S::load_tail(a + i, static_cast<int>(n - i)) * S::load_tail(b + i, static_cast<int>(n - i));
-  const typename S::Vector total = acc[0] + acc[1];
-  Compute<T> sum = 0;
-  for (int v = 0; v < S::kWidth; ++v) sum += total[v];
-  return sum;
-}
-
-template <typename T>
-void sddmm(const SddmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
-  const CsrView& csr = args.csr;
-  const int64_t width = args.heads * args.head_dim;
-  for (int64_t place = begin_place; place < end_place; ++place) {
-    const T* b = args.b + row_at(csr, place) * width;
-    for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot) {
-      const int64_t ahead = slot + kPrefetchEdges;
-      if (ahead < csr.edges)
-        for (int64_t c = 0; c < width; c += 64 / sizeof(T))
-          __builtin_prefetch(args.a + csr.col[ahead] * width + c, 0, 3);
-      const T* a = args.a + csr.col[slot] * width;
-      T* out = args.out + (csr.perm ? csr.perm[slot] : slot) * args.heads;
-      for (int64_t h = 0; h < args.heads; ++h)
-        Simd<T>::put(out[h], dot(a + h * args.head_dim, b + h * args.head_dim, args.head_dim));
-    }
-  }
-}
-
 // One head of one edge in a max / min gradient: calls body(column, weight, 1 if the message shares in it, else 0).
 template <typename T, typename Body>
 inline void for_shares(const ExtremumArgs<T>& args, int64_t edge, int64_t source, int64_t destination, int64_t head,
@@ -368,6 +332,7 @@ void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, i
 }
 
 #include "arg_kernels.inl"
+#include "sddmm_kernels.inl"
 #include "softmax_kernels.inl"
 
 template <typename T>

@@ -1,7 +1,7 @@
-// Softmax over the edges of a row, and its gradient. The scores of a row are brought together in a buffer that stays in
-// the L1 cache, where maximum, exponentials and sum are computed on whole vectors, whatever order the user's edges
-// have: memory sees every score once and every result once. A row beyond the buffer is read again for each of the three
-// steps.
+// Softmax over the edges of a row, and its gradient. The scores of many rows are brought together in a buffer that
+// stays in the L1 cache, whatever order the user's edges have; there the exponentials, which are most of the
+// arithmetic, run on whole vectors across the rows' ends. Memory sees every score once and every result once. Only a
+// row beyond the buffer is read again for each of the three steps: maximum, sum, result.
 
 constexpr int64_t kBufferedScores = 4096;
 
@@ -45,207 +45,209 @@ inline typename Simd<C>::Vector exp_nonpositive(typename Simd<C>::Vector x) {
   return sum * low * high;
 }
 
-// The scores of some edges of a row: [edges, stride] in what T is computed in. The stride is the heads rounded up so
-// that it divides a vector, or is a multiple of one; then every vector's lanes belong to the same heads as those of the
-// vector `parts` before. kHeads is the number of heads where that is known when this is compiled, else 0.
+struct Larger {
+  template <typename V>
+  static inline V of(V a, V b) {
+    return ((b > a) | (b != b)) ? b : a;  // a NaN on either side stays
+  }
+};
+
+struct Plus {
+  template <typename V>
+  static inline V of(V a, V b) {
+    return a + b;
+  }
+};
+
+// How the scores of consecutive slots lie in a buffer: [edges, stride] in what T is computed in. kHeads is the number
+// of heads where it is known when this is compiled, else 0. Heads that fill no vector are packed; others are padded to
+// whole vectors.
 template <typename T, int kHeads>
-class ScoreBuffer {
- public:
+struct ScoreLayout {
   using C = Compute<T>;
   using S = Simd<C>;
   using V = typename S::Vector;
+  static constexpr bool kPacked = kHeads > 0 && kHeads < S::kWidth;
 
-  explicit ScoreBuffer(int64_t heads) : heads_(heads), stride_(1) {
-    while (stride_ < S::kWidth && stride_ < heads) stride_ *= 2;
-    if (stride_ < heads) stride_ = (heads + S::kWidth - 1) / S::kWidth * S::kWidth;
-    per_vector_ = stride_ < S::kWidth ? S::kWidth / stride_ : 1;
-    capacity_ = kBufferedScores / stride_ / per_vector_ * per_vector_;
-    if (capacity_ == 0) capacity_ = 1;
-    values_.resize(static_cast<size_t>(capacity_ * stride_));
-  }
+  explicit ScoreLayout(int64_t all_heads)
+      : heads(kHeads ? kHeads : all_heads),
+        stride(kPacked ? kHeads : (heads + S::kWidth - 1) / S::kWidth * S::kWidth) {}
 
-  int64_t capacity() const { return capacity_; }                                   // in edges
-  int64_t parts() const { return stride_ > S::kWidth ? stride_ / S::kWidth : 1; }  // vectors per edge
-  int64_t vectors(int64_t edges) const { return (edges + per_vector_ - 1) / per_vector_ * parts(); }
-  V load(int64_t vector) const { return S::load(values_.data() + vector * S::kWidth); }
-  void store(int64_t vector, V value) { S::store(values_.data() + vector * S::kWidth, value); }
+  int64_t heads, stride;
 
-  // The values of the slots [begin, end); `filler` completes the last vector.
-  void gather(const CsrView& csr, const T* from, int64_t begin, int64_t end, C filler) {
-    const int64_t heads = kHeads ? kHeads : heads_, stride = kHeads ? kHeads : stride_;
-    C* to = values_.data();
-    for (int64_t slot = begin; slot < end; ++slot, to += stride) {
-      const T* source = from + (csr.perm ? csr.perm[slot] : slot) * heads;
-      for (int64_t h = 0; h < heads; ++h) to[h] = Simd<T>::scalar(source[h]);
-    }
-    for (C* last = values_.data() + vectors(end - begin) * S::kWidth; to < last; ++to) *to = filler;
-  }
-
-  void scatter(const CsrView& csr, T* to, int64_t begin, int64_t end) const {
-    const int64_t heads = kHeads ? kHeads : heads_, stride = kHeads ? kHeads : stride_;
-    const C* from = values_.data();
-    for (int64_t slot = begin; slot < end; ++slot, from += stride) {
-      T* target = to + (csr.perm ? csr.perm[slot] : slot) * heads;
-      for (int64_t h = 0; h < heads; ++h) Simd<T>::put(target[h], from[h]);
+  void gather(const CsrView& csr, const T* from, int64_t begin, int64_t end, C* to) const {
+    const int64_t n = kHeads ? kHeads : heads, step = kPacked ? kHeads : stride;
+    for (int64_t slot = begin; slot < end; ++slot, to += step) {
+      const T* source = from + (csr.perm ? csr.perm[slot] : slot) * n;
+      for (int64_t h = 0; h < n; ++h) to[h] = Simd<T>::scalar(source[h]);
     }
   }
 
-  // Calls body(vector, state) for all vectors of the first `edges` edges, one part after another: the state of a part
-  // is in a register meanwhile, from part_begin(part) to part_end(part, state).
-  template <typename Begin, typename Body, typename End>
-  void for_vectors(int64_t edges, const Begin& part_begin, const Body& body, const End& part_end) const {
-    const int64_t count = vectors(edges), step = parts();
-    for (int64_t part = 0; part < step; ++part) {
-      V state = part_begin(part);
-      for (int64_t v = part; v < count; v += step) body(v, state);
-      part_end(part, state);
+  void scatter(const CsrView& csr, const C* from, int64_t begin, int64_t end, T* to) const {
+    const int64_t n = kHeads ? kHeads : heads, step = kPacked ? kHeads : stride;
+    for (int64_t slot = begin; slot < end; ++slot, from += step) {
+      T* target = to + (csr.perm ? csr.perm[slot] : slot) * n;
+      for (int64_t h = 0; h < n; ++h) Simd<T>::put(target[h], from[h]);
     }
   }
 
-  // Every lane of `total` [parts vectors] gets what `reduce` makes of all lanes of its head.
-  template <typename Reduction>
-  void fold(C* total, const Reduction& reduce) const {
-    if (per_vector_ == 1) return;
-    for (int64_t width = S::kWidth / 2; width >= stride_; width /= 2)
-      for (int64_t i = 0; i < width; ++i) total[i] = reduce(total[i], total[i + width]);
-    for (int64_t i = stride_; i < S::kWidth; ++i) total[i] = total[i - stride_];
+  // total [stride] = Op of it and the values of all edges, head by head.
+  template <typename Op>
+  void reduce(const C* values, int64_t edges, C* total) const {
+    if constexpr (kPacked) {
+      int64_t i = 0;
+      const int64_t count = edges * kHeads;
+      if (count >= 2 * S::kWidth) {
+        V lanes = S::load(values);
+        for (i = S::kWidth; i + S::kWidth <= count; i += S::kWidth) lanes = Op::of(lanes, S::load(values + i));
+        C each[S::kWidth];
+        S::store(each, lanes);
+        for (int lane = 0; lane < S::kWidth; ++lane) total[lane % kHeads] = Op::of(total[lane % kHeads], each[lane]);
+      }
+      for (; i < count; i += kHeads)
+        for (int h = 0; h < kHeads; ++h) total[h] = Op::of(total[h], values[i + h]);
+    } else {
+      for (int64_t c = 0; c < stride; c += S::kWidth) {
+        V lanes = S::load(values + c);
+        for (int64_t e = 1; e < edges; ++e) lanes = Op::of(lanes, S::load(values + e * stride + c));
+        S::store(total + c, Op::of(S::load(total + c), lanes));
+      }
+    }
   }
 
- private:
-  int64_t heads_, stride_, per_vector_ = 1, capacity_ = 1;
-  std::vector<C> values_;
+  // values = body(values, the head's total), edge by edge.
+  template <typename Body>
+  void apply(C* values, int64_t edges, const C* total, const Body& body) const {
+    if constexpr (kPacked) {
+      for (int64_t i = 0; i < edges * kHeads; i += kHeads)
+        for (int h = 0; h < kHeads; ++h) values[i + h] = body(values[i + h], total[h]);
+    } else {
+      for (int64_t i = 0; i < edges * stride; i += stride)
+        for (int64_t c = 0; c < stride; c += S::kWidth)
+          S::store(values + i + c, body(S::load(values + i + c), S::load(total + c)));
+    }
+  }
 };
 
-// Both ends of an edge feature are far apart in the user's order: what the rows ahead will read and write.
+// What the edge features of the slots ahead will need: they are far apart where the user's order is another.
 template <typename T>
 inline void prefetch_edges(const CsrView& csr, int64_t begin, int64_t end, int64_t heads, const T* first,
                            const T* second, T* written) {
-  if (!csr.perm) return;  // in the processor's own hands
+  if (!csr.perm) return;  // the processor does it by itself
   for (int64_t slot = begin + kPrefetchEdges; slot < end + kPrefetchEdges && slot < csr.edges; ++slot) {
     const int64_t at = csr.perm[slot] * heads;
     __builtin_prefetch(first + at, 0, 3);
     if (second) __builtin_prefetch(second + at, 0, 3);
-    __builtin_prefetch(written + at, 1, 3);
+    if (written) __builtin_prefetch(written + at, 1, 3);
   }
 }
 
-// One value per lane and part: what a head's scores are reduced to.
 template <typename C>
-class Totals {
- public:
-  using S = Simd<C>;
-  using V = typename S::Vector;
-
-  explicit Totals(int64_t parts) : values_(static_cast<size_t>(parts * S::kWidth)) {}
-  C* data() { return values_.data(); }
-  V load(int64_t part) const { return S::load(values_.data() + part * S::kWidth); }
-  void store(int64_t part, V value) { S::store(values_.data() + part * S::kWidth, value); }
-  void fill(C value) {
-    for (C& v : values_) v = value;
-  }
-
- private:
-  std::vector<C> values_;
-};
+inline void exponentiate(C* values, int64_t count) {
+  for (int64_t i = 0; i < count; i += Simd<C>::kWidth)
+    Simd<C>::store(values + i, exp_nonpositive<C>(Simd<C>::load(values + i)));
+}
 
 template <typename T, int kHeads>
-void softmax_rows(const SegmentSoftmaxArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void softmax_rows(const SegmentSoftmaxArgs<T>& args, int64_t begin_place, int64_t end_place) {
   using C = Compute<T>;
-  using V = typename Simd<C>::Vector;
-  constexpr C kNothing = -__builtin_inf();
   const CsrView& csr = args.csr;
-  ScoreBuffer<T, kHeads> scores(args.heads);
-  Totals<C> most(scores.parts()), sum(scores.parts());
-  const V zero{};
-  const auto none = [&](int64_t) { return zero; };  // captures, or GCC would want a plain function of it as well
-  const auto of_most = [&](int64_t part) { return most.load(part); };
-  const auto nothing_left = [](int64_t, const V&) {};
-  const auto exponentiate = [&](int64_t edges) {
-    scores.for_vectors(
-        edges, of_most, [&](int64_t v, const V& m) { scores.store(v, exp_nonpositive<C>(scores.load(v) - m)); },
-        nothing_left);
+  const ScoreLayout<T, kHeads> layout(args.heads);
+  const int64_t stride = layout.stride, capacity = kBufferedScores > stride ? kBufferedScores / stride : 1;
+  std::vector<C> memory(static_cast<size_t>(capacity * stride + Simd<C>::kWidth)), total(static_cast<size_t>(stride));
+  C* const buffer = memory.data();
+  const auto minus = [&](auto score, auto most) { return score - most; };
+  const auto over = [&](auto exponential, auto sum) { return exponential / sum; };
+  const auto start_with = [&](C value) {
+    for (C& t : total) t = value;
   };
 
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    const int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
-    const bool fits = end - begin <= scores.capacity();
+  const auto long_row = [&](int64_t begin, int64_t end) {
+    std::vector<C> most(total.size(), -__builtin_inf());
     const auto for_chunks = [&](const auto& body) {
-      for (int64_t slot = begin; slot < end; slot += scores.capacity())
-        body(slot, end - slot > scores.capacity() ? slot + scores.capacity() : end);
-    };
-    prefetch_edges<T>(csr, begin, end, args.heads, args.scores, nullptr, args.out);
-
-    most.fill(kNothing);
-    for_chunks([&](int64_t slot, int64_t stop) {
-      scores.gather(csr, args.scores, slot, stop, kNothing);
-      scores.for_vectors(
-          stop - slot, of_most, [&](int64_t v, V& m) { combine<C, Reduce::Max>(m, scores.load(v)); },
-          [&](int64_t part, const V& m) { most.store(part, m); });
-    });
-    scores.fold(most.data(), [](C a, C b) { return (b > a || b != b) ? b : a; });
-
-    sum.fill(0);
-    for_chunks([&](int64_t slot, int64_t stop) {
-      if (!fits) scores.gather(csr, args.scores, slot, stop, kNothing);
-      exponentiate(stop - slot);
-      scores.for_vectors(
-          stop - slot, none, [&](int64_t v, V& s) { s += scores.load(v); },
-          [&](int64_t part, const V& s) { sum.store(part, sum.load(part) + s); });
-    });
-    scores.fold(sum.data(), [](C a, C b) { return a + b; });
-
-    for_chunks([&](int64_t slot, int64_t stop) {
-      if (!fits) {
-        scores.gather(csr, args.scores, slot, stop, kNothing);
-        exponentiate(stop - slot);
+      for (int64_t slot = begin; slot < end; slot += capacity) {
+        const int64_t edges = end - slot > capacity ? capacity : end - slot;
+        layout.gather(csr, args.scores, slot, slot + edges, buffer);
+        body(slot, edges);
       }
-      scores.for_vectors(
-          stop - slot, [&](int64_t part) { return sum.load(part); },
-          [&](int64_t v, const V& s) { scores.store(v, scores.load(v) / s); }, nothing_left);
-      scores.scatter(csr, args.out, slot, stop);
+    };
+    const auto to_exponentials = [&](int64_t edges) {
+      layout.apply(buffer, edges, most.data(), minus);
+      exponentiate(buffer, edges * stride);
+    };
+    for_chunks([&](int64_t, int64_t edges) { layout.template reduce<Larger>(buffer, edges, most.data()); });
+    start_with(0);
+    for_chunks([&](int64_t, int64_t edges) {
+      to_exponentials(edges);
+      layout.template reduce<Plus>(buffer, edges, total.data());
     });
+    for_chunks([&](int64_t slot, int64_t edges) {
+      to_exponentials(edges);
+      layout.apply(buffer, edges, total.data(), over);
+      layout.scatter(csr, buffer, slot, slot + edges, args.out);
+    });
+  };
+
+  int64_t place = begin_place;
+  while (place < end_place) {
+    const int64_t first = csr.rowptr[place];
+    int64_t last_place = place;
+    while (last_place < end_place && csr.rowptr[last_place + 1] - first <= capacity) ++last_place;
+    if (last_place == place) {
+      long_row(first, csr.rowptr[++place]);
+      continue;
+    }
+    const auto for_rows = [&](const auto& body) {
+      for (int64_t r = place; r < last_place; ++r) {
+        const int64_t begin = csr.rowptr[r], edges = csr.rowptr[r + 1] - begin;
+        if (edges > 0) body(buffer + (begin - first) * stride, begin, edges);
+      }
+    };
+    for_rows([&](C* values, int64_t begin, int64_t edges) {
+      prefetch_edges<T>(csr, begin, begin + edges, layout.heads, args.scores, nullptr, nullptr);
+      layout.gather(csr, args.scores, begin, begin + edges, values);
+      start_with(-__builtin_inf());
+      layout.template reduce<Larger>(values, edges, total.data());
+      layout.apply(values, edges, total.data(), minus);
+    });
+    exponentiate(buffer, (csr.rowptr[last_place] - first) * stride);
+    for_rows([&](C* values, int64_t begin, int64_t edges) {
+      prefetch_edges<T>(csr, begin, begin + edges, layout.heads, args.scores, nullptr, args.out);
+      start_with(0);
+      layout.template reduce<Plus>(values, edges, total.data());
+      layout.apply(values, edges, total.data(), over);
+      layout.scatter(csr, values, begin, begin + edges, args.out);
+    });
+    place = last_place;
   }
 }
 
 template <typename T, int kHeads>
-void softmax_backward_rows(const SegmentSoftmaxBackwardArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void softmax_backward_rows(const SegmentSoftmaxBackwardArgs<T>& args, int64_t begin_place, int64_t end_place) {
   using C = Compute<T>;
-  using V = typename Simd<C>::Vector;
+  using S = Simd<T>;
   const CsrView& csr = args.csr;
-  ScoreBuffer<T, kHeads> out(args.heads), grad(args.heads);
-  Totals<C> sum(out.parts());
-  const V zero{};
-  const auto none = [&](int64_t) { return zero; };
-
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    const int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
-    const bool fits = end - begin <= out.capacity();
-    const auto gather = [&](int64_t slot, int64_t stop) {
-      out.gather(csr, args.out, slot, stop, 0);
-      grad.gather(csr, args.grad, slot, stop, 0);
-    };
-    const auto for_chunks = [&](const auto& body) {
-      for (int64_t slot = begin; slot < end; slot += out.capacity())
-        body(slot, end - slot > out.capacity() ? slot + out.capacity() : end);
-    };
-    prefetch_edges<T>(csr, begin, end, args.heads, args.out, args.grad, args.grad_scores);
-
-    sum.fill(0);
-    for_chunks([&](int64_t slot, int64_t stop) {
-      gather(slot, stop);
-      out.for_vectors(
-          stop - slot, none, [&](int64_t v, V& s) { s += out.load(v) * grad.load(v); },
-          [&](int64_t part, const V& s) { sum.store(part, sum.load(part) + s); });
-    });
-    out.fold(sum.data(), [](C a, C b) { return a + b; });
-
-    for_chunks([&](int64_t slot, int64_t stop) {
-      if (!fits) gather(slot, stop);
-      out.for_vectors(
-          stop - slot, [&](int64_t part) { return sum.load(part); },
-          [&](int64_t v, const V& s) { out.store(v, out.load(v) * (grad.load(v) - s)); }, [](int64_t, const V&) {});
-      out.scatter(csr, args.grad_scores, slot, stop);
-    });
+  const int64_t heads = kHeads ? kHeads : args.heads;
+  std::vector<C> memory(static_cast<size_t>(2 * heads));
+  C *const total = memory.data(), *const chunk = total + heads;
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t begin = csr.rowptr[place], end = csr.rowptr[place + 1];
+    prefetch_edges<T>(csr, begin, end, heads, args.out, args.grad, args.grad_scores);
+    for (int64_t h = 0; h < heads; ++h) total[h] = 0;
+    for (int64_t slot = begin; slot < end;) {
+      const int64_t stop = end - slot > kChunkEdges ? slot + kChunkEdges : end;
+      for (int64_t h = 0; h < heads; ++h) chunk[h] = 0;
+      for (; slot < stop; ++slot) {
+        const int64_t at = (csr.perm ? csr.perm[slot] : slot) * heads;
+        for (int64_t h = 0; h < heads; ++h) chunk[h] += S::scalar(args.out[at + h]) * S::scalar(args.grad[at + h]);
+      }
+      for (int64_t h = 0; h < heads; ++h) total[h] += chunk[h];
+    }
+    for (int64_t slot = begin; slot < end; ++slot) {
+      const int64_t at = (csr.perm ? csr.perm[slot] : slot) * heads;
+      for (int64_t h = 0; h < heads; ++h)
+        S::put(args.grad_scores[at + h], S::scalar(args.out[at + h]) * (S::scalar(args.grad[at + h]) - total[h]));
+    }
   }
 }
 
@@ -267,11 +269,11 @@ void with_heads(const Args& args, const Body& body) {
 }
 
 template <typename T>
-void segment_softmax(const SegmentSoftmaxArgs<T>& args, int64_t row_begin, int64_t row_end) {
-  with_heads(args, [&](auto heads) { softmax_rows<T, heads.value>(args, row_begin, row_end); });
+void segment_softmax(const SegmentSoftmaxArgs<T>& args, int64_t begin_place, int64_t end_place) {
+  with_heads(args, [&](auto heads) { softmax_rows<T, heads.value>(args, begin_place, end_place); });
 }
 
 template <typename T>
-void segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, int64_t row_begin, int64_t row_end) {
-  with_heads(args, [&](auto heads) { softmax_backward_rows<T, heads.value>(args, row_begin, row_end); });
+void segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, int64_t begin_place, int64_t end_place) {
+  with_heads(args, [&](auto heads) { softmax_backward_rows<T, heads.value>(args, begin_place, end_place); });
 }

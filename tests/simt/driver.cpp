@@ -183,6 +183,24 @@ void extremum(const Case& c, Results& results) {
   put_error(results, cuda::extremum_grad_weight(c.array<Id>("src"), c.array<Id>("dst"), forward.edges, args, nullptr));
 }
 
+template <typename T>
+void segment_softmax(const Case& c, Results& results) {
+  SegmentSoftmaxArgs<T> args;
+  args.csr = csr_of(c, "");
+  args.scores = c.array<T>("scores");
+  args.heads = c.number("heads");
+  args.out = output<T>(results, "out", args.csr.edges * args.heads);
+  put_error(results, cuda::segment_softmax(args, nullptr));
+
+  SegmentSoftmaxBackwardArgs<T> backward;
+  backward.csr = args.csr;
+  backward.out = args.out;
+  backward.grad = c.array<T>("grad");
+  backward.heads = args.heads;
+  backward.grad_scores = output<T>(results, "grad_scores", args.csr.edges * args.heads);
+  put_error(results, cuda::segment_softmax_backward(backward, nullptr));
+}
+
 template <typename Id>
 void check(const Case& c, Results& results) {
   auto* found = output<cuda::EdgeCheck>(results, "found", 1);
@@ -233,6 +251,7 @@ void run_of_type(const Case& c, Results& results) {
   const bool wide = c.numbers.count("int64") != 0;
   if (c.operation == "spmm") return spmm<T>(c, results);
   if (c.operation == "spmm_arg") return spmm_arg<T>(c, results);
+  if (c.operation == "segment_softmax") return segment_softmax<T>(c, results);
   if (c.operation == "sddmm") return wide ? sddmm<T, int64_t>(c, results) : sddmm<T, int32_t>(c, results);
   if (c.operation == "extremum") return wide ? extremum<T, int64_t>(c, results) : extremum<T, int32_t>(c, results);
   simt::fail("there is no operation %s", c.operation.c_str());
