@@ -19,7 +19,6 @@ from gnna_plugin.adapters.pyg import consume
 from gnna_plugin.adapters.pyg.lazy import LazyMessage, lift, unwrap
 from gnna_plugin.patching import stand_in
 
-_top_saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _PLAIN = (Tensor, torch.nn.Parameter)
 _choices: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
 _HOOKS = (
@@ -90,7 +89,7 @@ def latest_layer_is_chosen() -> bool:
 
 
 def _recomputed() -> str | None:
-    return None if _top_saved_tensor_hooks(False) is None else "saved-tensor hooks (activation checkpointing)"
+    return "saved-tensor hooks (activation checkpointing)" if surroundings.saved_tensor_hooks() else None
 
 
 def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
