@@ -14,7 +14,10 @@ import warnings
 
 os.environ.setdefault("DGLBACKEND", "pytorch")  # else DGL's first import writes a configuration file and prints
 
-import dgl  # noqa: E402
+from gnna_plugin.adapters.dgl.importing import explained  # noqa: E402
+
+with explained():
+    import dgl
 import dgl.backend.pytorch.sparse as sparse  # noqa: E402
 import dgl.ops.spmm as ops_spmm  # noqa: E402
 from dgl.heterograph_index import HeteroGraphIndex  # noqa: E402
