@@ -45,6 +45,11 @@ class Entry:
         return self._positions
 
 
+def _forget(entries: dict, key: int, _reference: weakref.ref) -> None:
+    """Takes out what belonged to a dead graph index. Reaches nothing by name: graphs die when Python ends, too."""
+    entries.pop(key, None)
+
+
 class Known:
     """What is remembered of one graph index: asking DGL costs a microsecond each time. num_edges is 0 where there are
     several edge types."""
@@ -52,8 +57,7 @@ class Known:
     __slots__ = ("entry", "num_edges", "one_type", "reference")
 
     def __init__(self, gidx: Any) -> None:
-        key = id(gidx)
-        self.reference = weakref.ref(gidx, lambda _: _by_object.pop(key, None))
+        self.reference = weakref.ref(gidx, functools.partial(_forget, _by_object, id(gidx)))
         self.one_type: bool = gidx.number_of_etypes() == 1
         self.num_edges: int = gidx.num_edges(0) if self.one_type else 0
         self.entry: Entry | None = None
@@ -108,7 +112,7 @@ def derived_hook(original: Callable) -> Callable:
         key = id(self)
         known = _derived.get(key)
         if known is None or known[0]() is not self:
-            known = _derived[key] = weakref.ref(self, lambda _: _derived.pop(key, None)), {}
+            known = _derived[key] = weakref.ref(self, functools.partial(_forget, _derived, key)), {}
         found = known[1].get((name, arguments))
         if found is None:
             found = known[1][name, arguments] = original(self, *arguments)
