@@ -2,7 +2,8 @@
 
     python benchmarks/dgl_sampling.py --graph facebook-links [--fanouts 10 10] [--batch-size 1024] [--json FILE]
 
-The same batches train the same model in plain DGL and with the plug-in, epochs in turn; milliseconds per batch, medians. "step" is forward, backward and optimizer; sampling is DGL's own and the same in both. The share of batches
+The same batches train the same model in plain DGL and with the plug-in, epochs in turn; milliseconds per batch,
+medians. "step" is forward, backward and optimizer; sampling is DGL's own and the same in both. The share of batches
 whose loss agrees to 1e-4 is printed, which must be all of them.
 """
 
