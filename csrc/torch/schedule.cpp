@@ -156,7 +156,7 @@ bool Schedule::due(const Plan& plan) const {
   return false;
 }
 
-void Schedule::advance(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder, const Replace& replace) {
+void Schedule::advance(std::shared_ptr<const Plan> plan, const PlanBuilder& builder, const Replace& replace) {
   const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   if (!lock.owns_lock()) return;
   const c10::InferenceMode normal(false);

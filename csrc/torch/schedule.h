@@ -42,7 +42,8 @@ class Schedule {
   // and says whether the cache could; false ends it.
   using Replace = std::function<bool(const std::shared_ptr<const Plan>& now, const std::shared_ptr<const Plan>& better,
                                      int64_t held)>;
-  void advance(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder, const Replace& replace);
+  // plan is a copy: replace() changes the caller's.
+  void advance(std::shared_ptr<const Plan> plan, const PlanBuilder& builder, const Replace& replace);
 
   void settle(const char* state, std::string reason);  // no more steps
   ScheduleInfo info(const Plan& plan) const;
