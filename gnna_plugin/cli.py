@@ -9,16 +9,18 @@ import sys
 
 import gnna_plugin
 from gnna_plugin import demo, explain_command
+from gnna_plugin.bench import command as bench
 from gnna_plugin.compare import command as compare
 from gnna_plugin.compare.spec import UsageError, WorkerError
 
 # A subcommand is a module with HELP, add_arguments(parser) and run(args) -> exit status.
-COMMANDS = {"compare": compare, "demo": demo, "explain": explain_command}
+COMMANDS = {"bench": bench, "compare": compare, "demo": demo, "explain": explain_command}
 
 _EPILOG = """examples:
   gnna demo                                      what the plug-in does, in under a minute
   gnna compare --model gin --graph edges.csv     your own graph, with and without it
   gnna explain --model gcn --graph edges.csv     how its layers run there, and why
+  gnna bench spmm --graph edges.csv              the kernels alone, beside every installed peer
   gnna compare --help                            all that can be compared
 
 environment:
