@@ -46,12 +46,18 @@ def add_arguments(parser):
             sub.add_argument("--weight", default="none", choices=("none", "static", "learned"), help="one per edge")
     epoch = _measurement(kinds, "epoch", "train models, a step at a time", graphs=True)
     epoch.add_argument("--models", nargs="+", default=["gcn", "gin"], choices=("gcn", "gin", "sage", "gat"))
-    epoch.add_argument("--shapes", nargs="+", default=["2x16", "5x64", "3x256+norm"], metavar="S",
-                       help="LAYERSxHIDDEN, with +norm for BatchNorm and dropout 0.5 (2x16 5x64 3x256+norm)")  # fmt: skip
+    epoch.add_argument(
+        "--shapes",
+        nargs="+",
+        default=["2x16", "5x64", "3x256+norm"],
+        metavar="S",
+        help="LAYERSxHIDDEN, +norm for BatchNorm and dropout 0.5 (2x16 5x64 3x256+norm)",
+    )
     epoch.add_argument("--dim", type=int, default=96, help="random features per node (%(default)s)")
     epoch.add_argument("--classes", type=int, default=22, help="random classes (%(default)s)")
-    epoch.add_argument("--split", action="store_true",
-                       help="divide the gain over PyG into allocator, memo, fused gather and kernel")  # fmt: skip
+    epoch.add_argument(
+        "--split", action="store_true", help="divide the gain over PyG into allocator, memo, fused gather and kernel"
+    )
     _measurement(kinds, "plan", "build the forward and the transposed plan, and find them again", graphs=True)
     _measurement(kinds, "host", "host time of calls on a graph too small to matter", graphs=False)
     page = kinds.add_parser("page", help="write a Markdown page from stored JSON files")
@@ -148,12 +154,28 @@ def _kernel_cases(args, graphs, device, rounds):
         for width in args.widths:
             if width < 1 or args.heads < 1 or width % args.heads:
                 raise UsageError(f"a width of {width} cannot be divided into {args.heads} heads")
-            problem = Problem(args.kind, src, dst, graph.num_nodes, width, getattr(args, "reduce", "sum"),
-                              getattr(args, "weight", "none"), args.heads, getattr(torch, args.dtype))  # fmt: skip
+            problem = Problem(
+                args.kind,
+                src,
+                dst,
+                graph.num_nodes,
+                width,
+                getattr(args, "reduce", "sum"),
+                getattr(args, "weight", "none"),
+                args.heads,
+                getattr(torch, args.dtype),
+            )
             rows, left_out = kernels.measure(problem, direction, args.peers, rounds)
             facts = {
-                "graph": graph.name, "nodes": graph.num_nodes, "edges": graph.num_edges, "operation": args.kind,
-                "direction": direction, "width": width, "reduce": problem.reduce, "weight": problem.weight,
-                "heads": args.heads, "dtype": args.dtype,
-            }  # fmt: skip
+                "graph": graph.name,
+                "nodes": graph.num_nodes,
+                "edges": graph.num_edges,
+                "operation": args.kind,
+                "direction": direction,
+                "width": width,
+                "reduce": problem.reduce,
+                "weight": problem.weight,
+                "heads": args.heads,
+                "dtype": args.dtype,
+            }
             yield [{**facts, **row} for row in rows], left_out

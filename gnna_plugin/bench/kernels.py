@@ -63,10 +63,16 @@ def measure(problem: Problem, direction: str, wanted: list[str] | None, rounds: 
     rows = []
     for name, timing in timings.items():
         row = {
-            "peer": name, "ms": timing.ms, "spread_ms": timing.spread_ms, "how": timing.how,
-            "eager_ms": timing.eager_ms, "error": errors[name],
-            "times_of_ours": timing.ms / timings[peers.OURS].ms, "missing_cores": missing_cores, **limits,
-        }  # fmt: skip
+            "peer": name,
+            "ms": timing.ms,
+            "spread_ms": timing.spread_ms,
+            "how": timing.how,
+            "eager_ms": timing.eager_ms,
+            "error": errors[name],
+            "times_of_ours": timing.ms / timings[peers.OURS].ms,
+            "missing_cores": missing_cores,
+            **limits,
+        }
         if limits:
             row["achieved_gbs"] = limits["moved_bytes"] / timing.ms / 1e6
             row["of_gather_floor"] = limits["gather_floor_ms"] / timing.ms

@@ -57,7 +57,8 @@ def _gnna(problem: Problem):
 def _matrix(problem: Problem, values=None):
     rowptr, col, order = csr(problem)
     values = torch.ones(problem.edges, dtype=problem.dtype, device=col.device) if values is None else values[order]
-    return torch.sparse_csr_tensor(rowptr, col, values, (problem.num_nodes, problem.num_nodes))
+    shape = (problem.num_nodes, problem.num_nodes)
+    return torch.sparse_csr_tensor(rowptr, col, values, shape, check_invariants=False)
 
 
 def _weighted_matrix(problem: Problem):

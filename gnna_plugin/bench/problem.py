@@ -91,8 +91,10 @@ def exact(problem: Problem, operands: list[Tensor], grad: Tensor | None) -> list
     for begin in range(0, last, step):
         columns = slice(begin, begin + step)
         # A weight has no feature columns: every chunk sees all of it, and its gradient is the sum over the chunks.
-        cut = [t.detach().double() if _is_weight(problem, i) else t.detach()[..., columns].double()
-               for i, t in enumerate(operands)]
+        cut = [
+            t.detach().double() if _is_weight(problem, i) else t.detach()[..., columns].double()
+            for i, t in enumerate(operands)
+        ]
         if grad is None:
             parts.append([problem.plain(*cut)])
             continue
@@ -112,7 +114,7 @@ def _is_weight(problem: Problem, position: int) -> bool:
 
 
 def error_of(found: list[Tensor], expected: list[Tensor], by_norm: bool) -> float:
-    """The largest |found - expected| over the largest |expected|, of the worst tensor; nan where something is no number.
+    """The largest |found - expected| over the largest |expected|, of the worst tensor; nan where there is one.
 
     ``by_norm`` takes Euclidean norms instead: among millions of maxima a few are so close that rounding picks another
     winner, and its gradient goes elsewhere.

@@ -17,9 +17,9 @@ _BAG = 64  # rows per sum: the output is then 1/64 of what is read
 _LEAST, _MOST = 1 << 18, 1 << 30  # rows read, bytes read
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def gather_gbs(nodes: int, width: int, dtype: torch.dtype, device: torch.device) -> tuple[float, str]:
-    """(GB/s, program): the rate of reading random rows of ``width`` elements from a table of ``nodes``, and summing them.
+    """(GB/s, program): the rate of reading and summing random rows of ``width`` elements of a table of ``nodes``.
 
     The faster of two programs that share no code: torch's embedding_bag, and this library's spmm on a random graph.
     Bytes are those of the rows only.
@@ -39,7 +39,7 @@ def gather_gbs(nodes: int, width: int, dtype: torch.dtype, device: torch.device)
     return index.numel() * row_bytes / timings[best].ms / 1e6, best
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def copy_gbs(device: torch.device) -> float:
     """GB/s of copying a buffer beyond every cache, reads and writes counted."""
     a = torch.empty(1 << 28, dtype=torch.uint8, device=device).fill_(1)

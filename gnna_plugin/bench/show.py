@@ -66,11 +66,19 @@ def title(row: dict) -> str:
 def case_table(rows: list[dict]) -> Table:
     """A table of one case's rows: the name, and every measured column that any of them has."""
     caption = _floors(rows[0])
-    table = Table(title=title(rows[0]), title_justify="left", caption=caption, caption_justify="left",
-                  box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
-    columns = [(key, *_COLUMNS[key]) for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
+    table = Table(
+        title=title(rows[0]),
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    columns = [(key, *_COLUMNS[key]) for key in _COLUMNS if any(row.get(key) not in (None, "clock") for row in rows)]
     for _, heading, _ in columns:
-        table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
+        name = heading == ""
+        table.add_column(heading, justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for row in rows:
         table.add_row(*("" if row.get(key) is None else form(row[key]) for key, _, form in columns))
     return table
@@ -81,8 +89,8 @@ def _floors(row: dict) -> str | None:
         return None
     return (
         f"Floors: {number(row['gather_floor_ms'])} ms to move {row['moved_bytes'] / 1e6:,.1f} MB at the gather rate of "
-        f"{row['gather_gbs']:,.1f} GB/s ({row['gather_program']}, random rows), {number(row['compulsory_floor_ms'])} ms "
-        f"to read and write everything once at {row['copy_gbs']:,.1f} GB/s."
+        f"{row['gather_gbs']:,.1f} GB/s ({row['gather_program']}, random rows), {number(row['compulsory_floor_ms'])} "
+        f"ms to read and write everything once at {row['copy_gbs']:,.1f} GB/s."
     )
 
 

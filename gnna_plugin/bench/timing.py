@@ -26,7 +26,7 @@ _TAKEN_CORES = 0.1  # more than this in a round, and it is repeated
 class Timing:
     """Milliseconds per call: the median over the rounds and their interquartile range.
 
-    ``how``: "clock" (CPU), "events" or "graph" (CUDA). ``eager_ms`` is the time between events where ``how`` is "graph".
+    ``how``: "clock" (CPU), "events" or "graph" (CUDA). ``eager_ms``: between events, where ``how`` is "graph".
     """
 
     ms: float
@@ -37,7 +37,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How long is measured: ``count`` rounds of ``slice_s`` seconds per call, and how many more to replace busy ones."""
+    """``count`` rounds of ``slice_s`` seconds per call, and up to ``spare`` more to replace busy ones."""
 
     count: int = 7
     slice_s: float = 0.05
