@@ -253,7 +253,8 @@ def _outputs_and_gradients(model, plain_model, x, graph, y) -> dict:
 def _time(training: dict[str, _Training], case: Case, keeps_memory: bool) -> dict[str, tuple]:
     """{arm: (ms of every step, cores that others took, ms of the first step)}, the arms in turn.
 
-    Busy rounds are repeated. The first step after a change of arms is not counted: plans and freed memory are as the arm before left them.
+    Busy rounds are repeated. The first step after a change of arms is not counted: plans and freed memory are as the
+    arm before left them.
     """
     if not training:
         return {}
