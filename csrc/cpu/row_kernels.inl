@@ -1,16 +1,26 @@
 // Row kernels on the CPU, as templates over the vector width that the including file sets (GNNA_VECTOR_BYTES) in a
-// namespace of its own (GNNA_ISA_NAMESPACE). One thread owns a range of rows. A row is covered by column tiles of up to
-// eight vectors that stay in registers while its neighbours stream past, so memory sees each neighbour's feature row
-// once, the column id once, and one store of the result. Rows further ahead are prefetched by their column ids, across
-// row ends: with a feature matrix beyond the L2 cache the gather is latency, not arithmetic.
+// namespace of its own (GNNA_ISA_NAMESPACE). One thread owns a range of rows. A row is covered by column tiles that
+// stay in registers while its neighbours stream past, so memory sees each neighbour's feature row once, the column id
+// once, and one store of the result. Rows further ahead are prefetched by their column ids, across row ends: with a
+// feature matrix beyond the L2 cache the gather is latency, not arithmetic.
 
 namespace gnna::cpu::GNNA_ISA_NAMESPACE {
 
-constexpr int kMaxVectors = 8;  // accumulators per tile: 128 floats with AVX-512, half of the registers
-constexpr int64_t kPrefetchEdges = 16;
+// The constants below were timed in a separate program with these loops (AMD EPYC, Zen 5, AVX-512, one thread, CPU
+// time, com-dblp, DD, cnr-2000, facebook-links, BlogCatalog3, amazon-computers, fb100-Cornell5, 2026-11-20).
+
+// Accumulators per tile: half of the registers. One tile of 256 floats was 1.07 to 1.2 times faster than two of 128.
+constexpr int kMaxVectors = GNNA_VECTOR_BYTES == 64 ? 16 : 8;
+// Prefetched this many bytes ahead, as whole rows: against 16 edges ahead 1.5 times faster at width 16 and 1.7 at 32 on
+// com-dblp. Tables that the L2 cache nearly holds want less (fb100-Cornell5, width 64: 5.3 ms at 128 edges, 3.2 at 32).
+constexpr int64_t kPrefetchBytes = 16 << 10, kMostEdgesAhead = 128, kMostEdgesAheadSmall = 32;
+constexpr int64_t kSmallTableBytes = 8 << 20;
+// Results larger than this do not stay in a cache for whoever reads them next, so they are stored past it, without
+// being read first: 1.1 to 1.3 times faster from 256 bytes per row on (com-dblp, DD), no gain below.
+constexpr int64_t kStreamedBytes = 32 << 20, kStreamedRowBytes = 256;
 // A row is summed in chunks of this many edges, and the chunks into the result: the rounding error of a hub's row then
 // grows with the chunk and the number of chunks, not with its degree.
-constexpr int64_t kChunkEdges = 1024;
+constexpr int64_t kChunkEdges = 256;
 
 enum class Weight { None, PerHead, PerFeature };
 
@@ -24,6 +34,10 @@ struct Simd {
   static constexpr int kWidth = GNNA_VECTOR_BYTES / sizeof(Scalar);
   typedef Scalar Vector __attribute__((vector_size(GNNA_VECTOR_BYTES)));
   typedef Scalar Unaligned __attribute__((vector_size(GNNA_VECTOR_BYTES), aligned(sizeof(Scalar)), may_alias));
+  using Index =
+      std::conditional_t<sizeof(Scalar) == 4, int32_t, int64_t>;  // as wide as a Scalar: what comparisons give
+  typedef Index Indices __attribute__((vector_size(GNNA_VECTOR_BYTES)));
+  typedef Index UnalignedIndices __attribute__((vector_size(GNNA_VECTOR_BYTES), aligned(sizeof(Scalar)), may_alias));
 
   static inline Vector broadcast(Scalar value) { return value - Vector{}; }
 
@@ -73,6 +87,31 @@ struct Simd {
     }
   }
 
+  // Past the caches; p is aligned to the vector.
+  static inline void stream(T* p, Vector v) {
+#if GNNA_VECTOR_BYTES == 64
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif GNNA_VECTOR_BYTES == 32
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#else
+    store(p, v);
+#endif
+  }
+
+  static inline Scalar sum(Vector v) {
+#if GNNA_VECTOR_BYTES == 64
+    if constexpr (sizeof(Scalar) == 4) {
+      return _mm512_reduce_add_ps((__m512)v);
+    } else {
+      return _mm512_reduce_add_pd((__m512d)v);
+    }
+#else
+    Scalar total = 0;
+    for (int i = 0; i < kWidth; ++i) total += v[i];
+    return total;
+#endif
+  }
+
   static inline void store_tail(T* p, Vector v, int n) {
     T all[kWidth];
     store(all, v);
@@ -87,14 +126,20 @@ struct Simd {
     }
   }
 
-  // value as it is once stored in T.
-  static inline Scalar rounded(Scalar value) {
+  // The values as they are once stored in T.
+  static inline Vector rounded(Vector v) {
     if constexpr (k16Bit) {
-      return to_float(from_float<T>(value));
+      T stored[kWidth];
+      store(stored, v);
+      return load(stored);
     } else {
-      return value;
+      return v;
     }
   }
+
+  // Columns [c, c + n) of a row, n up to kWidth.
+  static inline Vector load_some(const T* p, int n) { return n == kWidth ? load(p) : load_tail(p, n); }
+  static inline void store_some(T* p, Vector v, int n) { n == kWidth ? store(p, v) : store_tail(p, v, n); }
 
   static inline void put(T& place, Scalar value) {
     if constexpr (k16Bit) {
@@ -116,6 +161,20 @@ inline void combine(typename Simd<T>::Vector& acc, typename Simd<T>::Vector mess
   }
 }
 
+// How many edges before its turn a neighbour's row, of `width` elements in a table of `rows`, is asked for.
+template <typename T>
+inline int64_t edges_ahead(int64_t rows, int64_t width) {
+  const int64_t row_bytes = width * static_cast<int64_t>(sizeof(T));
+  const int64_t most = rows * row_bytes > kSmallTableBytes ? kMostEdgesAhead : kMostEdgesAheadSmall;
+  const int64_t edges = kPrefetchBytes / (row_bytes > 0 ? row_bytes : 1);
+  return edges > most ? most : edges < 4 ? 4 : edges;
+}
+
+template <typename T>
+inline void prefetch_row(const T* row, int64_t width) {
+  for (int64_t c = 0; c < width; c += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + c, 0, 3);
+}
+
 template <typename T>
 struct Tile {
   void (*run)(const SpmmArgs<T>&, const Tile&, int64_t row_begin, int64_t row_end);
@@ -129,20 +188,27 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
   using S = Simd<T>;
   using V = typename S::Vector;
   constexpr int kParts = kVectors + (kTail ? 1 : 0);
-  // Narrow tiles keep several sums going, or each addition would wait for the one before.
-  constexpr int kUnroll = kParts == 1 ? 4 : kParts <= 3 ? 2 : 1;
   constexpr bool kSum = kReduce == Reduce::Sum || kReduce == Reduce::Mean;
+  // One sum at a time: rows are short, and the processor overlaps them anyway (several sums were 1.2 to 1.5 times
+  // slower at width 16, on hubs too). A maximum that lets NaN through waits longer for the one before, so narrow tiles
+  // keep more.
+  constexpr int kChains = kSum ? 1 : kParts == 1 ? 4 : kParts == 2 ? 2 : 1;
+  constexpr bool kStreams = !S::k16Bit && kVectors * GNNA_VECTOR_BYTES >= kStreamedRowBytes;
   const CsrView& csr = args.csr;
   const int64_t width = args.heads * args.head_dim;
   const int64_t weight_stride = kWeight == Weight::PerFeature ? width : args.heads;
   const T* const x = args.x + tile.column;
   const T* const weight = args.weight + (kWeight == Weight::PerFeature ? tile.column : tile.head);
   const V initial = kSum ? V{} : S::broadcast(kReduce == Reduce::Max ? -__builtin_inf() : __builtin_inf());
-  const int64_t last = csr.edges - 1;
+  const int64_t last = csr.edges - 1, ahead = edges_ahead<T>(csr.cols, width);
+  const int32_t* const weight_index = kWeight == Weight::None ? nullptr : args.weight_index;
+  const bool streams = kStreams &&
+                       (reinterpret_cast<uintptr_t>(args.out + tile.column) | width * sizeof(T)) % 64 == 0 &&
+                       csr.rows * width * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes;
 
   const auto add = [&](V* acc, int64_t slot) __attribute__((always_inline)) {
     const T* source = x + csr.col[slot] * args.x_stride;
-    const int64_t edge = kWeight != Weight::None && args.weight_index ? args.weight_index[slot] : slot;
+    const int64_t edge = weight_index ? weight_index[slot] : slot;
     const T* w = kWeight == Weight::None ? nullptr : weight + edge * weight_stride;
     for (int v = 0; v < kVectors; ++v) {
       V message = S::load(source + v * S::kWidth);
@@ -159,23 +225,26 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
     }
   };
 
+  const auto add_prefetching = [&](V* acc, int64_t slot) __attribute__((always_inline)) {
+    const int64_t later = slot + ahead < last ? slot + ahead : last;
+    const T* next = x + csr.col[later] * args.x_stride;
+    for (int line = 0; line * 64 < kParts * GNNA_VECTOR_BYTES; ++line)
+      __builtin_prefetch(next + line * (64 / sizeof(T)), 0, 3);
+    if (weight_index) __builtin_prefetch(weight + weight_index[later] * weight_stride, 0, 3);
+    add(acc, slot);
+  };
+
   // One chunk, combined with what earlier chunks of the row left in `total`.
   const auto add_chunk = [&](V* total, int64_t slot, int64_t end) __attribute__((always_inline)) {
-    V acc[kUnroll][kParts];
-    for (int u = 0; u < kUnroll; ++u)
+    V acc[kChains][kParts];
+    for (int u = 0; u < kChains; ++u)
       for (int v = 0; v < kParts; ++v) acc[u][v] = initial;
-    for (; slot + kUnroll <= end; slot += kUnroll) {
-      for (int u = 0; u < kUnroll; ++u) {
-        const int64_t ahead = slot + u + kPrefetchEdges;
-        const T* next = x + csr.col[ahead < last ? ahead : last] * args.x_stride;
-        for (int line = 0; line * 64 < kParts * GNNA_VECTOR_BYTES; ++line)
-          __builtin_prefetch(next + line * (64 / sizeof(T)), 0, 3);
-        add(acc[u], slot + u);
-      }
-    }
-    for (; slot < end; ++slot) add(acc[0], slot);
+    if constexpr (kChains > 1)
+      for (; slot + 2 * kChains <= end; slot += kChains)
+        for (int u = 0; u < kChains; ++u) add_prefetching(acc[u], slot + u);
+    for (; slot < end; ++slot) add_prefetching(acc[0], slot);
     for (int v = 0; v < kParts; ++v) {
-      for (int u = 1; u < kUnroll; ++u) combine<T, kReduce>(acc[0][v], acc[u][v]);
+      for (int u = 1; u < kChains; ++u) combine<T, kReduce>(acc[0][v], acc[u][v]);
       combine<T, kReduce>(total[v], acc[0][v]);
     }
   };
@@ -192,7 +261,11 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
     if (args.reduce == Reduce::Mean && degree > 1)
       for (int v = 0; v < kParts; ++v) total[v] = total[v] / static_cast<typename S::Scalar>(degree);
     T* out = args.out + row * width + tile.column;
-    for (int v = 0; v < kVectors; ++v) S::store(out + v * S::kWidth, total[v]);
+    if (kStreams && streams) {
+      for (int v = 0; v < kVectors; ++v) S::stream(out + v * S::kWidth, total[v]);
+    } else {
+      for (int v = 0; v < kVectors; ++v) S::store(out + v * S::kWidth, total[v]);
+    }
     if constexpr (kTail) S::store_tail(out + kVectors * S::kWidth, total[kVectors], tile.tail);
   }
 }
@@ -250,118 +323,21 @@ void spmm_weighted(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) 
 
 template <typename T>
 void spmm(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
-  switch (args.reduce) {
-    case Reduce::Max:
-      return spmm_weighted<T, Reduce::Max>(args, row_begin, row_end);
-    case Reduce::Min:
-      return spmm_weighted<T, Reduce::Min>(args, row_begin, row_end);
-    default:  // a mean is the sum with a division at the row's end
-      return spmm_weighted<T, Reduce::Sum>(args, row_begin, row_end);
+  if (args.reduce == Reduce::Max) {
+    spmm_weighted<T, Reduce::Max>(args, row_begin, row_end);
+  } else if (args.reduce == Reduce::Min) {
+    spmm_weighted<T, Reduce::Min>(args, row_begin, row_end);
+  } else {  // a mean is the sum with a division at the row's end
+    spmm_weighted<T, Reduce::Sum>(args, row_begin, row_end);
   }
-}
-
-template <typename T>
-Compute<T> dot(const T* a, const T* b, int64_t n) {
-  using S = Simd<T>;
-  typename S::Vector acc[2] = {};
-  int64_t i = 0;
-  for (; i + 2 * S::kWidth <= n; i += 2 * S::kWidth) {
-    acc[0] += S::load(a + i) * S::load(b + i);
-    acc[1] += S::load(a + i + S::kWidth) * S::load(b + i + S::kWidth);
-  }
-  for (; i + S::kWidth <= n; i += S::kWidth) acc[0] += S::load(a + i) * S::load(b + i);
-  if (i < n) acc[1] += S::load_tail(a + i, static_cast<int>(n - i)) * S::load_tail(b + i, static_cast<int>(n - i));
-  const typename S::Vector total = acc[0] + acc[1];
-  Compute<T> sum = 0;
-  for (int v = 0; v < S::kWidth; ++v) sum += total[v];
-  return sum;
-}
-
-template <typename T>
-void sddmm(const SddmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
-  const CsrView& csr = args.csr;
-  const int64_t width = args.heads * args.head_dim;
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    const T* b = args.b + row * width;
-    for (int64_t slot = csr.rowptr[row]; slot < csr.rowptr[row + 1]; ++slot) {
-      const int64_t ahead = slot + kPrefetchEdges;
-      if (ahead < csr.edges)
-        for (int64_t c = 0; c < width; c += 64 / sizeof(T))
-          __builtin_prefetch(args.a + csr.col[ahead] * width + c, 0, 3);
-      const T* a = args.a + csr.col[slot] * width;
-      T* out = args.out + (csr.perm ? csr.perm[slot] : slot) * args.heads;
-      for (int64_t h = 0; h < args.heads; ++h)
-        Simd<T>::put(out[h], dot(a + h * args.head_dim, b + h * args.head_dim, args.head_dim));
-    }
-  }
-}
-
-// One head of one edge in a max / min gradient: calls body(column, weight, 1 if the message shares in it, else 0).
-template <typename T, typename Body>
-inline void for_shares(const ExtremumArgs<T>& args, int64_t edge, int64_t source, int64_t destination, int64_t head,
-                       const Body& body) {
-  using S = Simd<T>;
-  const int64_t width = args.heads * args.head_dim;
-  const T* x = args.x + source * width;
-  const T* out = args.out + destination * width;
-  const Compute<T> w = args.weight ? S::scalar(args.weight[edge * args.heads + head]) : Compute<T>(1);
-  for (int64_t c = head * args.head_dim; c < (head + 1) * args.head_dim; ++c)
-    body(c, w, S::rounded(w * S::scalar(x[c])) == S::scalar(out[c]) ? Compute<T>(1) : Compute<T>(0));
-}
-
-template <typename T>
-void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
-  using S = Simd<T>;
-  const int64_t width = args.heads * args.head_dim;
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    Compute<T>* sharers = args.share + row * width;  // counts first, the quotient in the same place afterwards
-    const T* out = args.out + row * width;
-    const T* grad = args.grad + row * width;
-    for (int64_t c = 0; c < width; ++c) sharers[c] = S::scalar(out[c]) == 0 ? 1 : 0;
-    for (int64_t slot = forward.rowptr[row]; slot < forward.rowptr[row + 1]; ++slot)
-      for (int64_t h = 0; h < args.heads; ++h)
-        for_shares(args, forward.perm ? forward.perm[slot] : slot, forward.col[slot], row, h,
-                   [&](int64_t c, Compute<T>, Compute<T> shares) { sharers[c] += shares; });
-    for (int64_t c = 0; c < width; ++c) sharers[c] = S::scalar(grad[c]) / sharers[c];
-  }
-}
-
-template <typename T>
-void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
-  const int64_t width = args.heads * args.head_dim;
-  std::vector<Compute<T>> total(static_cast<size_t>(width));
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    for (Compute<T>& t : total) t = 0;
-    for (int64_t slot = transposed.rowptr[row]; slot < transposed.rowptr[row + 1]; ++slot) {
-      const Compute<T>* share = args.share + transposed.col[slot] * width;
-      for (int64_t h = 0; h < args.heads; ++h)
-        for_shares(args, transposed.perm ? transposed.perm[slot] : slot, row, transposed.col[slot], h,
-                   [&](int64_t c, Compute<T> w, Compute<T> shares) { total[c] += shares * share[c] * w; });
-    }
-    for (int64_t c = 0; c < width; ++c) Simd<T>::put(args.grad_x[row * width + c], total[c]);
-  }
-}
-
-template <typename T>
-void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
-  const int64_t width = args.heads * args.head_dim;
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    const Compute<T>* share = args.share + row * width;
-    for (int64_t slot = forward.rowptr[row]; slot < forward.rowptr[row + 1]; ++slot) {
-      const int64_t edge = forward.perm ? forward.perm[slot] : slot;
-      const T* x = args.x + forward.col[slot] * width;
-      for (int64_t h = 0; h < args.heads; ++h) {
-        Compute<T> total = 0;
-        for_shares(args, edge, forward.col[slot], row, h, [&](int64_t c, Compute<T>, Compute<T> shares) {
-          total += shares * share[c] * Simd<T>::scalar(x[c]);
-        });
-        Simd<T>::put(args.grad_weight[edge * args.heads + h], total);
-      }
-    }
-  }
+#if GNNA_VECTOR_BYTES >= 32
+  _mm_sfence();  // streamed stores are not ordered with the signal that this task is done
+#endif
 }
 
 #include "arg_kernels.inl"
+#include "extremum_kernels.inl"
+#include "sddmm_kernels.inl"
 
 template <typename T>
 constexpr KernelTable<T> make_table() {
