@@ -43,6 +43,7 @@ def _ops(problem: Problem):
     return lambda x, weight: op(graph, x, weight.unsqueeze(-1))
 
 
+_ops.empty_rows_are_infinite = True  # of max and min, by DGL's rules for dgl.ops
 PEERS = {"DGL": _ops}
 
 

@@ -1,12 +1,14 @@
 """Who computes the same: this library, torch itself, and whatever the adapters of the installed frameworks offer.
 
 A peer is a function of a Problem that does all preparation a user would do once, and returns the call that is timed, a
-function of the operands. It raises Unsupported for what it has no operation for.
+function of the operands. It raises Unsupported for what it has no operation for. A peer whose maximum of no neighbours
+is infinite by its own rules has the attribute empty_rows_are_infinite.
 """
 
 from __future__ import annotations
 
 import importlib
+import warnings
 
 import torch
 
@@ -58,7 +60,9 @@ def _matrix(problem: Problem, values=None):
     rowptr, col, order = csr(problem)
     values = torch.ones(problem.edges, dtype=problem.dtype, device=col.device) if values is None else values[order]
     shape = (problem.num_nodes, problem.num_nodes)
-    return torch.sparse_csr_tensor(rowptr, col, values, shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch's sparse tensors are in beta, as it says every time
+        return torch.sparse_csr_tensor(rowptr, col, values, shape, check_invariants=False)
 
 
 def _weighted_matrix(problem: Problem):
