@@ -6,6 +6,7 @@ This file owns the command line only; each measurement is a module of this packa
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from gnna_plugin.compare.command import command_line, load_graphs
@@ -38,6 +39,11 @@ def add_arguments(parser):
         sub = _measurement(kinds, kind, text, graphs=True)
         sub.add_argument("--widths", nargs="+", type=int, default=[16, 64, 128], metavar="D", help="features per node")
         sub.add_argument("--heads", type=int, default=1, help="divide the width into heads (%(default)s)")
+        sub.add_argument(
+            "--cpu-time",
+            action="store_true",
+            help="one thread, by the CPU time it takes: for a machine that others use",
+        )
         sub.add_argument("--backward", action="store_true", help="the gradient instead of the result")
         sub.add_argument("--dtype", default="float32", choices=("float32", "float64", "float16", "bfloat16"))
         if kind != "sddmm":
@@ -100,6 +106,10 @@ def run(args):
     name, remark = runner.choose_device(args.device)
     if remark:
         console.print(remark, style="dim")
+    if getattr(args, "cpu_time", False):
+        if name != "cpu" or args.threads not in (None, 1) or os.environ.get("OMP_NUM_THREADS") != "1":
+            raise UsageError("--cpu-time needs one thread of a CPU: set OMP_NUM_THREADS=1, and --device cpu")
+        args.threads = 1
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
@@ -122,7 +132,7 @@ def _cases(args, graphs, device):
     """(rows, {peer: reason}) of one case after another."""
     from gnna_plugin.bench.timing import Rounds
 
-    rounds = Rounds(args.rounds, spare=args.rounds)
+    rounds = Rounds(args.rounds, spare=args.rounds, cpu_time=getattr(args, "cpu_time", False))
     if args.kind in _KERNELS:
         yield from _kernel_cases(args, graphs, device, rounds)
     elif args.kind == "epoch":

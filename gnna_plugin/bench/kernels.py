@@ -63,7 +63,7 @@ def measure(problem: Problem, direction: str, wanted: list[str] | None, rounds: 
         calls[name] = call
     del expected
     timings, missing_cores = time_calls(calls, device, rounds, copies)
-    limits = _floors(problem, direction)
+    limits = _floors(problem, direction, rounds.cpu_time)
     rows = []
     for name, timing in timings.items():
         row = {
@@ -99,7 +99,7 @@ def _call(function, sets, grad):
     return lambda i: torch.autograd.grad(outs[i], leaves[i], shaped, retain_graph=True)
 
 
-def _floors(problem: Problem, direction: str) -> dict:
+def _floors(problem: Problem, direction: str, cpu_time: bool) -> dict:
     """The floors where the bytes that must move are plain to see: all forward passes, and a sum's gradient."""
     if direction == "backward" and (problem.kind != "spmm" or problem.reduce != "sum" or problem.weight == "learned"):
         return {}
@@ -115,5 +115,6 @@ def _floors(problem: Problem, direction: str) -> dict:
         gathered, once, results, table = edges * rows, nodes * rows, nodes * rows, nodes
         streamed += edges * problem.heads * size if problem.weight != "none" else 0
     streamed += results
-    found = rates.floors(gathered, streamed, once, table, problem.width, problem.dtype, problem.src.device)
+    described = (table, problem.width, problem.dtype, problem.src.device)
+    found = rates.floors(gathered, streamed, once, described, cpu_time)
     return {**found, "moved_bytes": gathered + streamed}

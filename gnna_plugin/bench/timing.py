@@ -26,7 +26,7 @@ _TAKEN_CORES = 0.1  # more than this in a round, and it is repeated
 class Timing:
     """Milliseconds per call: the median over the rounds and their interquartile range.
 
-    ``how``: "clock" (CPU), "events" or "graph" (CUDA). ``eager_ms``: between events, where ``how`` is "graph".
+    ``how``: "clock" or "CPU time" (CPU), "events" or "graph" (CUDA). ``eager_ms``: between events, where ``how`` is "graph".
     """
 
     ms: float
@@ -37,11 +37,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Rounds:
-    """``count`` rounds of ``slice_s`` seconds per call, and up to ``spare`` more to replace busy ones."""
+    """``count`` rounds of ``slice_s`` seconds per call, and up to ``spare`` more to replace busy ones.
+
+    ``cpu_time`` counts the process's CPU time instead of the wall clock's: with one thread, a measure that holds on a
+    machine which others use.
+    """
 
     count: int = 7
     slice_s: float = 0.05
     spare: int = 7
+    cpu_time: bool = False
 
 
 def buffers(bytes_each: int, device: torch.device) -> int:
@@ -58,19 +63,24 @@ def time_calls(
 
     Returns the timings by name, and the cores that other processes took in the rounds that count (0.0 where quiet).
     """
-    counts = {name: _calls_per_slice(call, device, rounds.slice_s, copies) for name, call in calls.items()}
+    counts = {name: _calls_per_slice(call, device, rounds, copies) for name, call in calls.items()}
     found = []  # (cores taken by others, {name: ms})
     for _ in range(rounds.count + rounds.spare):
         others = OtherWork()
-        found.append([0.0, {name: _slice(call, device, counts[name], copies) for name, call in calls.items()}])
-        found[-1][0] = others.missing_cores(torch.get_num_threads()) or 0.0
+        found.append(
+            [0.0, {name: _slice(call, device, counts[name], copies, rounds.cpu_time) for name, call in calls.items()}]
+        )
+        if not rounds.cpu_time:
+            found[-1][0] = others.missing_cores(torch.get_num_threads()) or 0.0
         if sum(taken <= _TAKEN_CORES for taken, _ in found) >= rounds.count:
             break
     kept = sorted(found, key=lambda item: item[0])[: rounds.count]
     timings = {}
     for name, call in calls.items():
         ms, spread = median_and_spread([samples[name] for _, samples in kept])
-        timings[name] = Timing(ms, spread, "events" if device.type == "cuda" else "clock")
+        timings[name] = Timing(
+            ms, spread, "events" if device.type == "cuda" else "CPU time" if rounds.cpu_time else "clock"
+        )
         if device.type == "cuda" and ms < CAPTURE_BELOW_MS:
             captured = _captured(call, copies, rounds.count)
             if captured is not None:
@@ -78,16 +88,16 @@ def time_calls(
     return timings, max(taken for taken, _ in kept)
 
 
-def _calls_per_slice(call: Callable, device: torch.device, seconds: float, copies: int) -> int:
+def _calls_per_slice(call: Callable, device: torch.device, rounds: Rounds, copies: int) -> int:
     for i in range(min(2, copies) + 1):
         call(i % copies)
-    spent = min(_slice(call, device, 1, copies) for _ in range(2)) / 1e3
-    if spent * 4 < seconds:
-        spent = _slice(call, device, 4, copies) / 1e3
-    return max(1, round(seconds / max(spent, 1e-7)))
+    spent = min(_slice(call, device, 1, copies, rounds.cpu_time) for _ in range(2)) / 1e3
+    if spent * 4 < rounds.slice_s:
+        spent = _slice(call, device, 4, copies, rounds.cpu_time) / 1e3
+    return max(1, round(rounds.slice_s / max(spent, 1e-7)))
 
 
-def _slice(call: Callable, device: torch.device, count: int, copies: int) -> float:
+def _slice(call: Callable, device: torch.device, count: int, copies: int, cpu_time: bool) -> float:
     """Milliseconds per call over ``count`` calls."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -98,10 +108,11 @@ def _slice(call: Callable, device: torch.device, count: int, copies: int) -> flo
         end.record()
         torch.cuda.synchronize()
         return start.elapsed_time(end) / count
-    start = time.perf_counter()
+    clock = time.process_time if cpu_time else time.perf_counter
+    start = clock()
     for i in range(count):
         call(i % copies)
-    return (time.perf_counter() - start) / count * 1e3
+    return (clock() - start) / count * 1e3
 
 
 def _captured(call: Callable, copies: int, replays: int) -> list[float] | None:
