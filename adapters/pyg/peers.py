@@ -140,13 +140,28 @@ def _edge_index_cache(src, dst, num_nodes):
 PLANS = {"PyG EdgeIndex, sort and caches of both directions": _edge_index_cache}  # gnna_plugin.bench.plan
 
 
+class _NoWork(Aggregate):
+    """Message passing that neither gathers nor reduces: what is left is PyG's own part."""
+
+    def _index_select(self, src, index):
+        return src
+
+    def aggregate(self, inputs, index):
+        return inputs
+
+    def message(self, x_j):
+        return x_j
+
+
 def host_calls(src, dst, num_nodes, width):
     """{name: call} of message passing as layers do it, on a tiny graph (gnna_plugin.bench.host)."""
     ends, x = torch.stack([src, dst]), torch.randn(num_nodes, width, device=src.device)
     weight, leaf = torch.rand(src.numel(), device=src.device), x.clone().requires_grad_()
+    nothing = _NoWork("sum")
     layer, conv = Aggregate("sum"), models.GCN(width, width, 1).to(src.device).convs[0]
     sage = models.GraphSAGE(width, width, 1).to(src.device).convs[0]
     return {
+        "propagate, framework's own part": lambda: nothing(x, ends),
         "propagate": lambda: layer(x, ends),
         "propagate, weighted": lambda: layer(x, ends, weight),
         "propagate and its gradient": lambda: layer(leaf, ends).sum().backward(),

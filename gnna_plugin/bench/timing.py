@@ -26,7 +26,7 @@ _TAKEN_CORES = 0.1  # more than this in a round, and it is repeated
 class Timing:
     """Milliseconds per call: the median over the rounds and their interquartile range.
 
-    ``how``: "clock" or "CPU time" (CPU), "events" or "graph" (CUDA). ``eager_ms``: between events, where ``how`` is "graph".
+    ``how``: "clock" or "CPU time" (CPU), "events" or "graph" (CUDA), and then ``eager_ms`` is the time between events.
     """
 
     ms: float
