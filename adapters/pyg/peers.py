@@ -10,7 +10,7 @@ import warnings
 
 import torch
 from torch_geometric import EdgeIndex
-from torch_geometric.nn import MessagePassing, models
+from torch_geometric.nn import GATConv, GCNConv, MessagePassing, SAGEConv, models
 from torch_geometric.utils import to_torch_csr_tensor
 
 from gnna_plugin.bench.problem import Problem, Unsupported
@@ -169,3 +169,17 @@ def host_calls(src, dst, num_nodes, width):
         "GCNConv and its gradient": lambda: conv(leaf, ends).sum().backward(),
         "SAGEConv": lambda: sage(x, ends),
     }
+
+
+def training_steps(edges, width):
+    """{layer: forward and backward pass} on a random graph with 5 edges per node, on the CPU (gnna_plugin.tune)."""
+    nodes = max(edges // 5, 2)
+    ends, x = torch.randint(0, nodes, (2, edges)), torch.randn(nodes, width, requires_grad=True)
+    layers = {"GCNConv": GCNConv(width, width), "SAGEConv": SAGEConv(width, width)}
+    layers["GATConv"] = GATConv(width, width // 4, heads=4)
+
+    def step(layer):
+        layer.zero_grad()
+        layer(x, ends).sum().backward()
+
+    return {name: lambda layer=layer: step(layer) for name, layer in layers.items()}

@@ -18,8 +18,8 @@ from rich.table import Table
 
 import gnna_plugin
 from gnna_plugin.bench import peers
-from gnna_plugin.compare.measure import processor
 from gnna_plugin.compare.spec import FRAMEWORKS
+from gnna_plugin.tuned import processor
 
 
 def about(device: torch.device, command: str) -> dict:

@@ -6,7 +6,6 @@ This file owns the meters; what runs between two readings is the worker's.
 import ctypes
 import gc
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -146,12 +145,3 @@ def differences(before, after):
 
 def _owner(value):
     return str(getattr(value, "__module__", None) or "").split(".")[0]
-
-
-def processor():
-    """The name of this machine's processor."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -19,6 +19,7 @@ import gnna_plugin
 from gnna_plugin.compare import measure
 from gnna_plugin.compare.data import read_graph, training_data
 from gnna_plugin.compare.spec import ACCELERATED, ALLOCATOR, FRAMEWORKS
+from gnna_plugin.tuned import processor
 
 MIN_EPOCHS = 3
 
@@ -86,7 +87,7 @@ class Arm:
     def versions(self):
         """What ran: a dict of strings."""
         found = {"gnna_plugin": gnna_plugin.__version__, "torch": torch.__version__, **self.models.versions()}
-        found.update(numpy=np.__version__, python=platform.python_version(), processor=measure.processor())
+        found.update(numpy=np.__version__, python=platform.python_version(), processor=processor())
         if self.device == "cuda":
             found.update(gpu=torch.cuda.get_device_name(), cuda=str(torch.version.cuda))
         return found
