@@ -5,6 +5,8 @@ A candidate's result is compared with that of the decider's own choice before it
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import torch
@@ -59,8 +61,13 @@ def launches_of(forward) -> list[Launch]:
     return list(found.values())
 
 
-def tune(launch: Launch, rounds: Rounds) -> Found:
-    """The best configuration of a launch on its GPU. Changes, and puts back, what is fixed by hand for the process."""
+@contextlib.contextmanager
+def timed(launch: Launch, rounds: Rounds) -> Iterator[tuple[Callable, Callable]]:
+    """(decided, time_of), as search.search takes them, for a launch on its GPU.
+
+    time_of raises RuntimeError for a configuration with a wrong result. What is fixed by hand for the process is
+    changed inside the block, and open after it.
+    """
     device, facts = launch.row.device, launch.facts
     copies = buffers(facts.cols * facts.width * facts.itemsize * 2, device)
     inputs = [torch.randn(facts.cols, *launch.feature_shape, device=device, dtype=launch.dtype) for _ in range(copies)]
@@ -91,6 +98,12 @@ def tune(launch: Launch, rounds: Rounds) -> Found:
         return time_calls({"launch": call}, device, rounds, copies)[0]["launch"].ms
 
     try:
-        return search(decided, time_of)
+        yield decided, time_of
     finally:
         torch.ops.gnna.set_manual(decider.fixed_by_hand(None))
+
+
+def tune(launch: Launch, rounds: Rounds) -> Found:
+    """The best configuration of a launch on its GPU; raises as `timed` does."""
+    with timed(launch, rounds) as (decided, time_of):
+        return search(decided, time_of)
