@@ -39,11 +39,6 @@ def add_arguments(parser):
         sub = _measurement(kinds, kind, text, graphs=True)
         sub.add_argument("--widths", nargs="+", type=int, default=[16, 64, 128], metavar="D", help="features per node")
         sub.add_argument("--heads", type=int, default=1, help="divide the width into heads (%(default)s)")
-        sub.add_argument(
-            "--cpu-time",
-            action="store_true",
-            help="one thread, by the CPU time it takes: for a machine that others use",
-        )
         sub.add_argument("--backward", action="store_true", help="the gradient instead of the result")
         sub.add_argument("--dtype", default="float32", choices=("float32", "float64", "float16", "bfloat16"))
         if kind != "sddmm":
@@ -78,6 +73,8 @@ def _measurement(kinds, name, text, graphs):
         add("--graph", nargs="+", required=True, metavar="G", help="as for `gnna compare`")
         add("--seed", type=int, default=0, help="of generated graphs (0)")
         if name != "plan":
+            help_text = "one thread, by the CPU time it takes: for a machine that others use (with OMP_NUM_THREADS=1)"
+            add("--cpu-time", action="store_true", help=help_text)
             add("--peers", nargs="+", metavar="P", help="only these peers, by the names that the table shows")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where it can be used")
     add("--threads", type=int, help="CPU threads; default: torch's own choice")

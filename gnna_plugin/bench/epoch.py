@@ -34,6 +34,7 @@ MEMO, FUSED = "PyG + memo", "PyG + memo + fused gather (torch.sparse.mm)"
 _ESSENTIAL = {*OURS.values(), *PLAIN.values(), *AS_RUN.values()}
 _TOLERANCE = 1e-3  # of outputs and gradients, or ten times the plain framework's own float32 error if that is more
 _TAKEN_CORES = 0.1
+_SLICE_S = 0.25  # of steps per arm and round
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Case:
     seed: int
     split: bool
     peers: tuple[str, ...]
+    cpu_time: bool = False
 
 
 def cases(args, graphs, device):
@@ -102,6 +104,7 @@ def cases(args, graphs, device):
                     args.seed,
                     args.split,
                     tuple(args.peers or ()),
+                    args.cpu_time,
                 )
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                     yield process.submit(measure, case).result()
@@ -258,7 +261,7 @@ def _time(training: dict[str, _Training], case: Case, keeps_memory: bool) -> dic
     """
     if not training:
         return {}
-    slice_s, found = 0.25, {name: [] for name in training}
+    found = {name: [] for name in training}
     counts, firsts = {}, {}
     for number in range(2 * case.rounds):
         others = OtherWork()
@@ -267,12 +270,12 @@ def _time(training: dict[str, _Training], case: Case, keeps_memory: bool) -> dic
             with arm.arm.around():
                 if keeps_memory:  # leaving an arm with the plug-in undid it
                     allocator.keep_freed_memory()
-                first = _clocked(arm.step, case.device)
+                first = _clocked(arm.step, case)
                 if number == 0:
                     firsts[name] = first
-                    counts[name] = max(1, min(50, round(slice_s * 1e3 / _clocked(arm.step, case.device))))
-                samples[name] = [_clocked(arm.step, case.device) for _ in range(counts[name])]
-        taken = others.missing_cores(case.threads) or 0.0
+                    counts[name] = max(1, min(50, round(_SLICE_S * 1e3 / _clocked(arm.step, case))))
+                samples[name] = [_clocked(arm.step, case) for _ in range(counts[name])]
+        taken = 0.0 if case.cpu_time else others.missing_cores(case.threads) or 0.0
         for name, times in samples.items():
             found[name].append((taken, times))
         if sum(entry[0] <= _TAKEN_CORES for entry in next(iter(found.values()))) >= case.rounds:
@@ -284,12 +287,13 @@ def _time(training: dict[str, _Training], case: Case, keeps_memory: bool) -> dic
     return timings
 
 
-def _clocked(step: Callable, device: torch.device) -> float:
-    start = time.perf_counter()
+def _clocked(step: Callable, case: Case) -> float:
+    clock = time.process_time if case.cpu_time else time.perf_counter
+    start = clock()
     step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - start) * 1e3
+    if case.device.type == "cuda":
+        torch.cuda.synchronize(case.device)
+    return (clock() - start) * 1e3
 
 
 def _rows(case: Case, data: _Data, training: dict, timings: dict) -> list[dict]:
@@ -311,6 +315,7 @@ def _rows(case: Case, data: _Data, training: dict, timings: dict) -> list[dict]:
             "spread_ms": spread,
             "first_ms": first,
             "steps": len(times),
+            "how": "CPU time" if case.cpu_time else "clock",
             "times_of_ours": ms / base if base else None,
             "error": training[name].error,
             "missing_cores": taken,

@@ -67,6 +67,8 @@ def _section(kind: str, result: dict) -> Iterable[str]:
     taken = max((row.get("missing_cores") or 0.0 for row in rows), default=0.0)
     if taken > 0.1:
         yield f"Other processes took up to {taken:.1f} cores while this was measured: ratios hold better than times.\n"
+    if any(row.get("how") == "CPU time" for row in rows):
+        yield "One thread, timed by the CPU time it took, because others were using the machine.\n"
     if kind in ("spmm", "segment", "sddmm"):
         yield _FLOORS
         yield _kernels(rows)
