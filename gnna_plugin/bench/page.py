@@ -6,6 +6,7 @@ This file owns the page's words and tables; it measures nothing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def _section(kind: str, result: dict) -> Iterable[str]:
     about, rows = result["about"], result["rows"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     where = about.get("gpu") or f"{about['threads']} threads of {about['processor']}, {about['instruction_set']}"
-    yield f"{about['date']}, {where}; {versions}.\n\n    {about['command']}\n"
+    command = re.sub(r" --(json|csv) \S+", "", about["command"])  # where it was stored tells a reader nothing
+    yield f"{about['date']}, {where}; {versions}.\n\n    {command}\n"
     taken = max((row.get("missing_cores") or 0.0 for row in rows), default=0.0)
     if taken > 0.1:
         yield f"Other processes took up to {taken:.1f} cores while this was measured: ratios hold better than times.\n"
