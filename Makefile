@@ -10,14 +10,18 @@ CXX_FOUND = $(firstword $(CXX) g++)
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+# The oldest releases that are supported together (.ci/requirements-oldest.txt). DGL's old wheels end at Python 3.11.
+OLDEST := .venv-oldest
+PYTHON_OLDEST ?= python3.11
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml gnna_plugin/_version.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint build environment tools clean
+.PHONY: help demo test test-oldest lint build environment tools clean
 
 help:
 	@echo "make demo    what the plug-in does, on a small graph"
 	@echo "make test    all tests that this machine can run (GNNA_DATA=folder adds the real graphs)"
+	@echo "make test-oldest    the same beside the oldest torch, PyG and DGL, in $(OLDEST) (Python 3.10 or 3.11)"
 	@echo "make lint    ruff over the Python files, clang-format over the C++"
 	@echo "make build   the environment and the compiled library only"
 	@echo "make clean   removes what was built, and $(VENV)"
@@ -28,6 +32,16 @@ demo: build
 
 test: build
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# Installed, not in place: the library in this folder belongs to $(VENV)'s torch, and the tests must find the other one.
+test-oldest: $(OLDEST)/.stamp
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation --no-deps .
+	cd tests && DGLBACKEND=pytorch GNNA_CUDA=0 ../$(OLDEST)/bin/python -m pytest -c ../pyproject.toml $(PYTEST_ARGS) .
+
+$(OLDEST)/.stamp: .ci/requirements-oldest.txt | tools
+	@test -x $(OLDEST)/bin/python || $(PYTHON_OLDEST) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet -r .ci/requirements-oldest.txt
+	@touch $@
 
 lint: environment
 	$(PY) -m ruff check .
@@ -64,4 +78,4 @@ tools:
 	  echo "gnna_plugin needs a C++ compiler: apt install g++ (or name one: make CXX=clang++)"; exit 1; }
 
 clean:
-	rm -rf build dist *.egg-info gnna_plugin/*.so gnna_plugin/_build_info.py $(VENV)
+	rm -rf build dist *.egg-info gnna_plugin/*.so gnna_plugin/_build_info.py $(VENV) $(OLDEST)

@@ -3,7 +3,7 @@
 # included), times SpMM beside its peers and trains the compare models; further steps on request. Needs torch with CUDA, nvcc,
 # torch-geometric and pytest.
 #
-#   benchmarks/on_gpu.sh OUTPUT_FOLDER [build test spmm segment sddmm epoch plan host page compare sanitizer]
+#   benchmarks/on_gpu.sh OUTPUT_FOLDER [build test spmm segment sddmm epoch plan host page schedule compare sanitizer]
 #
 # GNNA_DATA names the folder of graphs.
 set -uo pipefail
@@ -31,6 +31,7 @@ for step in $steps; do
     plan) $python -m gnna_plugin bench plan --graph $graphs --json "$out/plan.json" 2>&1 | tee "$out/plan.txt" ;;
     host) $python -m gnna_plugin bench host --json "$out/host.json" 2>&1 | tee "$out/host.txt" ;;
     page) $python -m gnna_plugin bench page "$out"/{spmm,segment,sddmm,epoch,plan,host}*.json --output "$out/benchmarks.md" ;;
+    schedule) $python benchmarks/schedule.py --graphs ${SCHEDULE_GRAPHS:-com-dblp DD cnr-2000 facebook-links standin:amazon0601} --json "$out/schedule.json" 2>&1 | tee "$out/schedule.txt" ;;
     compare)
       for model in gcn gin; do
         $python -m gnna_plugin compare --framework pyg --model $model --graph $graphs --json "$out/$model.json" 2>&1 | tee "$out/$model.txt"

@@ -16,6 +16,7 @@ from gnna_plugin._version import __version__  # noqa: E402
 from gnna_plugin.decider import Config  # noqa: E402
 from gnna_plugin.explain import explain  # noqa: E402
 from gnna_plugin.ops import clear_cache, sddmm, spmm, spmm_csc, spmm_csr  # noqa: E402
+from gnna_plugin.renumber import renumber  # noqa: E402
 from gnna_plugin.report import status  # noqa: E402
 from gnna_plugin.switch import disable, disabled, enable, enabled  # noqa: E402
 
@@ -29,6 +30,7 @@ __all__ = [
     "enable",
     "enabled",
     "explain",
+    "renumber",
     "sddmm",
     "spmm",
     "spmm_csc",

@@ -105,11 +105,11 @@ def parse_config(text: str) -> dict[str, int | str]:
 
 @lru_cache(maxsize=8)
 def device_facts(device: torch.device) -> tuple[bool, int, int]:
-    """(is CUDA, multiprocessors or threads, bytes of L2) of a device."""
+    """(is CUDA, multiprocessors or threads, bytes of L2, on a CPU of one core) of a device."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return True, properties.multi_processor_count, properties.L2_cache_size
-    return False, torch.get_num_threads(), 0
+    return False, torch.get_num_threads(), torch.ops.gnna.l2_bytes(device)
 
 
 def decide(
@@ -144,3 +144,34 @@ def decide(
     values["warps_per_block"] //= THREADS_PER_WARP
     values["ngs" if kernel == "rows" else "groups"] = None
     return Config(kernel, reason, runner_up, **values)
+
+
+@dataclass(frozen=True)
+class ScheduleChoice:
+    """What a plan's schedule would be after some calls: kind "ascending", "degree" or "community", the gain expected of
+    it (time before / time after), its cost in seconds, whether the calls so far would have repaid it, and why."""
+
+    kind: str
+    gain: float
+    cost: float
+    repays: bool
+    reason: str
+
+
+def choose_schedule(
+    rows: int,
+    cols: int,
+    edges: int,
+    row_bytes: int,
+    *,
+    max_degree: int = 0,
+    calls: int = 0,
+    seconds: float = 0.0,
+    device: torch.device | None = None,
+) -> ScheduleChoice:
+    """The schedule's decision, by the pure function of csrc/cpu/decide_schedule.cpp that the plans use themselves, for
+    features of row_bytes and `calls` that took `seconds` together. device: default CPU."""
+    cuda, _, l2_bytes = device_facts(device or torch.device("cpu"))
+    return ScheduleChoice(
+        *torch.ops.gnna.choose_schedule(rows, cols, edges, max_degree, cuda, l2_bytes, row_bytes, calls, seconds)
+    )

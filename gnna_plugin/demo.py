@@ -3,9 +3,10 @@
 This file owns what is shown and in which order; everything measured comes from gnna_plugin.compare.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
-from gnna_plugin.compare.spec import Case
+from gnna_plugin.compare.spec import Case, WorkerError
 
 HELP = "show what the plug-in does, on this machine, in under a minute"
 
@@ -32,6 +33,11 @@ def cases(available):
     return chosen
 
 
+def dgl_cases():
+    """The Cases of the demo that DGL's models run, on the generated graph."""
+    return [Case(graph=GENERATED, model="gin", framework="dgl", epochs=10, budget_s=1.5, reorder=False)]
+
+
 def run(args):
     """Run the demo; returns the exit status 0. Raises UsageError and WorkerError."""
     from rich.console import Console
@@ -55,11 +61,30 @@ def run(args):
     for line in report.noise_lines(results):
         console.print(line, highlight=False)
     console.print("'weighted' is a layer that no library knows: a class whose message is w * x_j, with learned w.\n")
+    if find_spec("dgl") is not None:
+        results += _show_dgl(console, graphs, device, args.threads)
     console.print("[bold]The proof[/bold]")
     for line in report.proof_lines(results):
         console.print(f"  {line}", highlight=False)
     _show_next(console, available_graphs())
     return 0
+
+
+def _show_dgl(console, graphs, device, threads):
+    """The same for DGL; returns its Results, none where DGL does not run here."""
+    from gnna_plugin.compare import report, runner
+    from gnna_plugin.compare.command import command_line, progress
+
+    console.print("[bold]The same line in a DGL script[/bold]")
+    try:
+        with progress(console) as on_progress:
+            results = runner.measure_cases([(graphs[case.graph], case) for case in dgl_cases()], device=device,
+                                           threads=threads, command=command_line(), on_progress=on_progress)
+    except WorkerError as error:
+        console.print(f"  DGL is installed, but does not run here: {str(error).splitlines()[-1]}\n", markup=False)
+        return []
+    console.print(report.comparison_table(results, accuracy=False))
+    return results
 
 
 def _show_script(console):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from gnna_plugin import report, settings, switch
+from gnna_plugin import decider, report, settings, switch
 from gnna_plugin.decider import PARAMETERS
 from gnna_plugin.extractor import GraphFacts, PaperModel, graph_facts, paper_model
+from gnna_plugin.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Explanation:
     paper: list[PaperModel]
     layers: dict[str, report.LayerCounts]
     min_work: int
+    schedules: list[Schedule]
 
     def as_dict(self) -> dict:
         return {
@@ -35,6 +37,7 @@ class Explanation:
                 if c.materialised or c.framework
             },
             "min_work": self.min_work,
+            "schedules": [s.as_dict() for s in self.schedules],
         }
 
     def __str__(self) -> str:
@@ -44,6 +47,7 @@ class Explanation:
         for name, counts in self.layers.items():
             lines += [f"{name}: {n} gathered by the framework for '{op}'" for op, n in counts.materialised.items()]
             lines += [f"{name}: {n} left to the framework: {why}" for why, n in counts.framework.items()]
+        lines += [f"schedule of {s}" for s in self.schedules]
         if not self.decisions:
             lines.append("no aggregation was taken over")
         return "\n".join(lines)
@@ -72,6 +76,7 @@ def _decision_lines(d: dict, paper: PaperModel, min_work: int) -> list[str]:
         f"{d['edges'] * d['width']:,}",
         f"  the paper's model: ngs {paper.ngs}, dw {paper.dw}, {paper.threads_per_block // 32} warps per block; "
         f"{paper.workload_per_thread:.0f} of 1024 elements a thread, shared memory {paper.shared_memory:,} bytes{fits}",
+        f"  schedule: {d['schedule']['reason']}",
         f"  the paper's renumbering rule: {paper.renumber_rule}, so "
         f"{'renumber' if paper.renumber else 'leave the ids'}",
     ]
@@ -115,7 +120,28 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
         model.train(training)
     facts = graph_facts(edge_index, num_nodes)
     paper = [paper_model(facts, decision["width"]) for decision in status.decisions]
-    return Explanation(facts, status.decisions, paper, status.layers, min_work)
+    decisions = [{**decision, "schedule": _schedule(decision)} for decision in status.decisions]
+    return Explanation(facts, decisions, paper, status.layers, min_work, _living(status.schedules, decisions))
+
+
+def _schedule(decision: dict) -> dict:
+    """What the decider says of the schedule before there are calls to judge by."""
+    itemsize = getattr(torch, decision["dtype"]).itemsize
+    choice = decider.choose_schedule(
+        decision["rows"],
+        decision["cols"],
+        decision["edges"],
+        decision["width"] * itemsize,
+        max_degree=decision["max_degree"],
+        device=torch.device(decision["device"]),
+    )
+    return asdict(choice)
+
+
+def _living(schedules: list[Schedule], decisions: list[dict]) -> list[Schedule]:
+    """Those of the plans that these decisions are about and that have got somewhere."""
+    sizes = {tuple(sorted((d["rows"], d["cols"]))) + (d["edges"],) for d in decisions}
+    return [s for s in schedules if s.state != "watching" and tuple(sorted((s.rows, s.cols))) + (s.edges,) in sizes]
 
 
 def _settings_in_force() -> dict:
@@ -126,6 +152,7 @@ def _settings_in_force() -> dict:
         "skip": now.skip,
         "min_work": now.min_work,
         "max_plan_bytes": now.max_plan_bytes,
+        "schedule": now.schedule,
         "keep_memory": now.keep_memory and bool(switch.frameworks()),
         "config": now.config,
     }

@@ -66,6 +66,20 @@ def graph_facts(edge_index: Tensor, num_nodes: int) -> GraphFacts:
     )
 
 
+def modularity(edge_index: Tensor, community: Tensor) -> float:
+    """Newman's modularity of a division into communities: the share of edges inside them, less what the degrees alone
+    would give. Directions are ignored, loops left out; 0 for no edges.
+
+    Args:
+        edge_index: [2, E], int32 or int64. community: [N] int64, numbered from 0, on the same device.
+    """
+    ends = community[edge_index[:, edge_index[0] != edge_index[1]].long()]
+    if ends.size(1) == 0:
+        return 0.0
+    share = torch.bincount(ends.flatten()).double() / ends.numel()
+    return ((ends[0] == ends[1]).double().mean() - share.square().sum()).item()
+
+
 @dataclass(frozen=True)
 class PaperModel:
     """What the paper's analytical model and its renumbering rule say for one layer.

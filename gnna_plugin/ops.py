@@ -154,6 +154,16 @@ def _(messages, index, num_rows, reduce, cache=True):
     return messages.new_empty((num_rows, *messages.shape[1:]))
 
 
+@torch.library.register_fake("gnna::segment_softmax")
+def _(scores, index, num_rows, cache=True):
+    return scores.new_empty(scores.shape)
+
+
+@torch.library.register_fake("gnna::segment_softmax_backward")
+def _(grad, out, index, num_rows, cache=True):
+    return out.new_empty(out.shape)
+
+
 @torch.library.register_fake("gnna::sddmm")
 def _(a, b, src, dst, head_dims=0, cache=True):
     return a.new_empty((src.shape[0], *a.shape[1 : 1 + head_dims]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 import warnings
 from collections.abc import Callable, Iterable
@@ -44,6 +45,26 @@ def share_script_overloads(source: Callable, target: Callable) -> None:
     compiled = getattr(torch.jit._state, "_jit_function_overload_caching", {})
     if source in compiled:
         compiled[target] = compiled[source]
+
+
+class Spread:
+    """A function that a package's modules import from one another by name: replaced in all that hold it, and given back
+    in all, those imported meanwhile included. Its compiled TorchScript overloads go with it."""
+
+    def __init__(self, package: str, original: Callable, ours: Callable) -> None:
+        self._prefix, self._original, self._ours = f"{package}.", original, ours
+        share_script_overloads(original, ours)
+        self._move(original, ours)
+
+    def undo(self) -> None:
+        share_script_overloads(self._ours, self._original)
+        self._move(self._ours, self._original)
+
+    def _move(self, old: Callable, new: Callable) -> None:
+        name = self._original.__name__
+        for module_name, module in list(sys.modules.items()):
+            if module_name.startswith(self._prefix) and vars(module).get(name) is old:
+                setattr(module, name, new)
 
 
 class Patches:

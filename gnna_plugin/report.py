@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import allocator, decider, settings, tuned
+from gnna_plugin.schedules import Schedule, schedules
 
 logger = logging.getLogger("gnna_plugin")
 
@@ -188,6 +189,7 @@ class Status:
     plan_hits: int
     plan_misses: int
     keeps_freed_memory: bool
+    schedules: list[Schedule]
 
     @property
     def fused_calls(self) -> int:
@@ -218,6 +220,7 @@ class Status:
             "plan_hits": self.plan_hits,
             "plan_misses": self.plan_misses,
             "keeps_freed_memory": self.keeps_freed_memory,
+            "schedules": [s.as_dict() for s in self.schedules],
         }
 
     def __str__(self) -> str:
@@ -237,6 +240,7 @@ class Status:
             lines.append(
                 f"  {d['layer']}: {d['edges']:,} edges x {d['width']} {d['reduce']} on {d['device']}: {d['reason']}"
             )
+        lines += [f"  schedule of {s}" for s in self.schedules if s.state != "watching"]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -253,4 +257,6 @@ def status() -> Status:
             for n, c in _layers.items()
         }
         decisions = list(_decisions.values())
-    return Status(switch.frameworks(), layers, decisions, plans, plan_bytes, hits, misses, allocator.kept())
+    return Status(
+        switch.frameworks(), layers, decisions, plans, plan_bytes, hits, misses, allocator.kept(), schedules()
+    )

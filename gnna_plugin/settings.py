@@ -35,9 +35,9 @@ class Settings:
     min_work: int | None = None  # None: DEFAULT_MIN_WORK of the device kind
     max_plan_bytes: int = 4 << 30
     keep_memory: bool = True
-    config: Mapping[str, int | str] | None = (
-        None  # launch parameters fixed by hand, as decider.fixed_by_hand takes them
-    )
+    # Launch parameters fixed by hand, as decider.fixed_by_hand takes them.
+    config: Mapping[str, int | str] | None = None
+    schedule: bool = True
 
     tuned_min_work: int | None = None  # of the CPU, by `gnna tune`
 
@@ -53,6 +53,7 @@ class Settings:
 
 
 current = Settings()
+
 
 class _Thread(threading.local):
     active = True  # a class attribute: a thread that never said otherwise finds it without an exception

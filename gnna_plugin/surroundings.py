@@ -10,6 +10,13 @@ from gnna_plugin import _load
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _functorch_levels = torch._C._functorch.peek_interpreter_stack
 _tracing = torch._C._get_tracing_state
+# Absent from torch 2.4, whose Python cannot tell; our own op can.
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+def saved_tensor_hooks() -> bool:
+    """Whether tensors saved for a backward pass go through hooks on this thread: activation checkpointing."""
+    return torch.ops.gnna.saved_tensor_hooks() if _top_hooks is None else _top_hooks(False) is not None
 
 
 def reason(tensor: Tensor) -> str | None:

@@ -32,6 +32,7 @@ def enable(
     max_plan_bytes: int = settings.Settings.max_plan_bytes,
     keep_memory: bool = True,
     config: Mapping[str, int | str] | decider.Config | None = None,
+    schedule: bool = True,
 ) -> None:
     """Routes the neighbour aggregation of the named frameworks ("pyg", "dgl"; none named: all installed) through the
     plug-in's kernels, for models built before and after. Calling it again only changes the settings.
@@ -46,6 +47,8 @@ def enable(
         config: launch parameters on CUDA fixed by hand, as in the paper's manual mode, e.g. {"ngs": 32, "dw": 16,
             "warps_per_block": 4}: any of kernel ("rows" or "groups") and the numbers of gnna_plugin.Config. The decider
             chooses the rest; explain() and status() show the outcome.
+        schedule: order the rows of plans by community or degree where that is expected to repay its cost; no bit of a
+            result changes. Where False, no new order is looked for.
         keep_memory: on Linux, keep freed buffers in the process (see gnna_plugin.allocator), undone by disable().
 
     Raises:
@@ -80,6 +83,7 @@ def enable(
         keep_memory=keep_memory,
         config=config.as_dict() if isinstance(config, decider.Config) else config,
         tuned_min_work=tuned.load(),
+        schedule=schedule,
     )
     if config and not torch.cuda.is_available():
         logger.warning("config sets parameters of CUDA launches, and there is no CUDA device: it changes nothing here")
@@ -107,6 +111,7 @@ def _apply(chosen: settings.Settings) -> None:
     settings.current = chosen
     torch.ops.gnna.set_max_plan_bytes(chosen.max_plan_bytes)
     torch.ops.gnna.set_manual(decider.fixed_by_hand(chosen.config))
+    torch.ops.gnna.set_auto_schedule(chosen.schedule)
     if chosen.keep_memory:
         allocator.keep_freed_memory()
     else:
@@ -121,6 +126,7 @@ def disable() -> None:
         torch.ops.gnna.set_max_plan_bytes(settings.current.max_plan_bytes)
         torch.ops.gnna.set_manual(decider.fixed_by_hand(None))
         tuned.unload()
+        torch.ops.gnna.set_auto_schedule(settings.current.schedule)
         torch.ops.gnna.clear_cache()
         allocator.restore()
 

@@ -3,6 +3,7 @@ memory kept for the dead."""
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -171,6 +172,71 @@ def test_cuda_graph_capture_uses_a_plan_and_never_builds_one():
     x.mul_(2)
     graph.replay()
     torch.testing.assert_close(captured, expected * 2)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("warm_ups", [1, 3])
+def test_cuda_graph_capture_with_static_weights(warm_ups):
+    """What is kept of a weight between calls is neither made inside a capture nor freed under one."""
+    x, edge_index = torch.randn(300, 16, device="cuda"), torch.randint(0, 300, (2, 5000), device="cuda")
+    weight, other = torch.rand(5000, device="cuda"), torch.rand(5000, device="cuda")
+
+    def weighted(w):
+        return gnna_plugin.spmm(x, edge_index, w)
+
+    for _ in range(warm_ups):
+        expected = weighted(weight)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = weighted(weight)
+    torch.testing.assert_close(weighted(weight), expected)  # before the first replay
+    for _ in range(3):
+        weighted(other)
+    torch.cuda.empty_cache()
+    graph.replay()
+    torch.testing.assert_close(captured, expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_graph_capture_of_a_csr_form_outlives_the_cache():
+    x = torch.randn(300, 16, device="cuda", requires_grad=True)
+    weight = torch.rand(5000, device="cuda", requires_grad=True)
+    rowptr = torch.arange(0, 5001, 50, device="cuda")
+    col = torch.randint(0, 300, (5000,), device="cuda")
+
+    def gradients():
+        return torch.autograd.grad(gnna_plugin.spmm_csr(x, rowptr, col, weight).square().sum(), (x, weight))
+
+    expected = gradients()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = gradients()
+    gnna_plugin.clear_cache()
+    torch.cuda.empty_cache()
+    graph.replay()
+    for a, b in zip(captured, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_graphs_that_torch_compile_records_stop_at_ops_that_need_a_plan():
+    if not hasattr(torch.Tag, "cudagraph_unsafe"):
+        pytest.skip("this torch has no such tag")
+    for name in ("spmm", "spmm_arg", "sddmm", "segment_reduce", "extremum_backward", "mean_divisor", "edges_of_csr"):
+        assert torch.Tag.cudagraph_unsafe in getattr(torch.ops.gnna, name).default.tags, name
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_worker_goes_on_with_what_its_parent_cached():
+    x, edge_index = torch.randn(30, 4), torch.randint(0, 30, (2, 200))
+    expected = run(x, edge_index)
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)  # as a DataLoader's worker does
+        hits = info()["hits"]
+        os._exit(0 if torch.equal(run(x, edge_index), expected) and info()["hits"] == hits + 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.cuda

@@ -215,3 +215,14 @@ assert 'torch_geometric' not in sys.modules and not torch.cuda.is_initialized()
 def test_status_before_anything_happened():
     assert "off; 0 fused" in str(gnna_plugin.status())
     assert gnna_plugin.status().as_dict()["layers"] == {}
+
+
+def test_saved_tensor_hooks_are_seen_in_both_ways():
+    """By torch's own question where it has one, and by our op, which serves the releases that have none."""
+    from gnna_plugin import surroundings
+
+    for seen in (surroundings.saved_tensor_hooks, torch.ops.gnna.saved_tensor_hooks):
+        assert not seen()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+            assert seen()
+        assert not seen()

@@ -1,9 +1,10 @@
 """The DGL adapter: which of DGL's functions are replaced, and how that is undone.
 
 dgl.backend.pytorch.sparse._gspmm lies under update_all, dgl.nn, dgl.ops and both directions of autograd in every DGL
-from 1.1 on; it is replaced for all reducers. dgl.ops.gspmm sees a mean whole and is replaced for sum and mean, whose
-gradient then runs in C++; and a graph's relations are handed out as the same objects each time. DGL has no registry for
-aggregation backends: these are it.
+from 1.1 on; it is replaced for all reducers. _gsddmm, beside it, has the products of both ends of an edge, and
+EdgeSoftmax, which edge_softmax looks up by name, attention's normalisation. dgl.ops.gspmm sees a mean whole and is
+replaced for sum and mean, whose gradient then runs in C++; and a graph's relations and its reverse are handed out as
+the same objects each time. DGL has no registry for aggregation backends: these are it.
 """
 
 from __future__ import annotations
@@ -13,17 +14,23 @@ import warnings
 
 os.environ.setdefault("DGLBACKEND", "pytorch")  # else DGL's first import writes a configuration file and prints
 
-import dgl  # noqa: E402
+from gnna_plugin.adapters.dgl.importing import explained  # noqa: E402
+
+with explained():
+    import dgl
 import dgl.backend.pytorch.sparse as sparse  # noqa: E402
 import dgl.ops.spmm as ops_spmm  # noqa: E402
 from dgl.heterograph_index import HeteroGraphIndex  # noqa: E402
 
-from gnna_plugin.adapters.dgl import graphs, hooks  # noqa: E402
+from gnna_plugin.adapters.dgl import edge_hooks, graphs, hooks  # noqa: E402
 from gnna_plugin.patching import Patches, misfit  # noqa: E402
 
 _SIGNATURES = (
     (sparse, "_gspmm", ["gidx", "op", "reduce_op", "u", "e"]),
+    (sparse, "_gsddmm", ["gidx", "op", "lhs", "rhs", "lhs_target", "rhs_target"]),
+    (sparse, "edge_softmax", ["gidx", "logits", "eids", "norm_by"]),
     (HeteroGraphIndex, "get_relation_graph", ["self", "etype"]),
+    (HeteroGraphIndex, "reverse", ["self"]),
     (ops_spmm, "gspmm", ["g", "op", "reduce_op", "lhs_data", "rhs_data"]),
 )
 _TESTED = "1.1"
@@ -43,8 +50,10 @@ def install() -> bool:
             f"gnna_plugin is tested with DGL {_TESTED}; found {dgl.__version__}, whose hooks fit", stacklevel=3
         )
     _patches.replace(sparse, "_gspmm", hooks.gspmm_hook(sparse._gspmm))
-    relation_graph = graphs.relation_hook(HeteroGraphIndex.get_relation_graph)
-    _patches.replace(HeteroGraphIndex, "get_relation_graph", relation_graph)
+    _patches.replace(sparse, "_gsddmm", edge_hooks.gsddmm_hook(sparse._gsddmm))
+    _patches.replace(sparse, "EdgeSoftmax", edge_hooks.edge_softmax_hook(sparse.EdgeSoftmax))
+    for name in ("get_relation_graph", "reverse"):
+        _patches.replace(HeteroGraphIndex, name, graphs.derived_hook(getattr(HeteroGraphIndex, name)))
     ours = hooks.ops_gspmm_hook(ops_spmm.gspmm)
     _patches.replace(ops_spmm, "gspmm", ours)
     _patches.replace(dgl.ops, "gspmm", ours)

@@ -64,6 +64,19 @@ def aggregate(edges: Edges, operands: Operands, reduce: str) -> Tensor:
     return torch.ops.gnna.spmm(operands.x, operands.weight, edges.src, edges.dst, edges.num_dst, reduce, True)
 
 
+def product(edges: Edges, u: Tensor, v: Tensor, op: str) -> Tensor:
+    """u[src] times v[dst] per edge, for features [N, *S] and [M, *S]: "mul" element by element, [E, *S]; "dot" summed
+    over the last dimension, [E, *S[:-1], 1], of scalar features [E]."""
+    out = torch.ops.gnna.sddmm(u, v, edges.src, edges.dst, u.dim() - (2 if op == "dot" and u.dim() > 1 else 1), True)
+    return out.unsqueeze(-1) if op == "dot" and u.dim() > 1 else out
+
+
+def edge_softmax(edges: Edges, scores: Tensor, norm_by: str) -> Tensor:
+    """Softmax of scores [E, *S] over the edges that enter each node, or with norm_by "src" that leave it."""
+    index, rows = (edges.src, edges.num_src) if norm_by == "src" else (edges.dst, edges.num_dst)
+    return torch.ops.gnna.segment_softmax(scores, index, rows, True)
+
+
 def extremum(edges: Edges, operands: Operands, reduce: str, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Max or min with the winning node and edge, each [num_dst, *shape].
 

@@ -22,8 +22,8 @@ from gnna_plugin.adapters.dgl.core import Edges
 
 _LIMIT = 64  # graphs whose edge tensors are held
 # By id, with a weak reference that proves it: DGL's objects have no hash.
-_by_object: dict[int, tuple[weakref.ref, Entry]] = {}
-_relations: dict[int, tuple[weakref.ref, dict[int, Any]]] = {}
+_by_object: dict[int, Known] = {}
+_derived: dict[int, tuple[weakref.ref, dict[tuple, Any]]] = {}
 _by_buffers: OrderedDict[tuple, tuple[Tensor, Tensor]] = OrderedDict()
 _lock = threading.Lock()
 
@@ -45,17 +45,40 @@ class Entry:
         return self._positions
 
 
+def _forget(entries: dict, key: int, _reference: weakref.ref) -> None:
+    """Takes out what belonged to a dead graph index. Reaches nothing by name: graphs die when Python ends, too."""
+    entries.pop(key, None)
+
+
+class Known:
+    """What is remembered of one graph index: asking DGL costs a microsecond each time. num_edges is 0 where there are
+    several edge types."""
+
+    __slots__ = ("entry", "num_edges", "one_type", "reference")
+
+    def __init__(self, gidx: Any) -> None:
+        self.reference = weakref.ref(gidx, functools.partial(_forget, _by_object, id(gidx)))
+        self.one_type: bool = gidx.number_of_etypes() == 1
+        self.num_edges: int = gidx.num_edges(0) if self.one_type else 0
+        self.entry: Entry | None = None
+
+
+def known(gidx: Any) -> Known:
+    """Sizes of a graph index, cheaply."""
+    found = _by_object.get(id(gidx))
+    if found is None or found.reference() is not gidx:
+        found = _by_object[id(gidx)] = Known(gidx)
+    return found
+
+
 def edges_of(gidx: Any) -> Entry:
     """The edges of a graph index with one edge type. Raises DGLError where its formats allow no list of edges."""
-    key = id(gidx)
-    known = _by_object.get(key)
-    if known is not None and known[0]() is gidx:
-        return known[1]
-    src, dst, _ = gidx.edges(0, "eid")
-    src_type, dst_type = gidx.metagraph.find_edge(0)
-    entry = Entry(Edges(*_held(src, dst), gidx.num_nodes(src_type), gidx.num_nodes(dst_type)))
-    _by_object[key] = weakref.ref(gidx, lambda _: _by_object.pop(key, None)), entry
-    return entry
+    found = known(gidx)
+    if found.entry is None:
+        src, dst, _ = gidx.edges(0, "eid")
+        src_type, dst_type = gidx.metagraph.find_edge(0)
+        found.entry = Entry(Edges(*_held(src, dst), gidx.num_nodes(src_type), gidx.num_nodes(dst_type)))
+    return found.entry
 
 
 def _held(src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,29 +99,31 @@ def _held(src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor]:
         return src, dst
 
 
-def relation_hook(original: Callable) -> Callable:
-    """HeteroGraphIndex.get_relation_graph, which update_all calls every time: the same index object for the same
-    relation, so that its edges are known. Graph indices do not change; a changed graph has another one."""
+def derived_hook(original: Callable) -> Callable:
+    """A method of HeteroGraphIndex that makes another index of it: get_relation_graph, which update_all calls every
+    time, or reverse, which every backward pass does. The same object comes back, so that its edges are known. Graph
+    indices do not change; a changed graph has another one."""
+    name = original.__name__
 
     @functools.wraps(original)
-    def get_relation_graph(self, etype):
+    def derive(self, *arguments):
         if not settings.active():
-            return original(self, etype)
+            return original(self, *arguments)
         key = id(self)
-        known = _relations.get(key)
+        known = _derived.get(key)
         if known is None or known[0]() is not self:
-            known = _relations[key] = weakref.ref(self, lambda _: _relations.pop(key, None)), {}
-        relation = known[1].get(etype)
-        if relation is None:
-            relation = known[1][etype] = original(self, etype)
-        return relation
+            known = _derived[key] = weakref.ref(self, functools.partial(_forget, _derived, key)), {}
+        found = known[1].get((name, arguments))
+        if found is None:
+            found = known[1][name, arguments] = original(self, *arguments)
+        return found
 
-    return get_relation_graph
+    return derive
 
 
 def clear() -> None:
     """Lets go of all graphs."""
     with _lock:
-        _relations.clear()
+        _derived.clear()
         _by_object.clear()
         _by_buffers.clear()

@@ -1,9 +1,9 @@
 """The PyTorch Geometric adapter: which of PyG's functions are replaced, and how that is undone.
 
-Five replacements carry all of it. MessagePassing._index_select returns a gather that has not happened yet (lazy.py);
+Six replacements carry all of it. MessagePassing._index_select returns a gather that has not happened yet (lazy.py);
 Aggregation.reduce and torch's scatter functions turn it into one spmm; gcn_norm remembers its result (norm_memo.py);
-and TorchScript and autograd.Function, which see past
-a tensor's Python class, receive plain ones. PyG has no registry for aggregation backends: these hooks are it.
+utils.softmax is one kernel (softmax.py); and TorchScript and autograd.Function, which see past a tensor's Python class,
+receive plain ones. PyG has no registry for aggregation backends: these hooks are it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch_geometric
 from torch_geometric.nn import Aggregation, MessagePassing
 
-from gnna_plugin.adapters.pyg import hooks, norm_memo
+from gnna_plugin.adapters.pyg import hooks, norm_memo, softmax
 from gnna_plugin.patching import Patches, misfit
 
 TESTED = ((2, 8), (2, 9))  # first and first-after-last tested release of torch_geometric
@@ -25,6 +25,7 @@ _SIGNATURES = (
     (MessagePassing, "_index_select", ["self", "src", "index"]),
     (MessagePassing, "_index_select_safe", ["self", "src", "index"]),
     (Aggregation, "reduce", ["self", "x", "index", "ptr", "dim_size", "dim", "reduce"]),
+    (torch_geometric.utils, "softmax", ["src", "index", "ptr", "num_nodes", "dim"]),
     (torch._functorch.utils, "unwrap_dead_wrappers", ["args"]),
 )
 
@@ -51,10 +52,12 @@ def install() -> bool:
     unwrap_arguments = torch._functorch.utils.unwrap_dead_wrappers
     _patches.replace(torch._functorch.utils, "unwrap_dead_wrappers", hooks.function_boundary(unwrap_arguments))
     norm_memo.install()
+    softmax.install()
     return True
 
 
 def uninstall() -> None:
     """Restores PyG's own functions."""
+    softmax.uninstall()
     norm_memo.uninstall()
     _patches.undo()

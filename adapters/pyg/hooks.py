@@ -6,6 +6,7 @@ functions again.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,6 @@ from gnna_plugin.adapters.pyg import consume
 from gnna_plugin.adapters.pyg.lazy import LazyMessage, lift, unwrap
 from gnna_plugin.patching import stand_in
 
-_top_saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _PLAIN = (Tensor, torch.nn.Parameter)
 _choices: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
 _HOOKS = (
@@ -68,8 +68,28 @@ def _unfit(values: Any, index: Any) -> str | None:
     return None
 
 
+def takes(values: Any, index: Any) -> bool:
+    """Whether values that exist, one row per entry of the index, can be computed on here and now."""
+    return _unfit(values, index) is None and surroundings.reason(values) is None
+
+
+class _Latest(threading.local):
+    """The layer that gathered last on this thread: what it computes from that, its attention, belongs to it."""
+
+    layer: weakref.ref | None = None
+
+
+_latest = _Latest()
+
+
+def latest_layer_is_chosen() -> bool:
+    """Whether the user wants the layer accelerated that is at work on this thread."""
+    layer = _latest.layer and _latest.layer()
+    return layer is None or _chosen(layer)
+
+
 def _recomputed() -> str | None:
-    return None if _top_saved_tensor_hooks(False) is None else "saved-tensor hooks (activation checkpointing)"
+    return "saved-tensor hooks (activation checkpointing)" if surroundings.saved_tensor_hooks() else None
 
 
 def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
@@ -95,6 +115,7 @@ def index_select_hook(original: Callable) -> Callable:
             src = unwrap(src, "index_select")
         if not settings.active():
             return original(conv, src, index)
+        _latest.layer = weakref.ref(conv)
         if _below_min_work(conv, src, index):
             return original(conv, src, index)
         reason = why_not(conv, src, index)
@@ -128,12 +149,12 @@ def reduce_hook(original: Callable) -> Callable:
         if type(x) is LazyMessage:
             if dim != x._gather.lead:
                 return NotImplemented
-            return consume.aggregate(x, index, _num_rows(index, dim_size), reduce)
-        if not settings.active() or _unfit(x, index) or surroundings.reason(x) or not _choices.get(aggregation, True):
+            return consume.aggregate(x, index, num_rows(index, dim_size), reduce)
+        if not settings.active() or not takes(x, index) or not _choices.get(aggregation, True):
             return NotImplemented
         if x.numel() < settings.current.least_work(x.device.type):
             return NotImplemented
-        return consume.segment_reduce(type(aggregation).__name__, x, index, _num_rows(index, dim_size), dim, reduce)
+        return consume.segment_reduce(type(aggregation).__name__, x, index, num_rows(index, dim_size), dim, reduce)
 
     def reduce(self, x, index=None, ptr=None, dim_size=None, dim=-2, reduce="sum"):
         if not compiling():
@@ -145,7 +166,8 @@ def reduce_hook(original: Callable) -> Callable:
     return stand_in(reduce, original)
 
 
-def _num_rows(index: Tensor, dim_size: int | None) -> int:
+def num_rows(index: Tensor, dim_size: int | None) -> int:
+    """How many rows a reduction has, as PyG counts them."""
     if dim_size is not None:
         return dim_size
     return int(index.max()) + 1 if index.numel() > 0 else 0

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnna_plugin import report
+from gnna_plugin import report, surroundings
 from gnna_plugin.adapters.pyg import consume
 
 _plain = torch._C.DisableTorchFunctionSubclass
-_no_saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 
 
 class Gather:
@@ -65,7 +64,7 @@ class Gather:
         # A value made without a graph must not serve code that wants gradients, and checkpointing recomputes on
         # purpose.
         tracked = torch.is_grad_enabled() or not (self.x.requires_grad or _requires_grad(self.weight))
-        if tracked and _no_saved_tensor_hooks(False) is None:
+        if tracked and not surroundings.saved_tensor_hooks():
             self.value = value
         return value
 

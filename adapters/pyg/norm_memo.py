@@ -8,7 +8,6 @@ results were changed since, and never for trained weights, inference tensors or 
 
 from __future__ import annotations
 
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,13 +17,12 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import settings
-from gnna_plugin.patching import share_script_overloads, stand_in
+from gnna_plugin.patching import Spread, stand_in
 
 _LIMIT = 64  # entries; each lives no longer than its edge_index anyway
 _memo: dict[tuple, _Entry] = {}
 _lock = threading.Lock()
-_original: Callable | None = None
-_ours: Callable | None = None
+_spread: Spread | None = None
 
 
 class _Entry:
@@ -99,30 +97,15 @@ def _remembering(original: Callable) -> Callable:
     return stand_in(gcn_norm, original)
 
 
-def _holders(function: Callable) -> list:
-    """The torch_geometric modules that hold a function under the name gcn_norm: each imported it by name."""
-    return [
-        module
-        for name, module in list(sys.modules.items())
-        if name.startswith("torch_geometric.") and vars(module).get("gcn_norm") is function
-    ]
-
-
 def install() -> None:
     """Puts the remembering gcn_norm in place of PyG's everywhere it was imported by name."""
-    global _original, _ours
+    global _spread
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
-    _original, _ours = gcn_norm, _remembering(gcn_norm)
-    share_script_overloads(_original, _ours)
-    for module in _holders(_original):
-        module.gcn_norm = _ours
+    _spread = Spread("torch_geometric", gcn_norm, _remembering(gcn_norm))
 
 
 def uninstall() -> None:
-    """Gives PyG's own function back to every module that holds ours, those imported while the plug-in was on
-    included."""
+    """Gives PyG's own function back to every module that holds ours."""
     _memo.clear()
-    share_script_overloads(_ours, _original)
-    for module in _holders(_ours):
-        module.gcn_norm = _original
+    _spread.undo()

@@ -3,7 +3,7 @@
 // Results and winners of a row are in the L1 cache, a vector of columns at a time in registers.
 
 template <typename T, bool kMax>
-void extremum_with_arg(const SpmmArgs<T>& args, int32_t* arg, int64_t row_begin, int64_t row_end) {
+void extremum_with_arg(const SpmmArgs<T>& args, int32_t* arg, int64_t begin_place, int64_t end_place) {
   using S = Simd<T>;
   using C = Simd<Compute<T>>;
   using V = typename S::Vector;
@@ -19,12 +19,13 @@ void extremum_with_arg(const SpmmArgs<T>& args, int32_t* arg, int64_t row_begin,
   const auto winners = [&](int64_t v) -> typename S::UnalignedIndices& {
     return *reinterpret_cast<typename S::UnalignedIndices*>(winner.data() + v * kWidth);
   };
-  for (int64_t row = row_begin; row < row_end; ++row) {
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(csr, place);
     for (int64_t v = 0; v < vectors; ++v) {
       C::store(best.data() + v * kWidth, start);
       winners(v) = Winners{} - 1;
     }
-    for (int64_t slot = csr.rowptr[row]; slot < csr.rowptr[row + 1]; ++slot) {
+    for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot) {
       prefetch_row(args.x + csr.col[slot + ahead < last ? slot + ahead : last] * args.x_stride, width);
       const T* x = args.x + csr.col[slot] * args.x_stride;
       const T* weight = args.weight + (args.weight_index ? args.weight_index[slot] : slot) * args.heads;
@@ -53,10 +54,10 @@ void extremum_with_arg(const SpmmArgs<T>& args, int32_t* arg, int64_t row_begin,
 }
 
 template <typename T>
-void spmm_arg(const SpmmArgs<T>& args, int32_t* arg, int64_t row_begin, int64_t row_end) {
+void spmm_arg(const SpmmArgs<T>& args, int32_t* arg, int64_t begin_place, int64_t end_place) {
   if (args.reduce == Reduce::Max) {
-    extremum_with_arg<T, true>(args, arg, row_begin, row_end);
+    extremum_with_arg<T, true>(args, arg, begin_place, end_place);
   } else {
-    extremum_with_arg<T, false>(args, arg, row_begin, row_end);
+    extremum_with_arg<T, false>(args, arg, begin_place, end_place);
   }
 }

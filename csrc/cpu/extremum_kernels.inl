@@ -22,7 +22,7 @@ inline typename Simd<T>::Vector where_equal(typename Simd<T>::Vector x, Compute<
 }
 
 template <typename T>
-void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t begin_place, int64_t end_place) {
   using S = Simd<T>;
   using C = Simd<Compute<T>>;
   using V = typename S::Vector;
@@ -30,10 +30,11 @@ void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t
   const int64_t ahead = edges_ahead<T>(forward.cols, width);
   const V one = S::broadcast(1);
   std::vector<Compute<T>> counts(static_cast<size_t>(width));
-  for (int64_t row = row_begin; row < row_end; ++row) {
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(forward, place);
     const T* out = args.out + row * width;
     for (Compute<T>& count : counts) count = 0;
-    for (int64_t slot = forward.rowptr[row]; slot < forward.rowptr[row + 1]; ++slot) {
+    for (int64_t slot = forward.rowptr[place]; slot < forward.rowptr[place + 1]; ++slot) {
       prefetch_row(args.x + forward.col[slot + ahead < last ? slot + ahead : last] * width, width);
       const T* x = args.x + forward.col[slot] * width;
       for_vectors(args, forward.perm ? forward.perm[slot] : slot, [&](int64_t c, int n, Compute<T> w) {
@@ -48,16 +49,17 @@ void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t
 }
 
 template <typename T>
-void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, int64_t begin_place, int64_t end_place) {
   using S = Simd<T>;
   using C = Simd<Compute<T>>;
   const int64_t width = args.heads * args.head_dim, last = transposed.edges - 1;
   const int64_t ahead = edges_ahead<T>(transposed.cols, width);
   std::vector<Compute<T>> total(static_cast<size_t>(width));
-  for (int64_t row = row_begin; row < row_end; ++row) {
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(transposed, place);
     const T* x = args.x + row * width;
     for (Compute<T>& t : total) t = 0;
-    for (int64_t slot = transposed.rowptr[row]; slot < transposed.rowptr[row + 1]; ++slot) {
+    for (int64_t slot = transposed.rowptr[place]; slot < transposed.rowptr[place + 1]; ++slot) {
       const int64_t next = transposed.col[slot + ahead < last ? slot + ahead : last];
       prefetch_row(args.out + next * width, width);
       prefetch_row(args.share + next * width, width);
@@ -75,16 +77,17 @@ void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, int
 }
 
 template <typename T>
-void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, int64_t begin_place, int64_t end_place) {
   using S = Simd<T>;
   using C = Simd<Compute<T>>;
   constexpr int kWidth = S::kWidth;
   const int64_t width = args.heads * args.head_dim, last = forward.edges - 1;
   const int64_t ahead = edges_ahead<T>(forward.cols, width);
-  for (int64_t row = row_begin; row < row_end; ++row) {
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(forward, place);
     const Compute<T>* share = args.share + row * width;
     const T* out = args.out + row * width;
-    for (int64_t slot = forward.rowptr[row]; slot < forward.rowptr[row + 1]; ++slot) {
+    for (int64_t slot = forward.rowptr[place]; slot < forward.rowptr[place + 1]; ++slot) {
       prefetch_row(args.x + forward.col[slot + ahead < last ? slot + ahead : last] * width, width);
       const int64_t edge = forward.perm ? forward.perm[slot] : slot;
       const T* x = args.x + forward.col[slot] * width;

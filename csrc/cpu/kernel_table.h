@@ -9,12 +9,14 @@ namespace gnna::cpu {
 
 template <typename T>
 struct KernelTable {
-  void (*spmm)(const SpmmArgs<T>&, int64_t row_begin, int64_t row_end);
-  void (*spmm_arg)(const SpmmArgs<T>&, int32_t* arg, int64_t row_begin, int64_t row_end);
-  void (*sddmm)(const SddmmArgs<T>&, int64_t row_begin, int64_t row_end);
-  void (*extremum_share)(const CsrView&, const ExtremumArgs<T>&, int64_t row_begin, int64_t row_end);
-  void (*extremum_grad_x)(const CsrView&, const ExtremumArgs<T>&, int64_t row_begin, int64_t row_end);
-  void (*extremum_grad_weight)(const CsrView&, const ExtremumArgs<T>&, int64_t row_begin, int64_t row_end);
+  void (*spmm)(const SpmmArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*spmm_arg)(const SpmmArgs<T>&, int32_t* arg, int64_t begin_place, int64_t end_place);
+  void (*sddmm)(const SddmmArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*extremum_share)(const CsrView&, const ExtremumArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*extremum_grad_x)(const CsrView&, const ExtremumArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*extremum_grad_weight)(const CsrView&, const ExtremumArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*segment_softmax)(const SegmentSoftmaxArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*segment_softmax_backward)(const SegmentSoftmaxBackwardArgs<T>&, int64_t begin_place, int64_t end_place);
 };
 
 struct Kernels {

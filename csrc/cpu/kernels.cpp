@@ -118,12 +118,26 @@ void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, c
            [&](int64_t begin, int64_t end) { table<T>().extremum_grad_weight(forward, args, begin, end); });
 }
 
-#define GNNA_INSTANTIATE(T)                                                                  \
-  template void spmm<T>(const SpmmArgs<T>&, const Executor&);                                \
-  template void spmm_arg<T>(const SpmmArgs<T>&, int32_t*, const Executor&);                  \
-  template void sddmm<T>(const SddmmArgs<T>&, const Executor&);                              \
-  template void extremum_share<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);  \
-  template void extremum_grad_x<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&); \
+template <typename T>
+void segment_softmax(const SegmentSoftmaxArgs<T>& args, const Executor& executor) {
+  for_rows(args.csr, args.heads, executor,
+           [&](int64_t begin, int64_t end) { table<T>().segment_softmax(args, begin, end); });
+}
+
+template <typename T>
+void segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, const Executor& executor) {
+  for_rows(args.csr, args.heads, executor,
+           [&](int64_t begin, int64_t end) { table<T>().segment_softmax_backward(args, begin, end); });
+}
+
+#define GNNA_INSTANTIATE(T)                                                                         \
+  template void spmm<T>(const SpmmArgs<T>&, const Executor&);                                       \
+  template void spmm_arg<T>(const SpmmArgs<T>&, int32_t*, const Executor&);                         \
+  template void segment_softmax<T>(const SegmentSoftmaxArgs<T>&, const Executor&);                  \
+  template void segment_softmax_backward<T>(const SegmentSoftmaxBackwardArgs<T>&, const Executor&); \
+  template void sddmm<T>(const SddmmArgs<T>&, const Executor&);                                     \
+  template void extremum_share<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);         \
+  template void extremum_grad_x<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);        \
   template void extremum_grad_weight<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);
 GNNA_INSTANTIATE(float)
 GNNA_INSTANTIATE(double)

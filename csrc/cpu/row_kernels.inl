@@ -15,6 +15,7 @@ constexpr int kMaxVectors = GNNA_VECTOR_BYTES == 64 ? 16 : 8;
 // com-dblp. Tables that the L2 cache nearly holds want less (fb100-Cornell5, width 64: 5.3 ms at 128 edges, 3.2 at 32).
 constexpr int64_t kPrefetchBytes = 16 << 10, kMostEdgesAhead = 128, kMostEdgesAheadSmall = 32;
 constexpr int64_t kSmallTableBytes = 8 << 20;
+constexpr int64_t kPrefetchEdges = 16;  // of a segment's values, one or a few per edge
 // Results larger than this do not stay in a cache for whoever reads them next, so they are stored past it, without
 // being read first: 1.1 to 1.3 times faster from 256 bytes per row on (com-dblp, DD), no gain below.
 constexpr int64_t kStreamedBytes = 32 << 20, kStreamedRowBytes = 256;
@@ -161,6 +162,9 @@ inline void combine(typename Simd<T>::Vector& acc, typename Simd<T>::Vector mess
   }
 }
 
+// The row whose list is stored at this place.
+inline int64_t row_at(const CsrView& csr, int64_t place) { return csr.order ? csr.order[place] : place; }
+
 // How many edges before its turn a neighbour's row, of `width` elements in a table of `rows`, is asked for.
 template <typename T>
 inline int64_t edges_ahead(int64_t rows, int64_t width) {
@@ -177,14 +181,14 @@ inline void prefetch_row(const T* row, int64_t width) {
 
 template <typename T>
 struct Tile {
-  void (*run)(const SpmmArgs<T>&, const Tile&, int64_t row_begin, int64_t row_end);
+  void (*run)(const SpmmArgs<T>&, const Tile&, int64_t begin_place, int64_t end_place);
   int64_t column;  // first column of the tile in the feature row
   int64_t head;    // whose weight applies
   int tail;        // elements after the last whole vector
 };
 
 template <typename T, int kVectors, bool kTail, Weight kWeight, Reduce kReduce>
-void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, int64_t row_end) {
+void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t begin_place, int64_t end_place) {
   using S = Simd<T>;
   using V = typename S::Vector;
   constexpr int kParts = kVectors + (kTail ? 1 : 0);
@@ -249,8 +253,9 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t row_begin, 
     }
   };
 
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    const int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(csr, place);
+    const int64_t begin = csr.rowptr[place], end = csr.rowptr[place + 1];
     V total[kParts];
     for (int v = 0; v < kParts; ++v) total[v] = initial;
     for (int64_t slot = begin; slot < end; slot += kChunkEdges)
@@ -279,7 +284,7 @@ auto pick_tile(int vectors, bool tail, std::integer_sequence<int, kCounts...>) {
 }
 
 template <typename T, Weight kWeight, Reduce kReduce>
-void spmm_rows(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void spmm_rows(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   constexpr int kWidth = Simd<T>::kWidth;
   const bool by_head = kWeight == Weight::PerHead && args.heads > 1;
   const int64_t spans = by_head ? args.heads : 1;
@@ -302,33 +307,34 @@ void spmm_rows(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
       }
     }
     if (count == 1) {
-      tiles[0].run(args, tiles[0], row_begin, row_end);
+      tiles[0].run(args, tiles[0], begin_place, end_place);
       continue;
     }
-    for (int64_t row = row_begin; row < row_end; ++row)  // all tiles of a row while its neighbours are in the L1 cache
-      for (int t = 0; t < count; ++t) tiles[t].run(args, tiles[t], row, row + 1);
+    for (int64_t place = begin_place; place < end_place;
+         ++place)  // all tiles of a row while its neighbours are in the L1 cache
+      for (int t = 0; t < count; ++t) tiles[t].run(args, tiles[t], place, place + 1);
   }
 }
 
 template <typename T, Reduce kReduce>
-void spmm_weighted(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void spmm_weighted(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   if (args.weight == nullptr) {
-    spmm_rows<T, Weight::None, kReduce>(args, row_begin, row_end);
+    spmm_rows<T, Weight::None, kReduce>(args, begin_place, end_place);
   } else if (args.head_dim == 1 && args.heads > 1) {
-    spmm_rows<T, Weight::PerFeature, kReduce>(args, row_begin, row_end);
+    spmm_rows<T, Weight::PerFeature, kReduce>(args, begin_place, end_place);
   } else {
-    spmm_rows<T, Weight::PerHead, kReduce>(args, row_begin, row_end);
+    spmm_rows<T, Weight::PerHead, kReduce>(args, begin_place, end_place);
   }
 }
 
 template <typename T>
-void spmm(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void spmm(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   if (args.reduce == Reduce::Max) {
-    spmm_weighted<T, Reduce::Max>(args, row_begin, row_end);
+    spmm_weighted<T, Reduce::Max>(args, begin_place, end_place);
   } else if (args.reduce == Reduce::Min) {
-    spmm_weighted<T, Reduce::Min>(args, row_begin, row_end);
+    spmm_weighted<T, Reduce::Min>(args, begin_place, end_place);
   } else {  // a mean is the sum with a division at the row's end
-    spmm_weighted<T, Reduce::Sum>(args, row_begin, row_end);
+    spmm_weighted<T, Reduce::Sum>(args, begin_place, end_place);
   }
 #if GNNA_VECTOR_BYTES >= 32
   _mm_sfence();  // streamed stores are not ordered with the signal that this task is done
@@ -338,10 +344,18 @@ void spmm(const SpmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
 #include "arg_kernels.inl"
 #include "extremum_kernels.inl"
 #include "sddmm_kernels.inl"
+#include "softmax_kernels.inl"
 
 template <typename T>
 constexpr KernelTable<T> make_table() {
-  return {spmm<T>, spmm_arg<T>, sddmm<T>, extremum_share<T>, extremum_grad_x<T>, extremum_grad_weight<T>};
+  return {spmm<T>,
+          spmm_arg<T>,
+          sddmm<T>,
+          extremum_share<T>,
+          extremum_grad_x<T>,
+          extremum_grad_weight<T>,
+          segment_softmax<T>,
+          segment_softmax_backward<T>};
 }
 
 }  // namespace gnna::cpu::GNNA_ISA_NAMESPACE

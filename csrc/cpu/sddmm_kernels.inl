@@ -15,17 +15,35 @@ inline Compute<T> dot(const T* a, const T* b, int64_t n) {
   return S::sum(acc[0] + acc[1]);
 }
 
+// One product per edge and feature: heads of one element each leave nothing to sum.
+template <typename T>
+void products(const T* a, const T* b, T* out, int64_t n) {
+  using S = Simd<T>;
+  int64_t i = 0;
+  for (; i + S::kWidth <= n; i += S::kWidth) S::store(out + i, S::load(a + i) * S::load(b + i));
+  for (; i < n; ++i) S::put(out[i], S::scalar(a[i]) * S::scalar(b[i]));
+}
+
+// A head too narrow for a vector to pay.
+template <typename T>
+Compute<T> short_dot(const T* a, const T* b, int64_t n) {
+  Compute<T> sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += Simd<T>::scalar(a[i]) * Simd<T>::scalar(b[i]);
+  return sum;
+}
+
 // Rows of exactly kVectors vectors and one head: the row of b stays in registers, and no loop runs over the columns.
 template <typename T, int kVectors>
-void sddmm_whole(const SddmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void sddmm_whole(const SddmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   using S = Simd<T>;
   constexpr int64_t kColumns = kVectors * S::kWidth;
   const CsrView& csr = args.csr;
   const int64_t last = csr.edges - 1, ahead = edges_ahead<T>(csr.cols, kColumns);
-  for (int64_t row = row_begin; row < row_end; ++row) {
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(csr, place);
     typename S::Vector b[kVectors];
     for (int v = 0; v < kVectors; ++v) b[v] = S::load(args.b + row * kColumns + v * S::kWidth);
-    for (int64_t slot = csr.rowptr[row]; slot < csr.rowptr[row + 1]; ++slot) {
+    for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot) {
       prefetch_row(args.a + csr.col[slot + ahead < last ? slot + ahead : last] * kColumns, kColumns);
       const T* a = args.a + csr.col[slot] * kColumns;
       typename S::Vector total = S::load(a) * b[0];
@@ -36,25 +54,33 @@ void sddmm_whole(const SddmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
 }
 
 template <typename T>
-void sddmm(const SddmmArgs<T>& args, int64_t row_begin, int64_t row_end) {
+void sddmm(const SddmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   const CsrView& csr = args.csr;
   const int64_t width = args.heads * args.head_dim;
   if (args.heads == 1) {
     constexpr int kWidth = Simd<T>::kWidth;
-    if (width == kWidth) return sddmm_whole<T, 1>(args, row_begin, row_end);
-    if (width == 2 * kWidth) return sddmm_whole<T, 2>(args, row_begin, row_end);
-    if (width == 4 * kWidth) return sddmm_whole<T, 4>(args, row_begin, row_end);
-    if (width == 8 * kWidth) return sddmm_whole<T, 8>(args, row_begin, row_end);
+    if (width == kWidth) return sddmm_whole<T, 1>(args, begin_place, end_place);
+    if (width == 2 * kWidth) return sddmm_whole<T, 2>(args, begin_place, end_place);
+    if (width == 4 * kWidth) return sddmm_whole<T, 4>(args, begin_place, end_place);
+    if (width == 8 * kWidth) return sddmm_whole<T, 8>(args, begin_place, end_place);
   }
   const int64_t last = csr.edges - 1, ahead = edges_ahead<T>(csr.cols, width);
-  for (int64_t row = row_begin; row < row_end; ++row) {
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(csr, place);
     const T* b = args.b + row * width;
-    for (int64_t slot = csr.rowptr[row]; slot < csr.rowptr[row + 1]; ++slot) {
+    for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot) {
       prefetch_row(args.a + csr.col[slot + ahead < last ? slot + ahead : last] * width, width);
       const T* a = args.a + csr.col[slot] * width;
       T* out = args.out + (csr.perm ? csr.perm[slot] : slot) * args.heads;
-      for (int64_t h = 0; h < args.heads; ++h)
-        Simd<T>::put(out[h], dot(a + h * args.head_dim, b + h * args.head_dim, args.head_dim));
+      if (args.head_dim == 1) {
+        products(a, b, out, args.heads);
+        continue;
+      }
+      for (int64_t h = 0; h < args.heads; ++h) {
+        const T *a_head = a + h * args.head_dim, *b_head = b + h * args.head_dim;
+        Simd<T>::put(out[h], 2 * args.head_dim < Simd<T>::kWidth ? short_dot(a_head, b_head, args.head_dim)
+                                                                 : dot(a_head, b_head, args.head_dim));
+      }
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include "dtypes.h"
 #include "plan.h"
+#include "streams.h"
 
 namespace gnna {
 namespace {
@@ -16,9 +17,8 @@ at::Tensor mean_divisor(const at::Tensor& like, const std::optional<at::Tensor>&
                         int64_t num_src, int64_t num_dst, bool cache) {
   const auto plan =
       src.has_value() ? plan_for(dst, *src, num_dst, num_src, "dst", "src", cache) : segments_for(dst, num_dst, cache);
-  return (plan->rowptr.slice(0, 1) - plan->rowptr.slice(0, 0, plan->rows))
-      .clamp_min_(1)
-      .to(compute_dtype(like.scalar_type()));
+  for (const at::Tensor* t : {&plan->rowptr, &plan->order}) record_use(*t);
+  return plan->degrees().clamp_min_(1).to(compute_dtype(like.scalar_type()));
 }
 
 at::Tensor lift(const at::Tensor& x, const std::optional<at::Tensor>&, const at::Tensor& src) {

@@ -16,12 +16,16 @@ Reduce parse_reduce(std::string_view reduce) {
   TORCH_CHECK_VALUE(false, "reduce is '", reduce, "'; accepted are 'sum', 'mean', 'max' and 'min'");
 }
 
-void check_indices(const at::Tensor& x, const at::Tensor& src, const at::Tensor& dst) {
+void check_ends(const at::Tensor& src, const at::Tensor& dst) {
   const auto integral = [](const at::Tensor& t) { return t.scalar_type() == at::kInt || t.scalar_type() == at::kLong; };
   TORCH_CHECK_TYPE(integral(src) && src.scalar_type() == dst.scalar_type(), "src and dst are ", src.scalar_type(),
                    " and ", dst.scalar_type(), "; both must be int32 or both int64");
   TORCH_CHECK_VALUE(src.dim() == 1 && dst.dim() == 1 && src.numel() == dst.numel(), "src and dst have shapes ",
                     src.sizes(), " and ", dst.sizes(), "; both must be one-dimensional and of one length");
+}
+
+void check_indices(const at::Tensor& x, const at::Tensor& src, const at::Tensor& dst) {
+  check_ends(src, dst);
   TORCH_CHECK_VALUE(src.device() == x.device() && dst.device() == x.device(), "x is on ", x.device(), ", src on ",
                     src.device(), " and dst on ", dst.device(), "; they must be on one device");
   TORCH_CHECK_TYPE(is_supported(x.scalar_type()), "features are ", x.scalar_type(),

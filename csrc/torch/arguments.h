@@ -14,7 +14,10 @@ namespace gnna {
 
 Reduce parse_reduce(std::string_view reduce);
 
-// src and dst: one-dimensional int32 or int64 of one length, dtype and device with x.
+// src and dst: one-dimensional int32 or int64 of one length and dtype.
+void check_ends(const at::Tensor& src, const at::Tensor& dst);
+
+// The same, and on one device with x, whose dtype has kernels.
 void check_indices(const at::Tensor& x, const at::Tensor& src, const at::Tensor& dst);
 
 // x [N, *S] with weight [E, *W], W a prefix of S: heads = product of W, head_dim = product of the rest. weight [E] is

@@ -1,27 +1,23 @@
 // The CPU as a device of the ops (dispatch.h): how its plans are built, and its kernels, run on the framework's own
 // threads.
-#include <ATen/Parallel.h>
 #include <torch/library.h>
+#include <unistd.h>
 
+#include <chrono>
+
+#include "cpu_executor.h"
 #include "dispatch.h"
-#include "gnna/cpu_api.h"
+#include "gnna/order.h"
+#include "segment_softmax.h"
 
 namespace gnna {
 namespace {
-
-cpu::Executor executor() {
-  return {at::get_num_threads(), [](int64_t tasks, const std::function<void(int64_t)>& body) {
-            at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-              for (int64_t task = begin; task < end; ++task) body(task);
-            });
-          }};
-}
 
 template <typename Id>
 void build_typed(const at::Tensor& row, const at::Tensor& col, Plan& plan, const char* row_name, const char* col_name) {
   const Id* rows = row.const_data_ptr<Id>();
   const Id* cols = col.const_data_ptr<Id>();
-  const cpu::Executor run = executor();
+  const cpu::Executor run = cpu_executor();
   const cpu::EdgeCheck check = cpu::check_edges(rows, cols, plan.edges, plan.rows, plan.cols, run);
   if (check.bad_col >= 0) throw_bad_index(col_name, check.bad_col, cols[check.bad_col], plan.cols);
   if (check.bad_row >= 0) throw_bad_index(row_name, check.bad_row, rows[check.bad_row], plan.rows);
@@ -49,7 +45,27 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
   return plan;
 }
 
-const bool registered = (register_plan_builder(c10::DeviceType::CPU, {build_plan, [] { return false; }}), true);
+std::shared_ptr<Plan> schedule(const Plan& plan, const at::Tensor& order) {
+  auto scheduled = plan.room_for_order(order);
+  cpu::schedule_csr(plan.view(), order.const_data_ptr<int32_t>(), scheduled->rowptr.mutable_data_ptr<int64_t>(),
+                    scheduled->col.mutable_data_ptr<int32_t>(), scheduled->perm.mutable_data_ptr<int32_t>(),
+                    cpu_executor());
+  return scheduled;
+}
+
+DeviceFacts cpu_facts(at::Device) {
+  static const int64_t l2 = [] {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (bytes > 0) return static_cast<int64_t>(bytes);
+#endif
+    return int64_t{1} << 20;
+  }();
+  return {false, at::get_num_threads(), l2};
+}
+
+const bool registered =
+    (register_plan_builder(c10::DeviceType::CPU, {build_plan, [] { return false; }, schedule, cpu_facts}), true);
 
 struct Cpu {
   struct Guard {
@@ -57,27 +73,41 @@ struct Cpu {
   };
 
   template <typename T>
-  static void spmm(const Plan&, const SpmmArgs<T>& args, at::Tensor&) {
-    cpu::spmm(args, executor());
+  static void spmm(const Plan& plan, const SpmmArgs<T>& args, at::Tensor&) {
+    const Usage::Kind kind = kind_of(args);
+    const bool timed = plan.usage->count(kind) > 0;
+    const auto start = std::chrono::steady_clock::now();
+    cpu::spmm(args, cpu_executor());
+    if (timed) plan.usage->time(kind, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
 
   template <typename T>
   static void spmm_arg(const Plan&, const SpmmArgs<T>& args, int32_t* arg) {
-    cpu::spmm_arg(args, arg, executor());
+    cpu::spmm_arg(args, arg, cpu_executor());
   }
 
   template <typename T>
   static void sddmm(const SddmmArgs<T>& args, const at::Tensor&, const at::Tensor&) {
-    cpu::sddmm(args, executor());
+    cpu::sddmm(args, cpu_executor());
   }
 
   template <typename T>
   static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>& args, const at::Tensor&,
                        const at::Tensor&) {
-    const cpu::Executor run = executor();
+    const cpu::Executor run = cpu_executor();
     cpu::extremum_share(forward.view(), args, run);
     cpu::extremum_grad_x(transposed.view(), args, run);
     if (args.grad_weight) cpu::extremum_grad_weight(forward.view(), args, run);
+  }
+
+  template <typename T>
+  static void segment_softmax(const Plan&, const SegmentSoftmaxArgs<T>& args) {
+    cpu::segment_softmax(args, cpu_executor());
+  }
+
+  template <typename T>
+  static void segment_softmax_backward(const Plan&, const SegmentSoftmaxBackwardArgs<T>& args) {
+    cpu::segment_softmax_backward(args, cpu_executor());
   }
 };
 
@@ -87,6 +117,8 @@ TORCH_LIBRARY_IMPL(gnna, CPU, m) {
   m.impl("spmm_arg", &spmm_arg_on<Cpu>);
   m.impl("sddmm", &sddmm_on<Cpu>);
   m.impl("extremum_backward", &extremum_backward_on<Cpu>);
+  m.impl("segment_softmax", &segment_softmax_on<Cpu>);
+  m.impl("segment_softmax_backward", &segment_softmax_backward_on<Cpu>);
 }
 
 }  // namespace

@@ -10,13 +10,13 @@
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/repeat_interleave.h>
 #include <c10/core/InferenceMode.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/library.h>
 
 #include <list>
 #include <mutex>
 
 #include "plan.h"
+#include "streams.h"
 
 namespace gnna {
 namespace {
@@ -26,12 +26,18 @@ struct Form {
   std::optional<TensorKey> perm;
   int64_t cols;
   at::Tensor row_ids, col_ids;
+  bool pinned = false;
 
   bool expired() const { return rowptr.expired() || col.expired() || (perm && perm->expired()); }
 };
 
 std::mutex mutex;
 std::list<Form>& forms() {  // most recently used first; never destroyed: CUDA is gone before static destructors run
+  static auto* list = new std::list<Form>;
+  return *list;
+}
+
+std::list<Form>& pinned_forms() {
   static auto* list = new std::list<Form>;
   return *list;
 }
@@ -95,9 +101,7 @@ std::shared_ptr<Plan> plan_of(const at::Tensor& rowptr, const at::Tensor& col, c
   plan->rowptr = rowptr.to(at::kLong).contiguous().clone();
   plan->col = col.to(at::kInt).contiguous().clone();
   if (perm) plan->perm = perm->to(at::kInt).contiguous().clone();
-  if (!col.is_cpu()) {
-    plan->stream_id = c10::impl::VirtualGuardImpl(col.device().type()).getStream(col.device()).id();
-  }
+  plan->stream_id = current_stream_id(col.device());
   // Read last: what was written before it is then there for every stream.
   plan->max_degree = plan->rows > 0 ? rowptr.diff().max().item<int64_t>() : 0;
   return plan;
@@ -119,6 +123,12 @@ std::tuple<at::Tensor, at::Tensor> edges_of_csr(const at::Tensor& rowptr, const 
         continue;
       }
       forms().splice(forms().begin(), forms(), it);
+      for (const at::Tensor* t : {&it->row_ids, &it->col_ids}) record_use(*t);
+      // A captured graph holds their addresses, and may be replayed for as long as the process lives.
+      if (!it->pinned && capturing_on(col.device())) {
+        it->pinned = true;
+        pinned_forms().push_back(*it);
+      }
       return {it->row_ids, it->col_ids};
     }
   }

@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "cuda_partition.h"
+#include "cuda_timer.h"
 #include "dispatch.h"
 #include "manual.h"
+#include "segment_softmax.h"
 
 namespace gnna {
 namespace {
@@ -79,10 +81,32 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
   return plan;
 }
 
-const bool registered = (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing}), true);
+std::shared_ptr<Plan> schedule(const Plan& plan, const at::Tensor& order) {
+  const c10::cuda::CUDAGuard guard(plan.rowptr.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  auto scheduled = plan.room_for_order(order);
+  scheduled->stream_id = stream.id();
+  const at::Tensor scan = bytes_on(plan.rowptr, cuda::partition_scan_bytes(plan.rows));
+  C10_CUDA_CHECK(
+      cuda::schedule_csr(plan.view(), order.const_data_ptr<int32_t>(), scheduled->rowptr.mutable_data_ptr<int64_t>(),
+                         scheduled->col.mutable_data_ptr<int32_t>(), scheduled->perm.mutable_data_ptr<int32_t>(),
+                         scan.mutable_data_ptr(), static_cast<size_t>(scan.numel()), stream));
+  deal_out_alike(plan, *scheduled, stream);
+  C10_CUDA_CHECK(cudaStreamSynchronize(stream));  // as build_plan: from here on it is safe on every stream
+  return scheduled;
+}
+
+DeviceFacts cuda_facts(at::Device device) {
+  const c10::cuda::CUDAGuard guard(device);
+  return device_facts();
+}
+
+const bool registered =
+    (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing, schedule, cuda_facts}), true);
 
 void use_on(const Plan& plan, c10::cuda::CUDAStream stream) {
-  for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm}) use_tensor_on(*t, plan.stream_id, stream);
+  for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm, &plan.order})
+    use_tensor_on(*t, plan.stream_id, stream);
 }
 
 GraphFacts facts_of(const Plan& plan) { return {plan.rows, plan.cols, plan.edges, plan.max_degree}; }
@@ -130,6 +154,7 @@ struct Cuda {
     const auto kept = partition_for(plan, config, stream);
     at::Tensor scratch;
     if (kept->item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes(args, config, kept->item_count));
+    const CudaTimer timer(plan.usage, kind_of(args), stream);
     C10_CUDA_CHECK(
         cuda::spmm(args, config, view_of(*kept), scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
   }
@@ -165,6 +190,20 @@ struct Cuda {
     });
   }
 
+  template <typename T>
+  static void segment_softmax(const Plan& plan, const SegmentSoftmaxArgs<T>& args) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    use_on(plan, stream);
+    C10_CUDA_CHECK(cuda::segment_softmax(args, stream));
+  }
+
+  template <typename T>
+  static void segment_softmax_backward(const Plan& plan, const SegmentSoftmaxBackwardArgs<T>& args) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    use_on(plan, stream);
+    C10_CUDA_CHECK(cuda::segment_softmax_backward(args, stream));
+  }
+
  private:
   template <typename Body>
   static void for_ids(const at::Tensor& src, const at::Tensor& dst, const Body& body) {
@@ -183,6 +222,8 @@ TORCH_LIBRARY_IMPL(gnna, CUDA, m) {
   m.impl("spmm_arg", &spmm_arg_on<Cuda>);
   m.impl("sddmm", &sddmm_on<Cuda>);
   m.impl("extremum_backward", &extremum_backward_on<Cuda>);
+  m.impl("segment_softmax", &segment_softmax_on<Cuda>);
+  m.impl("segment_softmax_backward", &segment_softmax_backward_on<Cuda>);
 }
 
 }  // namespace

@@ -82,6 +82,14 @@ std::shared_ptr<const KeptPartition> partition_for(const Plan& plan, const Kerne
   return kept;
 }
 
+void deal_out_alike(const Plan& before, const Plan& plan, c10::cuda::CUDAStream stream) {
+  for (const PartitionKey& key : before.partitions.keys()) {
+    KeptPartition built = build(plan, key, stream);
+    built.stream_id = static_cast<int64_t>(stream.id());
+    plan.partitions.keep(std::move(built));
+  }
+}
+
 cuda::Partition view_of(const KeptPartition& kept) {
   cuda::Partition view;
   if (kept.item_count > 0) {

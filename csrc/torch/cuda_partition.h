@@ -18,6 +18,10 @@ at::Tensor bytes_on(const at::Tensor& like, size_t bytes);
 std::shared_ptr<const KeptPartition> partition_for(const Plan& plan, const KernelConfig& config,
                                                    c10::cuda::CUDAStream stream);
 
+// Deals out a plan's rows in the ways in which another one's have been, so that no capture that was prepared with that
+// one has to.
+void deal_out_alike(const Plan& before, const Plan& plan, c10::cuda::CUDAStream stream);
+
 cuda::Partition view_of(const KeptPartition& kept);
 
 // A plan may be evicted while a kernel on another stream still reads it: the allocator has to know of that stream.

@@ -60,6 +60,22 @@ inline at::Tensor segment_reduce(const at::Tensor& messages, const at::Tensor& i
   return op.call(messages, index, std::move(num_rows), reduce, cache);
 }
 
+inline at::Tensor segment_softmax(const at::Tensor& scores, const at::Tensor& index, c10::SymInt num_rows, bool cache) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gnna::segment_softmax", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymInt, bool)>();
+  return op.call(scores, index, std::move(num_rows), cache);
+}
+
+inline at::Tensor segment_softmax_backward(const at::Tensor& grad, const at::Tensor& out, const at::Tensor& index,
+                                           c10::SymInt num_rows, bool cache) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("gnna::segment_softmax_backward", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::SymInt, bool)>();
+  return op.call(grad, out, index, std::move(num_rows), cache);
+}
+
 inline at::Tensor lift(const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("gnna::lift", "")

@@ -8,6 +8,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 namespace gnna {
 
@@ -38,6 +39,13 @@ class Partitions {
     kept_.splice(kept_.begin(), kept_, it);
     if (pin && std::find(pinned_.begin(), pinned_.end(), *it) == pinned_.end()) pinned_.push_back(*it);
     return kept_.front();
+  }
+
+  std::vector<PartitionKey> keys() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<PartitionKey> found;
+    for (auto it = kept_.rbegin(); it != kept_.rend(); ++it) found.push_back((*it)->key);  // the latest last
+    return found;
   }
 
   std::shared_ptr<const KeptPartition> keep(KeptPartition&& partition) {

@@ -2,20 +2,41 @@
 // they belong to.
 #include "plan.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/argsort.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 #include <c10/util/hash.h>
+#include <pthread.h>
 
+#include <algorithm>
 #include <array>
 #include <list>
 #include <unordered_map>
 #include <vector>
 
 #include "csr_form.h"
+#include "schedule.h"
+#include "streams.h"
 
 namespace gnna {
+namespace {
+
+std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)>& builders() {
+  static std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)> table;
+  return table;
+}
+
+const PlanBuilder& builder_of(at::Device device) {
+  const auto& builder = builders()[static_cast<size_t>(device.type())];
+  TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", device.type());
+  return *builder;
+}
+
+}  // namespace
 
 TensorKey::TensorKey(const at::Tensor& tensor, int64_t version)
     : storage_(tensor.storage().getWeakStorageImpl()),
@@ -45,29 +66,56 @@ CsrView Plan::view() const {
           edges,
           rowptr.const_data_ptr<int64_t>(),
           col.const_data_ptr<int32_t>(),
-          perm.defined() ? perm.const_data_ptr<int32_t>() : nullptr};
+          perm.defined() ? perm.const_data_ptr<int32_t>() : nullptr,
+          order.defined() ? order.const_data_ptr<int32_t>() : nullptr};
 }
 
 int64_t Plan::bytes() const {
   int64_t total = 0;
-  for (const at::Tensor* t : {&rowptr, &col, &perm})
+  for (const at::Tensor* t : {&rowptr, &col, &perm, &order})
     if (t->defined()) total += static_cast<int64_t>(t->nbytes());
   // A static weight will be kept in slot order beside them; counted ahead, so that an entry's size never changes.
   return perm.defined() ? total + edges * 4 : total;
+}
+
+std::shared_ptr<Plan> Plan::without_lists() const {
+  auto plan = std::make_shared<Plan>();
+  plan->rows = rows;
+  plan->cols = cols;
+  plan->edges = edges;
+  plan->max_degree = max_degree;
+  plan->stream_id = stream_id;
+  return plan;
+}
+
+std::shared_ptr<Plan> Plan::room_for_order(const at::Tensor& new_order) const {
+  auto plan = without_lists();
+  plan->rowptr = at::empty_like(rowptr);
+  plan->col = at::empty_like(col);
+  plan->perm = at::empty_like(col);
+  plan->order = new_order;
+  return plan;
+}
+
+at::Tensor Plan::degrees() const {
+  const at::Tensor in_order = rowptr.slice(0, 1) - rowptr.slice(0, 0, rows);
+  return order.defined() ? at::empty_like(in_order).index_copy_(0, order.to(at::kLong), in_order) : in_order;
 }
 
 at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
   // A weight that is trained changes every step, sometimes through .data, which a key cannot see.
   if (!perm.defined() || weight.requires_grad()) return {};
   const auto key = TensorKey::of(weight);
-  if (!key) return {};
+  if (!key || capturing_on(rowptr.device())) return {};
+  const int64_t stream = current_stream_id(rowptr.device());
   const std::lock_guard<std::mutex> lock(weight_mutex_);
   if (weight_key_ && *weight_key_ == *key) {
     if (!weight_in_slot_order_.defined()) {
       const c10::InferenceMode normal(false);
       weight_in_slot_order_ = at::index_select(weight.detach(), 0, perm);
+      weight_stream_ = stream;
     }
-    return weight_in_slot_order_;
+    return weight_stream_ == stream ? weight_in_slot_order_ : at::Tensor();
   }
   weight_key_ = key;
   weight_in_slot_order_.reset();
@@ -81,6 +129,9 @@ struct Entry {
   int64_t rows, cols;
   std::shared_ptr<const Plan> plan;
   size_t hash;
+  std::shared_ptr<Schedule> schedule;
+  int64_t bytes;        // the plan's, and those of the one before while two are compared
+  bool pinned = false;  // a captured CUDA graph reads the plan
 
   bool matches(const TensorKey& r, const TensorKey& c, int64_t n_rows, int64_t n_cols) const {
     return rows == n_rows && cols == n_cols && row == r && col == c;
@@ -89,19 +140,28 @@ struct Entry {
 
 class PlanCache {
  public:
-  std::shared_ptr<const Plan> find(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols, bool pin) {
+  struct Found {
+    std::shared_ptr<const Plan> plan;
+    std::shared_ptr<Schedule> due;  // where it has something to do
+  };
+
+  Found find(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols, bool pin) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto range = index_.equal_range(hash(row, col));
     for (auto it = range.first; it != range.second; ++it) {
       if (!it->second->matches(row, col, rows, cols)) continue;
       entries_.splice(entries_.begin(), entries_, it->second);
       ++hits_;
+      Entry& entry = *it->second;
       // A captured graph holds raw pointers into the plan and may be replayed for as long as the process lives.
-      if (pin) pinned_.push_back(it->second->plan);
-      return it->second->plan;
+      if (pin && !entry.pinned) {
+        entry.pinned = true;
+        pinned_.push_back(entry.plan);
+      }
+      return {entry.plan, !entry.pinned && entry.schedule->due(*entry.plan) ? entry.schedule : nullptr};
     }
     ++misses_;
-    return nullptr;
+    return {};
   }
 
   void insert(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols,
@@ -114,10 +174,52 @@ class PlanCache {
       it = next;
     }
     if (plan->bytes() > max_bytes_) return;
-    bytes_ += plan->bytes();
-    entries_.push_front({row, col, rows, cols, std::move(plan), hash(row, col)});
+    const Entry* const reverse = peek(col, row, cols, rows);
+    auto schedule = reverse ? std::make_shared<Schedule>(reverse->schedule->store(), true)
+                            : std::make_shared<Schedule>(make_community_store(), false);
+    const int64_t bytes = plan->bytes();
+    bytes_ += bytes;
+    entries_.push_front({row, col, rows, cols, std::move(plan), hash(row, col), std::move(schedule), bytes});
     index_.emplace(entries_.front().hash, entries_.begin());
     shrink();
+  }
+
+  // Serves `plan` in the place of `before` and counts `held` bytes beside it. False where that has gone or is pinned,
+  // or they are too large to keep.
+  bool replace(const std::shared_ptr<const Plan>& before, const std::shared_ptr<const Plan>& plan, int64_t held) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto it = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.plan == before; });
+    const int64_t bytes = plan->bytes() + held;
+    if (it == entries_.end() || (it->pinned && plan != before) || bytes > max_bytes_) return false;
+    bytes_ += bytes - it->bytes;
+    it->bytes = bytes;
+    it->plan = plan;
+    shrink();
+    return true;
+  }
+
+  void settle(const std::shared_ptr<const Plan>& plan, const char* state, const char* reason) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (Entry& entry : entries_)
+      if (entry.plan == plan) entry.schedule->settle(state, reason);
+  }
+
+  std::vector<ScheduleInfo> schedules() {
+    std::vector<std::pair<std::shared_ptr<Schedule>, std::shared_ptr<const Plan>>> all;
+    std::vector<bool> pinned;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      for (const Entry& entry : entries_) {
+        all.emplace_back(entry.schedule, entry.plan);
+        pinned.push_back(entry.pinned);
+      }
+    }
+    std::vector<ScheduleInfo> result;
+    for (size_t i = 0; i < all.size(); ++i) {
+      result.push_back(all[i].first->info(*all[i].second));
+      if (pinned[i]) result.back().state = "pinned";
+    }
+    return result;
   }
 
   void clear() {
@@ -133,6 +235,8 @@ class PlanCache {
     shrink();
   }
 
+  std::mutex& mutex() { return mutex_; }
+
   CacheInfo info() {
     const std::lock_guard<std::mutex> lock(mutex_);
     return {static_cast<int64_t>(entries_.size()), bytes_, hits_, misses_, max_bytes_};
@@ -143,6 +247,13 @@ class PlanCache {
 
   static size_t hash(const TensorKey& row, const TensorKey& col) { return c10::get_hash(row.hash(), col.hash()); }
 
+  const Entry* peek(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols) const {
+    const auto range = index_.equal_range(hash(row, col));
+    for (auto it = range.first; it != range.second; ++it)
+      if (it->second->matches(row, col, rows, cols)) return &*it->second;
+    return nullptr;
+  }
+
   void erase(Iterator it) {
     const auto range = index_.equal_range(it->hash);
     for (auto slot = range.first; slot != range.second; ++slot) {
@@ -151,7 +262,7 @@ class PlanCache {
         break;
       }
     }
-    bytes_ -= it->plan->bytes();
+    bytes_ -= it->bytes;
     entries_.erase(it);
   }
 
@@ -168,13 +279,15 @@ class PlanCache {
 };
 
 PlanCache& plan_cache() {
-  static PlanCache* cache = new PlanCache;  // never destroyed: CUDA is gone before static destructors run
+  // Never destroyed: CUDA is gone before static destructors run.
+  static PlanCache* cache = [] {
+    auto* made = new PlanCache;
+    // Held over a fork, so that no other thread can be inside while the child gets its copy.
+    pthread_atfork([] { plan_cache().mutex().lock(); }, [] { plan_cache().mutex().unlock(); },
+                   [] { plan_cache().mutex().unlock(); });
+    return made;
+  }();
   return *cache;
-}
-
-std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)>& builders() {
-  static std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)> table;
-  return table;
 }
 
 }  // namespace
@@ -183,18 +296,14 @@ void register_plan_builder(c10::DeviceType device, PlanBuilder builder) {
   builders()[static_cast<size_t>(device)] = builder;
 }
 
+DeviceFacts facts_of(at::Device device) { return builder_of(device).facts(device); }
+
 void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t limit) {
   TORCH_CHECK_VALUE(false, side, "[", position, "] = ", value, " is out of range: valid indices are 0 to ", limit - 1);
   std::abort();
 }
 
 namespace {
-
-const PlanBuilder& builder_of(at::Device device) {
-  const auto& builder = builders()[static_cast<size_t>(device.type())];
-  TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", device.type());
-  return *builder;
-}
 
 constexpr int64_t kSegments = -1;  // stands for the number of columns in the key of a segment plan
 
@@ -211,7 +320,13 @@ std::shared_ptr<const Plan> find_or_build(const at::Tensor& row, const at::Tenso
   const auto col_key = cache ? TensorKey::of(col) : std::nullopt;
   const bool keyed = row_key && col_key;
   if (keyed) {
-    if (auto found = plan_cache().find(*row_key, *col_key, rows, key_cols, capturing)) return found;
+    auto found = plan_cache().find(*row_key, *col_key, rows, key_cols, capturing);
+    if (found.due) {
+      found.due->advance(found.plan, builder, [&](const auto& now, const auto& better, int64_t held) {
+        return plan_cache().replace(now, better, held) && (found.plan = better, true);
+      });
+    }
+    if (found.plan) return found.plan;
   }
   check_not_capturing(row.device());
   const c10::InferenceMode normal(false);  // the plan may serve training later
@@ -242,12 +357,36 @@ void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<co
   if (row_key && col_key) plan_cache().insert(*row_key, *col_key, rows, cols, std::move(plan));
 }
 
+bool capturing_on(at::Device device) { return builder_of(device).capturing(); }
+
 void check_not_capturing(at::Device device) {
-  TORCH_CHECK(!builder_of(device).capturing(),
+  TORCH_CHECK(!capturing_on(device),
               "gnna: a plan cannot be built while a CUDA graph is captured; run one forward and backward step with the "
               "same edge index before capturing");
 }
 
+bool set_schedule(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
+                  const std::optional<at::Tensor>& order) {
+  const auto before = plan_for(row, col, rows, cols, "dst", "src", true);
+  const PlanBuilder& builder = builder_of(row.device());
+  const c10::InferenceMode normal(false);
+  std::shared_ptr<const Plan> plan = before;
+  if (before->order.defined()) {  // back to ascending rows first: an order is one of them
+    const auto places = before->without_lists();
+    places->rowptr = before->rowptr;
+    places->col = before->col;
+    places->perm = before->perm;
+    const auto ascending = builder.schedule(*places, at::argsort(before->order).to(at::kInt));
+    ascending->order.reset();
+    plan = ascending;
+  }
+  if (order.has_value()) plan = builder.schedule(*plan, *order);
+  if (plan != before && !plan_cache().replace(before, plan, 0)) return false;
+  plan_cache().settle(plan, order.has_value() ? "kept" : "ascending", "set by hand");
+  return true;
+}
+
+std::vector<ScheduleInfo> schedule_infos() { return plan_cache().schedules(); }
 CacheInfo cache_info() { return plan_cache().info(); }
 void clear_cache() {
   clear_csr_forms();

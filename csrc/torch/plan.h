@@ -8,9 +8,12 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <vector>
 
+#include "gnna/decide.h"
 #include "gnna/types.h"
 #include "partitions.h"
+#include "usage.h"
 
 namespace gnna {
 
@@ -40,22 +43,29 @@ struct Plan {
   int64_t max_degree = 0;
   at::Tensor rowptr;      // int64 [rows + 1]
   at::Tensor col;         // int32 [edges]
-  at::Tensor perm;        // int32 [edges], undefined when the edge list was sorted by row
+  at::Tensor perm;        // int32 [edges], undefined when the lists hold the edges in the user's order
+  at::Tensor order;       // int32 [rows], the row at each place of the schedule; undefined: rows ascend
   int64_t stream_id = 0;  // CUDA: whose memory it is
   mutable Partitions partitions;
+  const std::shared_ptr<Usage> usage = std::make_shared<Usage>();  // the kernels' calls with this plan
 
   CsrView view() const;
-  int64_t bytes() const;  // without the partitions, which the first launches add
+  std::shared_ptr<Plan> without_lists() const;  // of the same graph
+  // A plan of the same graph for another order of the rows, whose lists are still to be written.
+  std::shared_ptr<Plan> room_for_order(const at::Tensor& order) const;
+  at::Tensor degrees() const;  // int64 [rows], edges of every row
+  int64_t bytes() const;       // without the partitions, which the first launches add
 
-  // weight [edges, ...] in slot order, if this very tensor came before and is not trained; otherwise undefined, and the
-  // kernel reads it through perm. Static weights (a normalisation) are then streamed; fresh ones (attention) are not
-  // copied in vain.
+  // weight [edges, ...] in slot order, if this very tensor came before on this stream and is not trained; otherwise,
+  // and while a CUDA graph is captured, undefined, and the kernel reads it through perm. Static weights (a
+  // normalisation) are then streamed; fresh ones (attention) are not copied in vain.
   at::Tensor slot_ordered(const at::Tensor& weight) const;
 
  private:
   mutable std::mutex weight_mutex_;
   mutable std::optional<TensorKey> weight_key_;
   mutable at::Tensor weight_in_slot_order_;
+  mutable int64_t weight_stream_ = 0;  // which wrote it: another could read it before it is there
 };
 
 // The plan of one edge list. cache = false builds it afresh and keeps nothing: for index tensors that a compiled graph
@@ -73,21 +83,38 @@ struct PlanBuilder {
   std::shared_ptr<Plan> (*build)(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
                                  const char* row_name, const char* col_name);
   bool (*capturing)();  // a CUDA graph is being captured on the current stream
+  // The same plan with its lists in this order, int32 [rows] on the plan's device.
+  std::shared_ptr<Plan> (*schedule)(const Plan& plan, const at::Tensor& order);
+  DeviceFacts (*facts)(at::Device device);
 };
+DeviceFacts facts_of(at::Device device);  // NotImplementedError for a device without kernels
 void register_plan_builder(c10::DeviceType device, PlanBuilder builder);
 
 // Enters a plan that exists already for an edge list, where the list can be recognised again.
 void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan);
+
+// Whether a CUDA graph is being captured on the current stream of the device.
+bool capturing_on(at::Device device);
 
 // Raises RuntimeError while a CUDA graph is captured: nothing that plans need can be computed then.
 void check_not_capturing(at::Device device);
 
 [[noreturn]] void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t limit);
 
+// Stores the cached plan of this edge list (built where there is none) in an order of its rows, a permutation int32
+// [rows] on its device, or back in ascending order where that is nullopt. False when the plan must stay as it is: it is
+// not in the cache, or a captured CUDA graph reads it.
+bool set_schedule(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
+                  const std::optional<at::Tensor>& order);
+
 struct CacheInfo {
   int64_t plans, bytes, hits, misses, max_bytes;
 };
 CacheInfo cache_info();
+// The schedules of all cached plans, most recently used first.
+struct ScheduleInfo;
+std::vector<ScheduleInfo> schedule_infos();
+
 void clear_cache();
 void set_max_plan_bytes(int64_t bytes);
 

@@ -75,6 +75,11 @@ TORCH_LIBRARY(gnna, m) {
   // messages exist already. Deterministic, unlike a scatter on a GPU; a sorted index costs no permutation.
   m.def("segment_reduce(Tensor messages, Tensor index, SymInt num_rows, str reduce, bool cache=True) -> Tensor",
         kNotCaptured);
+  // Softmax of scores [E, *S] over equal index, per element of S: attention normalised over the edges of a node.
+  m.def("segment_softmax(Tensor scores, Tensor index, SymInt num_rows, bool cache=True) -> Tensor", kNotCaptured);
+  // Its gradient to the scores, from its result.
+  m.def("segment_softmax_backward(Tensor grad, Tensor out, Tensor index, SymInt num_rows, bool cache=True) -> Tensor",
+        kNotCaptured);
   // max(in-degree, 1) of every destination, in the dtype that `like` is computed in: what a mean
   // divides by. src only
   // finds the plan; without it the plan is segment_reduce's.

@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from gnna_plugin.compare.spec import FRAMEWORKS, MODEL_DEFAULTS, Case, UsageError
+from gnna_plugin.compare.spec import CHOICES, LABELS, MODEL_DEFAULTS, Case, UsageError
 
 HELP = "train a model with and without the plug-in, side by side"
 
@@ -17,6 +17,7 @@ _EPILOG = """examples:
   gnna compare --graph community
   gnna compare --model gin --graph edges.csv --epochs 20
   GNNA_DATA=/data/graphs gnna compare --model gcn --graph cora pubmed --json results.json
+  gnna compare --framework both --model gin --graph com-dblp
   gnna compare --graph community:20000x400000 --dim 128 --hidden 64 --layers 3 --device cuda
 
 Each of the plain framework, the accelerated one and (on the CPU) the plain one with the same setting of the C
@@ -33,7 +34,8 @@ def add_arguments(parser):
              "download (planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, ogb:ogbn-arxiv), 'standin:NAME' "
              "(generated, of the published size of NAME, such as amazon0601), 'community' (generated, 100,000 nodes "
              "and 1.5 million edges) or 'community:NODESxEDGES'")
-    add("--framework", choices=sorted(FRAMEWORKS), default="pyg", help="default: %(default)s")
+    add("--framework", choices=sorted(CHOICES), default="pyg",
+        help="default: %(default)s; both: PyG, DGL and the plug-in in each, in one table")
     add("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
     add("--layers", type=_positive, help=f"default: {_default(0)}")
     add("--hidden", type=_positive, help=f"hidden width; default: {_default(1)}")
@@ -56,7 +58,9 @@ def run(args):
     from gnna_plugin.compare import report, runner
 
     console = Console()
-    runner.check_framework(args.framework)
+    frameworks = CHOICES[args.framework]
+    for framework in frameworks:
+        runner.check_framework(framework)
     device, remark = runner.choose_device(args.device)
     graphs = load_graphs(args.graph, args.seed)
     for path in filter(None, (args.json, args.csv)):
@@ -68,9 +72,11 @@ def run(args):
     results = []
     try:
         for graph in graphs:
-            with progress(console) as on_progress:
-                results += runner.measure_cases([(graph, _case(graph, args))], device=device, threads=args.threads,
-                                                command=command_line(), on_progress=on_progress)
+            for framework in frameworks:
+                with progress(console) as on_progress:
+                    results += runner.measure_cases([(graph, _case(graph, args, framework))], device=device,
+                                                    threads=args.threads, command=command_line(),
+                                                    on_progress=on_progress)
             # Written after every graph: a failure or an interruption in the last one loses only that one.
             if args.json:
                 report.write_json(results, args.json)
@@ -78,15 +84,21 @@ def run(args):
                 report.write_csv(results, args.csv)
     finally:
         if results:
-            title = f"{args.framework}, {report.model_summary(_case(graphs[0], args))}, {device}"
-            console.print(report.comparison_table(results, title=title))
-            for lines in (report.noise_lines, report.proof_lines, report.decision_lines):
-                console.print("\n".join(lines(results)), highlight=False)
+            names = " and ".join(LABELS[framework] for framework in frameworks)
+            title = f"{names}, {report.model_summary(_case(graphs[0], args, frameworks[0]))}, {device}"
+            table = report.comparison_table if len(frameworks) == 1 else report.frameworks_table
+            console.print(table(results, title=title))
+            for framework in frameworks:
+                mine = [result for result in results if result.row["framework"] == framework]
+                if mine and len(frameworks) > 1:
+                    console.print(f"[bold]in {LABELS[framework]}[/bold]")
+                for lines in (report.noise_lines, report.proof_lines, report.decision_lines) if mine else ():
+                    console.print("\n".join(lines(mine)), highlight=False)
     return 0
 
 
-def _case(graph, args):
-    return Case(graph=graph.name, model=args.model, framework=args.framework, layers=args.layers, hidden=args.hidden,
+def _case(graph, args, framework):
+    return Case(graph=graph.name, model=args.model, framework=framework, layers=args.layers, hidden=args.hidden,
                 dim=args.dim, classes=args.classes, epochs=args.epochs, seed=args.seed, synthetic=args.synthetic,
                 config=args.config)
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gnna_plugin.compare.spec import MODEL_DEFAULTS
+from gnna_plugin.compare.spec import LABELS, MODEL_DEFAULTS
 
 _NOT_FLAT = ("decisions", "versions")
 _OF_THE_GRAPH = ("rows", "cols", "edges", "max_degree", "device")  # the same in every decision, and in the table
@@ -32,6 +32,51 @@ def comparison_table(results, title=None, accuracy=True):
             table.add_row(*(cells if accuracy else cells[:-1]))
         table.add_row()
     return table
+
+
+def frameworks_table(results, title=None):
+    """A rich Table that sets frameworks side by side: per graph and model, each framework as it is, with the plug-in's
+    setting of the C allocator where that was measured, and with the plug-in; each column of ratios is over one plain
+    framework. The Results of one graph and model stand next to each other, one per framework."""
+    frameworks = list(dict.fromkeys(result.row["framework"] for result in results))
+    table = Table(title=title, title_justify="left", caption=_FRAMEWORKS_CAPTION, caption_justify="left",
+                  box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("graph,\nmodel", overflow="fold")
+    table.add_column("", no_wrap=True)
+    headings = "ms/epoch", *(f"over\n{LABELS[name]}" for name in frameworks), "peak\nMiB", "test\naccuracy"
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    groups = {}
+    for result in results:
+        groups.setdefault((result.row["graph"], result.row["model"]), []).append(result.row)
+    for (graph, model), rows in groups.items():
+        plain = {row["framework"]: row["baseline_ms"] for row in rows}
+        names = [escape(graph).replace(":", ":\n"), model]
+        for label, time, spread, peak, accuracy in _arms(rows):
+            ratios = (f"{plain[name] / time:.2f}x" if name in plain else "" for name in frameworks)
+            cell = _ms(time) if spread is None else _spread(time, spread)
+            table.add_row(names.pop(0) if names else "", label, cell, *ratios, peak, accuracy)
+        table.add_row()
+    return table
+
+
+_FRAMEWORKS_CAPTION = (
+    "Median of training steps ± interquartile range, and how many times faster than each plain framework. Peak: above "
+    "the loaded data. Same alloc.: with freed memory kept, as enable() sets it. Each framework draws its own weights."
+)
+
+
+def _arms(rows):
+    """(label, ms, spread, peak, accuracy) of every arm, the plain ones first."""
+    for row in rows:
+        name = LABELS[row["framework"]]
+        yield (name, row["baseline_ms"], row["baseline_spread_ms"], _mib(row["baseline_peak_mib"]),
+               _share(row["baseline_accuracy"]))
+        if row["baseline_same_allocator_ms"] is not None:
+            yield f"{name}, same alloc.", row["baseline_same_allocator_ms"], None, "", ""
+    for row in rows:
+        yield (f"[bold]{LABELS[row['framework']]} accelerated[/bold]", row["accelerated_ms"],
+               row["accelerated_spread_ms"], _mib(row["accelerated_peak_mib"]), _share(row["accelerated_accuracy"]))
 
 
 def _caption(results):

@@ -15,6 +15,10 @@ FRAMEWORKS = {
     "dgl": ("dgl", "gnna_plugin.adapters.dgl.models", ("dgl",)),
 }
 
+# What --framework takes, and what people read in tables.
+CHOICES = {**{name: (name,) for name in FRAMEWORKS}, "both": ("pyg", "dgl")}
+LABELS = {"pyg": "PyG", "dgl": "DGL"}
+
 # (layers, hidden): the two models of the GNNAdvisor evaluation, and the demo's layer of a user's own.
 MODEL_DEFAULTS = {"gcn": (2, 16), "gin": (5, 64), "weighted": (2, 32)}
 

@@ -37,7 +37,8 @@ CsrView csr_of(const Case& c, const std::string& prefix) {
           edges,
           c.array<int64_t>(prefix + "rowptr"),
           c.array<int32_t>(prefix + "col"),
-          c.array<int32_t>(prefix + "perm")};
+          c.array<int32_t>(prefix + "perm"),
+          c.array<int32_t>(prefix + "order")};
 }
 
 // What is dealt out, with its memory: items of long rows, and neighbour groups.
@@ -182,6 +183,24 @@ void extremum(const Case& c, Results& results) {
   put_error(results, cuda::extremum_grad_weight(c.array<Id>("src"), c.array<Id>("dst"), forward.edges, args, nullptr));
 }
 
+template <typename T>
+void segment_softmax(const Case& c, Results& results) {
+  SegmentSoftmaxArgs<T> args;
+  args.csr = csr_of(c, "");
+  args.scores = c.array<T>("scores");
+  args.heads = c.number("heads");
+  args.out = output<T>(results, "out", args.csr.edges * args.heads);
+  put_error(results, cuda::segment_softmax(args, nullptr));
+
+  SegmentSoftmaxBackwardArgs<T> backward;
+  backward.csr = args.csr;
+  backward.out = args.out;
+  backward.grad = c.array<T>("grad");
+  backward.heads = args.heads;
+  backward.grad_scores = output<T>(results, "grad_scores", args.csr.edges * args.heads);
+  put_error(results, cuda::segment_softmax_backward(backward, nullptr));
+}
+
 template <typename Id>
 void check(const Case& c, Results& results) {
   auto* found = output<cuda::EdgeCheck>(results, "found", 1);
@@ -203,6 +222,16 @@ void csr(const Case& c, Results& results) {
   put_error(results, cuda::max_degree(rowptr, rows, output<int64_t>(results, "max_degree", 1), nullptr));
 }
 
+void schedule(const Case& c, Results& results) {
+  const CsrView csr = csr_of(c, "");
+  auto* rowptr = output<int64_t>(results, "rowptr", csr.rows + 1);
+  auto* col = output<int32_t>(results, "col", csr.edges);
+  auto* perm = output<int32_t>(results, "perm", csr.edges);
+  const Buffer scan(cuda::partition_scan_bytes(csr.rows));
+  put_error(results, cuda::schedule_csr(csr, c.array<int32_t>("places"), rowptr, col, perm, scan.as<void>(),
+                                        scan.bytes(), nullptr));
+}
+
 void items(const Case& c, Results& results) {
   const int64_t rows = static_cast<int64_t>(c.bytes("rowptr") / sizeof(int64_t)) - 1;
   Parts parts = items_of(c.array<int64_t>("rowptr"), rows, c.number("threshold"), c.number("item_edges"), results);
@@ -222,6 +251,7 @@ void run_of_type(const Case& c, Results& results) {
   const bool wide = c.numbers.count("int64") != 0;
   if (c.operation == "spmm") return spmm<T>(c, results);
   if (c.operation == "spmm_arg") return spmm_arg<T>(c, results);
+  if (c.operation == "segment_softmax") return segment_softmax<T>(c, results);
   if (c.operation == "sddmm") return wide ? sddmm<T, int64_t>(c, results) : sddmm<T, int32_t>(c, results);
   if (c.operation == "extremum") return wide ? extremum<T, int64_t>(c, results) : extremum<T, int32_t>(c, results);
   simt::fail("there is no operation %s", c.operation.c_str());
@@ -233,6 +263,7 @@ void run(const Case& c, Results& results) {
   if (name == "check") return wide ? check<int64_t>(c, results) : check<int32_t>(c, results);
   if (name == "csr") return wide ? csr<int64_t>(c, results) : csr<int32_t>(c, results);
   if (name == "items") return items(c, results);
+  if (name == "schedule") return schedule(c, results);
   if (name == "groups") return groups(c, results);
   if (name == "self_test") return put(results, "value", simt::self_test(c.number("which")));
   if (c.numbers.count("float64") != 0) return run_of_type<double>(c, results);

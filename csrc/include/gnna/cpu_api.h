@@ -58,6 +58,12 @@ void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, con
 template <typename T>
 void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, const Executor& executor);
 
+template <typename T>
+void segment_softmax(const SegmentSoftmaxArgs<T>& args, const Executor& executor);
+
+template <typename T>
+void segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, const Executor& executor);
+
 // "avx512", "avx2" or "generic": what the kernels of this process use.
 const char* instruction_set();
 

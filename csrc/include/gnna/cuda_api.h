@@ -44,7 +44,7 @@ cudaError_t max_degree(const int64_t* rowptr, int64_t rows, int64_t* device_max,
 struct LongItem {
   int64_t begin;  // first slot
   int64_t end;    // one past the last slot
-  int32_t row;
+  int32_t row;    // its place in the plan's order, as all rows here
   int32_t part;   // which part of its row, from 0
   int32_t parts;  // how many parts the row has
   int32_t first;  // index of the row's part 0 among all items: where its partial results start
@@ -71,6 +71,11 @@ struct NeighbourGroups {
 cudaError_t count_groups(const int64_t* rowptr, int64_t rows, int64_t ngs, int64_t long_row, int64_t* first,
                          void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
 cudaError_t list_groups(const int64_t* first, int64_t rows, int32_t* row, cudaStream_t stream);
+
+// The same neighbour lists, stored in an order (place -> row): rowptr [rows + 1], col [edges] and perm [edges]. csr has
+// no order of its own; edges keep theirs inside a row. scan_workspace: partition_scan_bytes(rows) bytes.
+cudaError_t schedule_csr(const CsrView& csr, const int32_t* order, int64_t* rowptr, int32_t* col, int32_t* perm,
+                         void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
 
 // ---- operations ---------------------------------------------------------------------------------------------------
 
@@ -135,5 +140,12 @@ cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& ar
 template <typename T, typename Id>
 cudaError_t extremum_grad_weight(const Id* src, const Id* dst, int64_t edges, const ExtremumArgs<T>& args,
                                  cudaStream_t stream);
+
+// Rows that are long are shared by a block, the others by a few lanes each, as many as the average degree keeps busy.
+template <typename T>
+cudaError_t segment_softmax(const SegmentSoftmaxArgs<T>& args, cudaStream_t stream);
+
+template <typename T>
+cudaError_t segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, cudaStream_t stream);
 
 }  // namespace gnna::cuda

@@ -1,6 +1,6 @@
 // Device building blocks that several kernels share: a piece of a feature row held in registers (16 bytes of memory or
-// one element) with its loads and stores, the product whose rounding forward and backward must agree on, and the three
-// reductions with their identities.
+// one element) with its loads and stores, the product whose rounding forward and backward must agree on, the three
+// reductions with their identities, and whose row a place of a plan holds.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,6 +15,11 @@ namespace gnna::cuda {
 
 constexpr unsigned kFullWarp = 0xffffffffu;
 constexpr int kVectorBytes = 16;
+
+// The row whose list is stored at this place of a plan.
+__device__ __forceinline__ int64_t row_at(const int32_t* order, int64_t place) {
+  return order != nullptr ? __ldg(order + place) : place;
+}
 
 template <typename T>
 constexpr int kVectorWidth = kVectorBytes / static_cast<int>(sizeof(T));

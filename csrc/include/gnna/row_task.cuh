@@ -80,20 +80,21 @@ __global__ void __launch_bounds__(kTaskBlock, 1) run_task(const __grid_constant_
   // The team that shares an edge range: a warp for a row, the block for an item.
   const int64_t stride = is_item ? kTaskWarps * groups : groups;
   int64_t group = (threadIdx.x & 31) >> p.lanes_log2;
-  int64_t row, begin, end;
+  int64_t place, begin, end;  // place of the row in the plan's order
   if (is_item) {
     const LongItem& item = p.items[blockIdx.x];
     group += warp * groups;
-    row = item.row;
+    place = item.row;
     begin = item.begin;
     end = item.end;
   } else {
-    row = static_cast<int64_t>(blockIdx.x - p.item_count) * kTaskWarps + warp;
-    if (row >= csr.rows) return;  // the whole warp
-    begin = __ldg(csr.rowptr + row);
-    end = __ldg(csr.rowptr + row + 1);
+    place = static_cast<int64_t>(blockIdx.x - p.item_count) * kTaskWarps + warp;
+    if (place >= csr.rows) return;  // the whole warp
+    begin = __ldg(csr.rowptr + place);
+    end = __ldg(csr.rowptr + place + 1);
     if (end - begin > p.long_row) return;
   }
+  const int64_t row = row_at(csr.order, place);
 
   for (int64_t tile = 0; tile < pieces; tile += lanes) {
     const int64_t piece = tile + lane;

@@ -16,6 +16,7 @@ template <typename T>
 struct RowParams {
   const int64_t* rowptr;
   const int32_t* col;
+  const int32_t* order;  // place -> row, or nullptr
   const T* x;
   const T* weight;
   const int32_t* weight_index;
@@ -181,8 +182,8 @@ struct RowLane {
     }
   }
 
-  __device__ __forceinline__ void store_row(int64_t row, int64_t degree, Piece (&acc)[V]) const {
-    T* out = p.out + row * p.width + column;
+  __device__ __forceinline__ void store_row(int64_t place, int64_t degree, Piece (&acc)[V]) const {
+    T* out = p.out + row_at(p.order, place) * p.width + column;
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       if (!active[v]) continue;

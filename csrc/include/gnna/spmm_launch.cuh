@@ -123,6 +123,7 @@ cudaError_t spmm_op(const SpmmArgs<T>& args, const KernelConfig& config, const P
   RowParams<T> params{};
   params.rowptr = csr.rowptr;
   params.col = csr.col;
+  params.order = csr.order;
   params.x = args.x;
   params.weight = args.weight;
   params.weight_index = args.weight_index;

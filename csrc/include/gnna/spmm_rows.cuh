@@ -3,8 +3,8 @@
 // Partial sums stay in registers, groups meet by shuffles, and the result is stored once; there are no floating-point
 // atomics. Rows longer than long_row are items, which the first blocks of the grid take (spmm_items.cuh).
 //
-// Memory per edge: 4 bytes of column id, the weight, and one row tile of x. Per row: 16 bytes of rowptr, one tile of
-// out.
+// Memory per edge: 4 bytes of column id, the weight, and one row tile of x. Per row: 16 bytes of rowptr, 4 of the
+// order where the plan has one, one tile of out. A row's number in here is its place in that order.
 #pragma once
 
 #include "gnna/spmm_items.cuh"

@@ -36,6 +36,8 @@ enum class Reduce : int { Sum = 0, Mean = 1, Max = 2, Min = 3 };
 
 // Neighbour lists: row r gathers columns col[rowptr[r] .. rowptr[r + 1]).
 // In a forward plan rows are destinations and columns sources; in a transposed plan it is the other way round.
+// With an order the lists are stored in the order in which rows are processed (the schedule): the list at place p is
+// that of row order[p], and whatever belongs to a row, other than its list, is still found under its own number.
 struct CsrView {
   int64_t rows = 0;
   int64_t cols = 0;
@@ -43,6 +45,7 @@ struct CsrView {
   const int64_t* rowptr = nullptr;  // [rows + 1]
   const int32_t* col = nullptr;     // [edges]
   const int32_t* perm = nullptr;    // [edges] slot -> position of that edge in the user's list; nullptr: identity
+  const int32_t* order = nullptr;   // [rows] place -> row; nullptr: identity
 };
 
 // out[r, h, d] = reduce over the slots k of row r of  weight[k, h] * x[col[k], h, d]
@@ -84,6 +87,26 @@ struct ExtremumArgs {
   T* grad_weight = nullptr;     // [edges, heads] in the user's edge order
   int64_t heads = 1;
   int64_t head_dim = 0;
+};
+
+// out[e, h] = exp(scores[e, h]) / sum of exp(scores[k, h]) over the edges k of e's row, e in the user's edge order.
+template <typename T>
+struct SegmentSoftmaxArgs {
+  CsrView csr;                // row pointers and perm only
+  const T* scores = nullptr;  // [edges, heads]
+  T* out = nullptr;           // [edges, heads]
+  int64_t heads = 1;
+};
+
+// Its gradient: grad_scores[e, h] = out[e, h] * (grad[e, h] - sum of out[k, h] * grad[k, h] over the edges k of e's
+// row).
+template <typename T>
+struct SegmentSoftmaxBackwardArgs {
+  CsrView csr;               // row pointers and perm only
+  const T* out = nullptr;    // [edges, heads], the forward result
+  const T* grad = nullptr;   // [edges, heads]
+  T* grad_scores = nullptr;  // [edges, heads]
+  int64_t heads = 1;
 };
 
 }  // namespace gnna

@@ -1,0 +1,95 @@
+"""The functions that take the place of DGL's computations on edges: the products of both ends' features (g-SDDMM),
+which are also the gradient of a weighted sum to its weights, and edge_softmax. What does not fit is left to DGL, errors
+too."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from dgl.base import is_all
+from torch import Tensor
+
+from gnna_plugin import report, settings
+from gnna_plugin.adapters.dgl import core, fit, graphs
+
+# Elements of a feature row from which our products are faster than DGL's on a CPU: at 16, 1.1 to 7 times on com-dblp
+# and facebook-links, at 8 between 0.6 and 3.3, at 1 and 4 mostly slower (one thread with AVX-512, 2026-11-20, DGL
+# 1.1.3; benchmarks/dgl_edges.py).
+LEAST_WIDTH = 16
+_ENDS = {"u": "u", "v": "v", "src": "u", "dst": "v"}
+
+
+def gsddmm_hook(original: Callable) -> Callable:
+    """dgl.backend.pytorch.sparse._gsddmm: u_dot_v and u_mul_v, either way round, on features of one shape. The rest
+    (sums, differences, copies, edge operands, broadcasting) is a matter of memory alone, and DGL's."""
+
+    @functools.wraps(original)
+    def _gsddmm(gidx, op, lhs, rhs, lhs_target="u", rhs_target="v"):
+        ends = _ENDS.get(lhs_target), _ENDS.get(rhs_target)
+        if op not in ("dot", "mul") or ends not in (("u", "v"), ("v", "u")) or not settings.active():
+            return original(gidx, op, lhs, rhs, lhs_target, rhs_target)
+        found = _product(gidx, op, *((lhs, rhs) if ends[0] == "u" else (rhs, lhs)))
+        if type(found) is tuple:
+            fit.left(f"dgl.u_{op}_v", found)
+            return original(gidx, op, lhs, rhs, lhs_target, rhs_target)
+        report.fused(f"dgl.u_{op}_v")
+        return found
+
+    return _gsddmm
+
+
+def _product(gidx: Any, op: str, u: Tensor, v: Tensor) -> Tensor | fit.Reason:
+    known, tensors = graphs.known(gidx), [u, v]
+    if not known.one_type:
+        return ("several edge types at once",)
+    reason = fit.below_min_work(known.num_edges, tensors) or fit.unfit(tensors)
+    if reason is not None:
+        return reason
+    if u.shape[1:] != v.shape[1:]:
+        return ("operands of different shapes",)
+    width = u.numel() // max(u.size(0), 1)
+    if width < LEAST_WIDTH and not u.is_cuda:
+        return "features too narrow to gain", f"{width} elements"
+    entry = fit.entry_for(gidx, {"u": [u], "v": [v]})
+    if type(entry) is tuple:
+        return entry
+    with torch.no_grad(), fit.dgl_errors():
+        return core.product(entry.edges, u, v, op)
+
+
+def edge_softmax_hook(original: type) -> type:
+    """dgl.backend.pytorch.sparse.EdgeSoftmax, the autograd function beneath every edge_softmax of one edge type: ours
+    is differentiable in C++, and again."""
+
+    class EdgeSoftmax(original):
+        @staticmethod
+        def apply(gidx, score, eids, norm_by):
+            if not settings.active():
+                return original.apply(gidx, score, eids, norm_by)
+            found = _softmax(gidx, score, eids, norm_by)
+            if type(found) is tuple:
+                fit.left("dgl.edge_softmax", found)
+                return original.apply(gidx, score, eids, norm_by)
+            report.fused("dgl.edge_softmax")
+            return found
+
+    return EdgeSoftmax
+
+
+def _softmax(gidx: Any, score: Any, eids: Any, norm_by: str) -> Tensor | fit.Reason:
+    if not is_all(eids):
+        return ("a subset of the edges",)
+    known = graphs.known(gidx)
+    if not known.one_type:
+        return ("several edge types at once",)
+    reason = fit.below_min_work(known.num_edges, [score]) or fit.unfit([score])
+    if reason is not None:
+        return reason
+    entry = fit.entry_for(gidx, {"e": [score]})
+    if type(entry) is tuple:
+        return entry
+    with fit.dgl_errors():
+        return core.edge_softmax(entry.edges, score, norm_by)

@@ -1,0 +1,58 @@
+"""torch_geometric.utils.softmax, attention's normalisation over the edges of a node, as one kernel: PyG's own takes two
+scatters, two gathers, an exponential and a division, each over all edges, and as much again in the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnna_plugin import report, settings
+from gnna_plugin.adapters.pyg import consume, hooks
+from gnna_plugin.patching import Spread, stand_in
+
+_spread: Spread | None = None
+
+
+def _softmax_hook(original: Callable) -> Callable:
+    compiling = torch.compiler.is_compiling
+
+    def fused(src: Any, index: Any, ptr: Any, num_nodes: int | None, dim: int) -> Tensor | None:
+        rows = consume.plain_index(index)
+        if ptr is not None or rows is None or not settings.active() or not hooks.takes(src, index):
+            return None
+        if dim not in (0, -src.dim()) or rows.numel() != src.size(0) or rows.device != src.device:
+            return None
+        if src.numel() < settings.current.least_work(src.device.type) or not hooks.latest_layer_is_chosen():
+            return None
+        try:
+            out = torch.ops.gnna.segment_softmax(src, rows, hooks.num_rows(rows, num_nodes), True)
+        except ValueError as error:
+            raise IndexError(str(error)) from None
+        report.reduced("softmax")
+        return out
+
+    def softmax(src, index=None, ptr=None, num_nodes=None, dim=0):
+        if not compiling():
+            out = fused(src, index, ptr, num_nodes, dim)
+            if out is not None:
+                return out
+        return original(src, index, ptr, num_nodes, dim)
+
+    return stand_in(softmax, original)
+
+
+def install() -> None:
+    """Puts our softmax in place of PyG's everywhere it was imported by name."""
+    global _spread
+    from torch_geometric.utils import softmax
+
+    _spread = Spread("torch_geometric", softmax, _softmax_hook(softmax))
+
+
+def uninstall() -> None:
+    """Gives PyG's own function back to every module that holds ours."""
+    _spread.undo()

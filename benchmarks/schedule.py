@@ -1,0 +1,143 @@
+"""Times what ordering the schedule of rows gives, beside moving the features themselves, and after how many calls each
+has repaid its cost.
+
+    python benchmarks/schedule.py --graphs com-dblp DD standin:amazon0601 --dims 16 64 128 [--device cuda] [--json FILE]
+
+Per graph with its own ids and with shuffled ones: SpMM (float32 sum) with rows in ascending order, in degree buckets,
+by community (what the decider can choose from), and on the graph renumbered by Rabbit order. Every variant is compared
+with the unordered result first: the schedules bit for bit. The variants take turns, so that a busy machine slows all
+alike; medians, milliseconds. cost is what finding the order (on the CPU) and storing the plan in it took, break-even
+the calls after which the schedule has saved that. On a GPU the calls are captured in a CUDA graph with rotating inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from spmm import ROTATED_BYTES, time_captured
+
+import gnna_plugin
+from gnna_plugin.extractor import graph_facts, modularity
+from gnna_plugin.graphs import load_graph
+from gnna_plugin.orders import rabbit_order
+
+KINDS = ("degree", "community")
+
+
+def spmm(x, ends, n):
+    return torch.ops.gnna.spmm(x, None, ends[0], ends[1], n, "sum")
+
+
+def finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(work, device: torch.device):
+    """(what work() returns, seconds it took)."""
+    finish(device)
+    start = time.perf_counter()
+    result = work()
+    finish(device)
+    return result, time.perf_counter() - start
+
+
+def prepare(ends: torch.Tensor, n: int, device: torch.device):
+    """Edge lists whose plans are stored in each order, the renumbered one with its permutation, and costs in ms."""
+    lists, costs = {"unordered": ends}, {"unordered": 0.0}
+    on_cpu = ends.cpu()
+    for kind in KINDS:
+        lists[kind] = ends.clone()
+        spmm(torch.ones(n, 1, device=device), lists[kind], n)  # the plan itself is not the schedule's cost
+        order, found = seconds(lambda k=kind: torch.ops.gnna.schedule_order(*on_cpu, n, n, k), device)
+        done, stored = seconds(lambda k=kind, o=order: torch.ops.gnna.set_schedule(*lists[k], n, n, o), device)
+        assert done
+        costs[kind] = (found + stored) * 1e3
+    (permutation, community), found = seconds(lambda: rabbit_order(on_cpu, n), device)
+    permutation = permutation.to(device)
+    inverse = torch.empty_like(permutation)
+    inverse[permutation] = torch.arange(n, device=device)
+    lists["physical"], costs["physical"] = inverse[ends], found * 1e3
+    return lists, costs, permutation, community
+
+
+def measure(graph, shuffled: bool, dims: list[int], device: torch.device, rounds: int) -> list[dict]:
+    n, ends = graph.num_nodes, torch.from_numpy(np.stack([graph.src, graph.dst]))
+    if shuffled:
+        ends = torch.from_numpy(np.random.default_rng(0).permutation(n))[ends]
+    facts = graph_facts(ends, n)
+    lists, costs, permutation, community = prepare(ends.to(device), n, device)
+    after = graph_facts(lists["physical"].cpu(), n)
+    rows = []
+    for dim in dims:
+        copies = max(1, min(8, ROTATED_BYTES // (n * dim * 8))) if device.type == "cuda" else 1
+        inputs = [torch.randn(n, dim, device=device) for _ in range(copies)]
+        moved = [x[permutation] for x in inputs]
+        given = {name: moved if name == "physical" else inputs for name in lists}
+        expected = spmm(inputs[0], lists["unordered"], n)
+        for kind in KINDS:
+            if not torch.equal(spmm(inputs[0], lists[kind], n), expected):
+                raise SystemExit(f"the schedule {kind} changes bits on {graph.name} at width {dim}")
+        torch.testing.assert_close(spmm(moved[0], lists["physical"], n), expected[permutation], rtol=1e-4, atol=1e-3)
+        times = {name: [] for name in lists}
+        for _ in range(1 if device.type == "cuda" else rounds):
+            for name, edges in lists.items():
+                if device.type == "cuda":
+                    times[name].append(time_captured(lambda x, e=edges: spmm(x, e, n), given[name]))
+                else:
+                    times[name].append(seconds(lambda x=given[name][0], e=edges: spmm(x, e, n), device)[1] * 1e3)
+        found = {name: statistics.median(t) for name, t in times.items()}
+        saved = {name: found["unordered"] - found[name] for name in lists}
+        rows.append({
+            "graph": graph.name, "ids": "shuffled" if shuffled else "natural", "nodes": n, "edges": graph.num_edges,
+            "dim": dim, "edge_span": facts.average_edge_span, "edge_span_after": after.average_edge_span,
+            "modularity": modularity(ends, community), "ms": found, "cost_ms": costs,
+            "break_even": {name: costs[name] / saved[name] if saved[name] > 0 else None for name in lists},
+        })  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--graphs", nargs="+", default=["community"])
+    parser.add_argument("--dims", nargs="+", type=int, default=[16, 64, 128])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    gnna_plugin.allocator.keep_freed_memory()
+    rows = []
+    table = Table(title=f"SpMM by schedule, float32 sum on {device}, ms (median)")
+    columns = "graph|ids|D|unordered|degree|community|physical|x degree|x community|x physical|cost|break-even"
+    for column in columns.split("|"):
+        table.add_column(column, justify="right")
+    for name in args.graphs:
+        graph = load_graph(name)
+        for shuffled in (False, True):
+            gnna_plugin.clear_cache()
+            for row in measure(graph, shuffled, args.dims, device, args.rounds):
+                rows.append(row)
+                ms, calls = row["ms"], row["break_even"]["community"]
+                cells = [f"{ms[k]:.3f}" for k in ("unordered", *KINDS, "physical")]
+                cells += [f"{ms['unordered'] / ms[k]:.2f}" for k in (*KINDS, "physical")]
+                cells += [f"{row['cost_ms']['community']:.0f}", "never" if calls is None else f"{calls:.0f}"]
+                table.add_row(row["graph"], row["ids"], str(row["dim"]), *cells)
+    Console(width=160).print(table)
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump({"device": str(device), "torch": torch.__version__, "rows": rows}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+// The schedule's rules. On CUDA from timings of a prototype on an H200 (fp32 sums, synthetic and real graphs, ids as
+// given and shuffled); on CPUs from benchmarks/schedule.py on two cores of an AMD EPYC with AVX-512, 2026-11-20, on a
+// machine that was busy with other work (medians and minima of 25 turns; a gain of 1.2 there is 1.1 to 1.3).
+#include "gnna/decide_schedule.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+namespace gnna {
+
+namespace {
+
+// CUDA: bytes a second of gathers that hit L2, that miss it, and that miss it in rows of up to 64 bytes (H200, measured
+// with random rows). With these and the misses that cold_gathers counts, com-dblp's gains by communities come out at
+// 1.07, 1.14 (own ids, width 64, 128) and 1.14, 1.24 (shuffled), where 1.07, 1.16, 1.13 and 1.34 were measured; DD's,
+// shuffled, at 1.27 and 1.37 instead of 1.43 and 1.56.
+constexpr double kHit = 8.2e12, kMiss = 4.15e12, kMissShort = 2.6e12;
+constexpr int64_t kShortRow = 64;
+// CPU: what a miss takes beyond a hit, as a share of a hit, for a cache of four times L2 (beyond L2 it is L3 and the
+// reach of the TLB that communities save), and what the order itself costs (the rows' numbers, results stored here and
+// there, ids read through perm). Forecast against measured, shuffled, width 128: com-dblp 1.29 / 1.3 to 1.6, DD 1.44 /
+// 1.6, cnr-2000 1.2 / 1.5, amazon0601's stand-in 1.21 / 1.3 to 1.5; own ids: com-dblp 1.19 / 1.2, the others below 1 /
+// 0.9.
+constexpr double kCpuMiss = 0.75, kCpuOverhead = 1.05;
+constexpr int64_t kCpuCaches = 4;
+// CUDA, X inside L2: degree order against the ids as given (H200) gave 1.11 to 1.26 at width 16 on ppi, com-amazon,
+// com-dblp and facebook-links, 1.04 to 1.06 at width 64, less at width 128; on DD, whose largest degree is four times
+// the mean, 0.91.
+constexpr double kDegreeGainShort = 1.15, kDegreeGain = 1.05;
+constexpr int64_t kDegreeRow = 256;
+constexpr double kDegreeSpread = 8;
+// Expected of communities before they are known. CPU: 1.2 to 1.7 on shuffled ids, 1.0 to 1.3 on com-dblp's own; H200:
+// 1.2 to 2.4 on shuffled ids.
+constexpr double kCommunityGain = 1.25;
+// Seconds an edge. Rabbit order on one thread: 13 to 28 M edges a second on graphs stored both ways, 6 on a directed
+// one (2026-11-20, the CPU above). Storing a plan anew on the same CPU: 5 to 10 ns an edge. On a GPU only what stops
+// the caller counts: the lists' way to the host, the order's way back and one kernel (an estimate).
+constexpr double kRabbit = 1.2e-7, kStore = 1e-8, kDownload = 1.5e-9, kUpload = 5e-4;
+
+double transfer_seconds(const ScheduleFacts& f, double cold) {
+  const double bytes = static_cast<double>(f.row_bytes);
+  const double miss = f.row_bytes <= kShortRow ? kMissShort : kMiss;
+  const double gathered = static_cast<double>(f.graph.edges) * bytes * (1 / kHit + cold * (1 / miss - 1 / kHit));
+  const double streamed = (static_cast<double>(f.graph.rows) * bytes + static_cast<double>(f.graph.edges) * 4) / kMiss;
+  return gathered + streamed;
+}
+
+std::string text(const char* format, double value) {
+  char buffer[64];
+  std::snprintf(buffer, sizeof buffer, format, value);
+  return buffer;
+}
+
+std::string mebibytes(double bytes) { return text("%.1f MiB", bytes / (1 << 20)); }
+
+double cache_bytes(const DeviceFacts& device) {
+  return static_cast<double>(device.l2_bytes) * (device.cuda ? 1 : kCpuCaches);
+}
+
+}  // namespace
+
+const char* name_of(ScheduleKind kind) {
+  return kind == ScheduleKind::Community ? "community" : kind == ScheduleKind::Degree ? "degree" : "ascending";
+}
+
+int64_t cached_rows(const DeviceFacts& device, int64_t row_bytes) {
+  return static_cast<int64_t>(cache_bytes(device)) / std::max<int64_t>(row_bytes, 1);
+}
+
+double forecast_gain(const ScheduleFacts& facts, double cold_before, double cold_after) {
+  if (facts.device.cuda) return transfer_seconds(facts, cold_before) / transfer_seconds(facts, cold_after);
+  return (1 + kCpuMiss * cold_before) / (1 + kCpuMiss * cold_after) / kCpuOverhead;
+}
+
+ScheduleChoice choose_schedule(const ScheduleFacts& facts, bool explain) {
+  ScheduleChoice choice;
+  const auto edges = static_cast<double>(facts.graph.edges);
+  const double features = static_cast<double>(facts.graph.cols) * static_cast<double>(facts.row_bytes);
+  const bool cuda = facts.device.cuda, fits = features <= cache_bytes(facts.device);
+  const double rows = static_cast<double>(std::max<int64_t>(facts.graph.rows, 1));
+  const bool uneven = static_cast<double>(facts.graph.max_degree) >= kDegreeSpread * edges / rows;
+  if (!fits) {
+    choice.kind = ScheduleKind::Community;
+    choice.gain = kCommunityGain;
+    const double found = facts.communities_known ? 0 : kRabbit * edges;
+    choice.cost = cuda ? kDownload * edges + kUpload : found + kStore * edges;
+  } else if (cuda && facts.row_bytes <= kDegreeRow && uneven) {
+    choice.kind = ScheduleKind::Degree;
+    choice.gain = facts.row_bytes <= kShortRow ? kDegreeGainShort : kDegreeGain;
+    choice.cost = kUpload + 1e-9 * static_cast<double>(facts.graph.rows);
+  }
+  const double saved = facts.seconds * (1 - 1 / choice.gain);
+  choice.repays = choice.kind != ScheduleKind::Ascending && saved >= choice.cost;
+  if (!explain) return choice;
+  const std::string sizes = mebibytes(features) + " of features, the cache " + mebibytes(cache_bytes(facts.device));
+  if (choice.kind == ScheduleKind::Ascending) {
+    const char* const why = !cuda ? "" : uneven ? ", too wide for degree buckets to gain" : ", the degrees are even";
+    choice.reason = "rows ascend: " + sizes + why;
+    return choice;
+  }
+  choice.reason = (fits ? "rows by degree buckets" : "rows by community") + std::string(" once that pays: ") + sizes +
+                  "; expected " + text("%.2fx", choice.gain) + " for " + text("%.1f ms", choice.cost * 1e3);
+  if (facts.calls > 0 && facts.seconds > 0) {
+    const double per_call = facts.seconds / static_cast<double>(facts.calls);
+    choice.reason += ", repaid after " + text("%.0f", std::ceil(choice.cost / (per_call * (1 - 1 / choice.gain)))) +
+                     " calls; so far " + std::to_string(facts.calls) + " of " + text("%.3f ms", per_call * 1e3);
+  }
+  return choice;
+}
+
+bool paper_renumbers(double average_edge_span, int64_t nodes) {
+  return std::sqrt(average_edge_span) > std::floor(std::sqrt(static_cast<double>(nodes)) / 100);
+}
+
+}  // namespace gnna

@@ -1,0 +1,50 @@
+// Whether a plan's rows should be processed in another order, and when that is expected to repay its cost. Pure
+// functions of facts, like the decider's (decide.h).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "gnna/decide.h"
+
+namespace gnna {
+
+enum class ScheduleKind : int { Ascending = 0, Degree = 1, Community = 2 };
+
+struct ScheduleFacts {
+  GraphFacts graph;
+  DeviceFacts device;     // l2_bytes on a CPU: of one core
+  int64_t row_bytes = 0;  // a feature row of the calls that took longest
+  int64_t calls = 0;      // of the plan so far
+  double seconds = 0;     // that they took together
+  bool communities_known = false;
+};
+
+struct ScheduleChoice {
+  ScheduleKind kind = ScheduleKind::Ascending;
+  bool repays = false;  // had it been in force all along, it would have saved its cost by now
+  double gain = 1;      // expected: time before / time after
+  double cost = 0;      // seconds, expected
+  std::string reason;
+};
+
+// What to build, before anything is known of the graph's communities. How often a plan will still be used nobody knows;
+// as often again as it has been is the guess that never costs more than twice the best choice. explain = false leaves
+// the reason empty.
+ScheduleChoice choose_schedule(const ScheduleFacts& facts, bool explain = true);
+
+// Feature rows that the cache in question holds: what cold_gathers (order.h) is to be asked for.
+int64_t cached_rows(const DeviceFacts& device, int64_t row_bytes);
+
+// Time before / time after, expected from the shares of gathers that miss this cache.
+double forecast_gain(const ScheduleFacts& facts, double cold_before, double cold_after);
+
+// Below this forecast a schedule that has been found is not applied.
+constexpr double kLeastGain = 1.05;
+
+// The paper's rule (GNNAdvisor, OSDI 2021, Community-aware Node Renumbering): sqrt(AES) > floor(sqrt(nodes) / 100).
+bool paper_renumbers(double average_edge_span, int64_t nodes);
+
+const char* name_of(ScheduleKind kind);
+
+}  // namespace gnna
