@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Everything a GPU machine has to show, in one go: builds in place for the card's architecture, runs the tests (CUDA cases
-# included), times SpMM against its peers and trains the compare models. Needs torch with CUDA, nvcc, torch-geometric, pytest.
+# included), times SpMM beside its peers and trains the compare models; further steps on request. Needs torch with CUDA, nvcc,
+# torch-geometric and pytest.
 #
-#   benchmarks/on_gpu.sh OUTPUT_FOLDER [build test spmm schedule compare sanitizer ...]     (GNNA_DATA names the folder of graphs)
+#   benchmarks/on_gpu.sh OUTPUT_FOLDER [build test spmm segment sddmm epoch plan host page schedule compare sanitizer]
+#
+# GNNA_DATA names the folder of graphs.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$1
@@ -18,7 +21,16 @@ for step in $steps; do
   case $step in
     build) GNNA_CUDA=1 GNNA_CUDA_ARCHS=90 $python setup.py build_ext --inplace >"$out/build.txt" 2>&1 || tail -40 "$out/build.txt" ;;
     test) $python -m pytest -p no:cacheprovider -x --maxfail=12 ${TESTS:-tests} >"$out/test.txt" 2>&1; tail -${TAIL:-25} "$out/test.txt" ;;
-    spmm) $python benchmarks/spmm.py --graphs $graphs --json "$out/spmm.json" 2>&1 | tee "$out/spmm.txt" ;;
+    spmm | segment | sddmm)
+      for pass in forward backward; do
+        flag=$([ $pass = backward ] && echo --backward)
+        $python -m gnna_plugin bench "$step" $flag --graph $graphs --widths ${WIDTHS:-16 32 64 128 256} --json "$out/$step-$pass.json" 2>&1 |
+          tee "$out/$step-$pass.txt"
+      done ;;
+    epoch) $python -m gnna_plugin bench epoch --split --models gcn gin sage gat --graph $graphs --json "$out/epoch.json" 2>&1 | tee "$out/epoch.txt" ;;
+    plan) $python -m gnna_plugin bench plan --graph $graphs --json "$out/plan.json" 2>&1 | tee "$out/plan.txt" ;;
+    host) $python -m gnna_plugin bench host --json "$out/host.json" 2>&1 | tee "$out/host.txt" ;;
+    page) $python -m gnna_plugin bench page "$out"/{spmm,segment,sddmm,epoch,plan,host}*.json --output "$out/benchmarks.md" ;;
     schedule) $python benchmarks/schedule.py --graphs ${SCHEDULE_GRAPHS:-com-dblp DD cnr-2000 facebook-links standin:amazon0601} --json "$out/schedule.json" 2>&1 | tee "$out/schedule.txt" ;;
     compare)
       for model in gcn gin; do

@@ -9,20 +9,25 @@ import sys
 
 import gnna_plugin
 from gnna_plugin import demo, explain_command
+from gnna_plugin.bench import command as bench
 from gnna_plugin.compare import command as compare
 from gnna_plugin.compare.spec import UsageError, WorkerError
+from gnna_plugin.tune import command as tune
 
 # A subcommand is a module with HELP, add_arguments(parser) and run(args) -> exit status.
-COMMANDS = {"compare": compare, "demo": demo, "explain": explain_command}
+COMMANDS = {"bench": bench, "compare": compare, "demo": demo, "explain": explain_command, "tune": tune}
 
 _EPILOG = """examples:
   gnna demo                                      what the plug-in does, in under a minute
   gnna compare --model gin --graph edges.csv     your own graph, with and without it
   gnna explain --model gcn --graph edges.csv     how its layers run there, and why
+  gnna bench spmm --graph edges.csv              the kernels alone, beside every installed peer
+  gnna tune --graph edges.csv                    measure launches on this machine, for later runs
   gnna compare --help                            all that can be compared
 
 environment:
   GNNA_DATA      a folder of .npz graphs, which --graph then takes by name
+  GNNA_TUNED     the file of what `gnna tune` measured; default: ~/.cache/gnna_plugin/tuned.json; 0: none
   GNNA_DATASETS  where data sets such as planetoid:Cora are kept; default: ~/.cache/gnna_plugin"""
 
 

@@ -10,12 +10,12 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from gnna_plugin import allocator, decider, settings
+from gnna_plugin import allocator, decider, settings, tuned
 from gnna_plugin.schedules import Schedule, schedules
 
 logger = logging.getLogger("gnna_plugin")
@@ -41,6 +41,7 @@ class LayerCounts:
 _layers: dict[str, LayerCounts] = {}
 _decisions: dict[tuple, dict] = {}
 _logged: set[tuple[str, str]] = set()
+_watcher: Callable | None = None
 _lock = threading.Lock()
 
 
@@ -103,6 +104,8 @@ def aggregated(
     One decision per order of magnitude of edges: mini-batches differ in size a thousand times over.
     """
     fused(layer)
+    if _watcher is not None:
+        _watcher(layer, x, weight, src, dst, out, reduce)
     num_dst, edges = out.size(0), dst.numel()
     width = out.numel() // num_dst if num_dst else 0
     key = (layer, edges.bit_length(), width, reduce, weight is None, out.device)
@@ -110,19 +113,21 @@ def aggregated(
         return
     num_src, heads = x.size(0), 1 if weight is None else weight.numel() // edges
     max_degree = torch.ops.gnna.max_degree(src, dst, num_src, num_dst)
-    config = decider.decide(
-        num_dst,
-        num_src,
-        edges,
-        max_degree,
-        width,
+    facts = tuned.Facts(
+        rows=num_dst,
+        cols=num_src,
+        edges=edges,
+        max_degree=max_degree,
+        width=width,
         head_dim=width // heads,
         itemsize=x.element_size(),
         weighted=weight is not None,
         reduce=reduce,
-        device=x.device,
-        config=settings.current.config,
     )
+    measured = tuned.config_of(facts) if x.is_cuda and settings.current.config is None else None
+    config = decider.decide(**asdict(facts), device=x.device, config=measured or settings.current.config)
+    if measured is not None:
+        config = replace(config, reason=f"measured by `gnna tune`; {config.reason}")
     _decisions[key] = {
         "layer": layer,
         "rows": num_dst,
@@ -137,6 +142,17 @@ def aggregated(
         "device": str(x.device),
         **config.as_dict(),
     }
+
+
+@contextlib.contextmanager
+def watched_by(watcher: Callable) -> Iterator[None]:
+    """Calls watcher with the arguments of every `aggregated` inside the block."""
+    global _watcher
+    before, _watcher = _watcher, watcher
+    try:
+        yield
+    finally:
+        _watcher = before
 
 
 def reset() -> None:

@@ -17,7 +17,7 @@ class Fallback(RuntimeError):
 
 
 # Elements (edges times feature width) below which the framework's own path is used: where the two took the same time
-# for a training step of one layer (2 cores with AVX-512, torch 2.13, PyG 2.8.1; benchmarks/crossover.py).
+# for a training step of one layer (2 cores with AVX-512, torch 2.13, PyG 2.8.1; `gnna tune` measures it anew).
 DEFAULT_MIN_WORK = {"cpu": 32_768, "cuda": 0}
 
 # Feature dtypes with kernels, by device kind.
@@ -39,8 +39,14 @@ class Settings:
     config: Mapping[str, int | str] | None = None
     schedule: bool = True
 
+    tuned_min_work: int | None = None  # of the CPU, by `gnna tune`
+
     def least_work(self, device_type: str) -> int:
-        return DEFAULT_MIN_WORK.get(device_type, 0) if self.min_work is None else self.min_work
+        if self.min_work is not None:
+            return self.min_work
+        if self.tuned_min_work is not None and device_type == "cpu":
+            return self.tuned_min_work
+        return DEFAULT_MIN_WORK.get(device_type, 0)
 
     def chooses(self, layer: str) -> bool:
         return layer not in self.skip and (self.only is None or layer in self.only)

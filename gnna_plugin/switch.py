@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
-from gnna_plugin import allocator, decider, settings
+from gnna_plugin import allocator, decider, settings, tuned
 from gnna_plugin.report import logger
 
 # Framework name -> (its import name, our adapter). An adapter has install() and uninstall().
@@ -41,7 +41,8 @@ def enable(
         only: layer class names ("GCNConv") to accelerate; None for all.
         skip: layer class names to leave to the framework. One layer opts out with `conv.gnna = False`.
         strict: raise settings.Fallback instead of leaving a layer to the framework. Default: environment GNNA_STRICT.
-        min_work: smallest edges x feature width to take over. Default: GNNA_MIN_WORK, else a measured value per device.
+        min_work: smallest edges x feature width to take over. Default: GNNA_MIN_WORK, else what
+            `gnna tune` measured here, else a measured value per device.
         max_plan_bytes: bound on the cached CSR plans; the least recently used are dropped first.
         config: launch parameters on CUDA fixed by hand, as in the paper's manual mode, e.g. {"ngs": 32, "dw": 16,
             "warps_per_block": 4}: any of kernel ("rows" or "groups") and the numbers of gnna_plugin.Config. The decider
@@ -81,6 +82,7 @@ def enable(
         max_plan_bytes=max_plan_bytes,
         keep_memory=keep_memory,
         config=config.as_dict() if isinstance(config, decider.Config) else config,
+        tuned_min_work=tuned.load(),
         schedule=schedule,
     )
     if config and not torch.cuda.is_available():
@@ -123,6 +125,7 @@ def disable() -> None:
         settings.current = settings.Settings()
         torch.ops.gnna.set_max_plan_bytes(settings.current.max_plan_bytes)
         torch.ops.gnna.set_manual(decider.fixed_by_hand(None))
+        tuned.unload()
         torch.ops.gnna.set_auto_schedule(settings.current.schedule)
         torch.ops.gnna.clear_cache()
         allocator.restore()

@@ -1,16 +1,27 @@
 // Row kernels on the CPU, as templates over the vector width that the including file sets (GNNA_VECTOR_BYTES) in a
-// namespace of its own (GNNA_ISA_NAMESPACE). One thread owns a range of rows. A row is covered by column tiles of up to
-// eight vectors that stay in registers while its neighbours stream past, so memory sees each neighbour's feature row
-// once, the column id once, and one store of the result. Rows further ahead are prefetched by their column ids, across
-// row ends: with a feature matrix beyond the L2 cache the gather is latency, not arithmetic.
+// namespace of its own (GNNA_ISA_NAMESPACE). One thread owns a range of rows. A row is covered by column tiles that
+// stay in registers while its neighbours stream past, so memory sees each neighbour's feature row once, the column id
+// once, and one store of the result. Rows further ahead are prefetched by their column ids, across row ends: with a
+// feature matrix beyond the L2 cache the gather is latency, not arithmetic.
 
 namespace gnna::cpu::GNNA_ISA_NAMESPACE {
 
-constexpr int kMaxVectors = 8;  // accumulators per tile: 128 floats with AVX-512, half of the registers
-constexpr int64_t kPrefetchEdges = 16;
+// The constants below were timed in a separate program with these loops (AMD EPYC, Zen 5, AVX-512, one thread, CPU
+// time, com-dblp, DD, cnr-2000, facebook-links, BlogCatalog3, amazon-computers, fb100-Cornell5, 2026-11-20).
+
+// Accumulators per tile: half of the registers. One tile of 256 floats was 1.07 to 1.2 times faster than two of 128.
+constexpr int kMaxVectors = GNNA_VECTOR_BYTES == 64 ? 16 : 8;
+// Prefetched this many bytes ahead, as whole rows: against 16 edges ahead 1.5 times faster at width 16 and 1.7 at 32 on
+// com-dblp. Tables that the L2 cache nearly holds want less (fb100-Cornell5, width 64: 5.3 ms at 128 edges, 3.2 at 32).
+constexpr int64_t kPrefetchBytes = 16 << 10, kMostEdgesAhead = 128, kMostEdgesAheadSmall = 32;
+constexpr int64_t kSmallTableBytes = 8 << 20;
+constexpr int64_t kPrefetchEdges = 16;  // of a segment's values, one or a few per edge
+// Results larger than this do not stay in a cache for whoever reads them next, so they are stored past it, without
+// being read first: 1.1 to 1.3 times faster from 256 bytes per row on (com-dblp, DD), no gain below.
+constexpr int64_t kStreamedBytes = 32 << 20, kStreamedRowBytes = 256;
 // A row is summed in chunks of this many edges, and the chunks into the result: the rounding error of a hub's row then
 // grows with the chunk and the number of chunks, not with its degree.
-constexpr int64_t kChunkEdges = 1024;
+constexpr int64_t kChunkEdges = 256;
 
 enum class Weight { None, PerHead, PerFeature };
 
@@ -24,6 +35,10 @@ struct Simd {
   static constexpr int kWidth = GNNA_VECTOR_BYTES / sizeof(Scalar);
   typedef Scalar Vector __attribute__((vector_size(GNNA_VECTOR_BYTES)));
   typedef Scalar Unaligned __attribute__((vector_size(GNNA_VECTOR_BYTES), aligned(sizeof(Scalar)), may_alias));
+  using Index =
+      std::conditional_t<sizeof(Scalar) == 4, int32_t, int64_t>;  // as wide as a Scalar: what comparisons give
+  typedef Index Indices __attribute__((vector_size(GNNA_VECTOR_BYTES)));
+  typedef Index UnalignedIndices __attribute__((vector_size(GNNA_VECTOR_BYTES), aligned(sizeof(Scalar)), may_alias));
 
   static inline Vector broadcast(Scalar value) { return value - Vector{}; }
 
@@ -73,6 +88,31 @@ struct Simd {
     }
   }
 
+  // Past the caches; p is aligned to the vector.
+  static inline void stream(T* p, Vector v) {
+#if GNNA_VECTOR_BYTES == 64
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif GNNA_VECTOR_BYTES == 32
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#else
+    store(p, v);
+#endif
+  }
+
+  static inline Scalar sum(Vector v) {
+#if GNNA_VECTOR_BYTES == 64
+    if constexpr (sizeof(Scalar) == 4) {
+      return _mm512_reduce_add_ps((__m512)v);
+    } else {
+      return _mm512_reduce_add_pd((__m512d)v);
+    }
+#else
+    Scalar total = 0;
+    for (int i = 0; i < kWidth; ++i) total += v[i];
+    return total;
+#endif
+  }
+
   static inline void store_tail(T* p, Vector v, int n) {
     T all[kWidth];
     store(all, v);
@@ -87,14 +127,20 @@ struct Simd {
     }
   }
 
-  // value as it is once stored in T.
-  static inline Scalar rounded(Scalar value) {
+  // The values as they are once stored in T.
+  static inline Vector rounded(Vector v) {
     if constexpr (k16Bit) {
-      return to_float(from_float<T>(value));
+      T stored[kWidth];
+      store(stored, v);
+      return load(stored);
     } else {
-      return value;
+      return v;
     }
   }
+
+  // Columns [c, c + n) of a row, n up to kWidth.
+  static inline Vector load_some(const T* p, int n) { return n == kWidth ? load(p) : load_tail(p, n); }
+  static inline void store_some(T* p, Vector v, int n) { n == kWidth ? store(p, v) : store_tail(p, v, n); }
 
   static inline void put(T& place, Scalar value) {
     if constexpr (k16Bit) {
@@ -105,9 +151,6 @@ struct Simd {
   }
 };
 
-// The row whose list is stored at this place.
-inline int64_t row_at(const CsrView& csr, int64_t place) { return csr.order ? csr.order[place] : place; }
-
 template <typename T, Reduce kReduce>
 inline void combine(typename Simd<T>::Vector& acc, typename Simd<T>::Vector message) {
   if constexpr (kReduce == Reduce::Max) {
@@ -117,6 +160,23 @@ inline void combine(typename Simd<T>::Vector& acc, typename Simd<T>::Vector mess
   } else {
     acc += message;
   }
+}
+
+// The row whose list is stored at this place.
+inline int64_t row_at(const CsrView& csr, int64_t place) { return csr.order ? csr.order[place] : place; }
+
+// How many edges before its turn a neighbour's row, of `width` elements in a table of `rows`, is asked for.
+template <typename T>
+inline int64_t edges_ahead(int64_t rows, int64_t width) {
+  const int64_t row_bytes = width * static_cast<int64_t>(sizeof(T));
+  const int64_t most = rows * row_bytes > kSmallTableBytes ? kMostEdgesAhead : kMostEdgesAheadSmall;
+  const int64_t edges = kPrefetchBytes / (row_bytes > 0 ? row_bytes : 1);
+  return edges > most ? most : edges < 4 ? 4 : edges;
+}
+
+template <typename T>
+inline void prefetch_row(const T* row, int64_t width) {
+  for (int64_t c = 0; c < width; c += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + c, 0, 3);
 }
 
 template <typename T>
@@ -132,20 +192,27 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t begin_place
   using S = Simd<T>;
   using V = typename S::Vector;
   constexpr int kParts = kVectors + (kTail ? 1 : 0);
-  // Narrow tiles keep several sums going, or each addition would wait for the one before.
-  constexpr int kUnroll = kParts == 1 ? 4 : kParts <= 3 ? 2 : 1;
   constexpr bool kSum = kReduce == Reduce::Sum || kReduce == Reduce::Mean;
+  // One sum at a time: rows are short, and the processor overlaps them anyway (several sums were 1.2 to 1.5 times
+  // slower at width 16, on hubs too). A maximum that lets NaN through waits longer for the one before, so narrow tiles
+  // keep more.
+  constexpr int kChains = kSum ? 1 : kParts == 1 ? 4 : kParts == 2 ? 2 : 1;
+  constexpr bool kStreams = !S::k16Bit && kVectors * GNNA_VECTOR_BYTES >= kStreamedRowBytes;
   const CsrView& csr = args.csr;
   const int64_t width = args.heads * args.head_dim;
   const int64_t weight_stride = kWeight == Weight::PerFeature ? width : args.heads;
   const T* const x = args.x + tile.column;
   const T* const weight = args.weight + (kWeight == Weight::PerFeature ? tile.column : tile.head);
   const V initial = kSum ? V{} : S::broadcast(kReduce == Reduce::Max ? -__builtin_inf() : __builtin_inf());
-  const int64_t last = csr.edges - 1;
+  const int64_t last = csr.edges - 1, ahead = edges_ahead<T>(csr.cols, width);
+  const int32_t* const weight_index = kWeight == Weight::None ? nullptr : args.weight_index;
+  const bool streams = kStreams &&
+                       (reinterpret_cast<uintptr_t>(args.out + tile.column) | width * sizeof(T)) % 64 == 0 &&
+                       csr.rows * width * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes;
 
   const auto add = [&](V* acc, int64_t slot) __attribute__((always_inline)) {
     const T* source = x + csr.col[slot] * args.x_stride;
-    const int64_t edge = kWeight != Weight::None && args.weight_index ? args.weight_index[slot] : slot;
+    const int64_t edge = weight_index ? weight_index[slot] : slot;
     const T* w = kWeight == Weight::None ? nullptr : weight + edge * weight_stride;
     for (int v = 0; v < kVectors; ++v) {
       V message = S::load(source + v * S::kWidth);
@@ -162,28 +229,32 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t begin_place
     }
   };
 
+  const auto add_prefetching = [&](V* acc, int64_t slot) __attribute__((always_inline)) {
+    const int64_t later = slot + ahead < last ? slot + ahead : last;
+    const T* next = x + csr.col[later] * args.x_stride;
+    for (int line = 0; line * 64 < kParts * GNNA_VECTOR_BYTES; ++line)
+      __builtin_prefetch(next + line * (64 / sizeof(T)), 0, 3);
+    if (weight_index) __builtin_prefetch(weight + weight_index[later] * weight_stride, 0, 3);
+    add(acc, slot);
+  };
+
   // One chunk, combined with what earlier chunks of the row left in `total`.
   const auto add_chunk = [&](V* total, int64_t slot, int64_t end) __attribute__((always_inline)) {
-    V acc[kUnroll][kParts];
-    for (int u = 0; u < kUnroll; ++u)
+    V acc[kChains][kParts];
+    for (int u = 0; u < kChains; ++u)
       for (int v = 0; v < kParts; ++v) acc[u][v] = initial;
-    for (; slot + kUnroll <= end; slot += kUnroll) {
-      for (int u = 0; u < kUnroll; ++u) {
-        const int64_t ahead = slot + u + kPrefetchEdges;
-        const T* next = x + csr.col[ahead < last ? ahead : last] * args.x_stride;
-        for (int line = 0; line * 64 < kParts * GNNA_VECTOR_BYTES; ++line)
-          __builtin_prefetch(next + line * (64 / sizeof(T)), 0, 3);
-        add(acc[u], slot + u);
-      }
-    }
-    for (; slot < end; ++slot) add(acc[0], slot);
+    if constexpr (kChains > 1)
+      for (; slot + 2 * kChains <= end; slot += kChains)
+        for (int u = 0; u < kChains; ++u) add_prefetching(acc[u], slot + u);
+    for (; slot < end; ++slot) add_prefetching(acc[0], slot);
     for (int v = 0; v < kParts; ++v) {
-      for (int u = 1; u < kUnroll; ++u) combine<T, kReduce>(acc[0][v], acc[u][v]);
+      for (int u = 1; u < kChains; ++u) combine<T, kReduce>(acc[0][v], acc[u][v]);
       combine<T, kReduce>(total[v], acc[0][v]);
     }
   };
 
   for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(csr, place);
     const int64_t begin = csr.rowptr[place], end = csr.rowptr[place + 1];
     V total[kParts];
     for (int v = 0; v < kParts; ++v) total[v] = initial;
@@ -194,8 +265,12 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t begin_place
       for (int v = 0; v < kParts; ++v) total[v] = V{};
     if (args.reduce == Reduce::Mean && degree > 1)
       for (int v = 0; v < kParts; ++v) total[v] = total[v] / static_cast<typename S::Scalar>(degree);
-    T* out = args.out + row_at(csr, place) * width + tile.column;
-    for (int v = 0; v < kVectors; ++v) S::store(out + v * S::kWidth, total[v]);
+    T* out = args.out + row * width + tile.column;
+    if (kStreams && streams) {
+      for (int v = 0; v < kVectors; ++v) S::stream(out + v * S::kWidth, total[v]);
+    } else {
+      for (int v = 0; v < kVectors; ++v) S::store(out + v * S::kWidth, total[v]);
+    }
     if constexpr (kTail) S::store_tail(out + kVectors * S::kWidth, total[kVectors], tile.tail);
   }
 }
@@ -235,7 +310,8 @@ void spmm_rows(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) 
       tiles[0].run(args, tiles[0], begin_place, end_place);
       continue;
     }
-    for (int64_t place = begin_place; place < end_place; ++place)  // all tiles of a row while its neighbours are in L1
+    for (int64_t place = begin_place; place < end_place;
+         ++place)  // all tiles of a row while its neighbours are in the L1 cache
       for (int t = 0; t < count; ++t) tiles[t].run(args, tiles[t], place, place + 1);
   }
 }
@@ -253,85 +329,20 @@ void spmm_weighted(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_pla
 
 template <typename T>
 void spmm(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
-  switch (args.reduce) {
-    case Reduce::Max:
-      return spmm_weighted<T, Reduce::Max>(args, begin_place, end_place);
-    case Reduce::Min:
-      return spmm_weighted<T, Reduce::Min>(args, begin_place, end_place);
-    default:  // a mean is the sum with a division at the row's end
-      return spmm_weighted<T, Reduce::Sum>(args, begin_place, end_place);
+  if (args.reduce == Reduce::Max) {
+    spmm_weighted<T, Reduce::Max>(args, begin_place, end_place);
+  } else if (args.reduce == Reduce::Min) {
+    spmm_weighted<T, Reduce::Min>(args, begin_place, end_place);
+  } else {  // a mean is the sum with a division at the row's end
+    spmm_weighted<T, Reduce::Sum>(args, begin_place, end_place);
   }
-}
-
-// One head of one edge in a max / min gradient: calls body(column, weight, 1 if the message shares in it, else 0).
-template <typename T, typename Body>
-inline void for_shares(const ExtremumArgs<T>& args, int64_t edge, int64_t source, int64_t destination, int64_t head,
-                       const Body& body) {
-  using S = Simd<T>;
-  const int64_t width = args.heads * args.head_dim;
-  const T* x = args.x + source * width;
-  const T* out = args.out + destination * width;
-  const Compute<T> w = args.weight ? S::scalar(args.weight[edge * args.heads + head]) : Compute<T>(1);
-  for (int64_t c = head * args.head_dim; c < (head + 1) * args.head_dim; ++c)
-    body(c, w, S::rounded(w * S::scalar(x[c])) == S::scalar(out[c]) ? Compute<T>(1) : Compute<T>(0));
-}
-
-template <typename T>
-void extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, int64_t begin_place, int64_t end_place) {
-  using S = Simd<T>;
-  const int64_t width = args.heads * args.head_dim;
-  for (int64_t place = begin_place; place < end_place; ++place) {
-    const int64_t row = row_at(forward, place);
-    Compute<T>* sharers = args.share + row * width;  // counts first, then the quotient
-    const T* out = args.out + row * width;
-    const T* grad = args.grad + row * width;
-    for (int64_t c = 0; c < width; ++c) sharers[c] = S::scalar(out[c]) == 0 ? 1 : 0;
-    for (int64_t slot = forward.rowptr[place]; slot < forward.rowptr[place + 1]; ++slot)
-      for (int64_t h = 0; h < args.heads; ++h)
-        for_shares(args, forward.perm ? forward.perm[slot] : slot, forward.col[slot], row, h,
-                   [&](int64_t c, Compute<T>, Compute<T> shares) { sharers[c] += shares; });
-    for (int64_t c = 0; c < width; ++c) sharers[c] = S::scalar(grad[c]) / sharers[c];
-  }
-}
-
-template <typename T>
-void extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, int64_t begin_place, int64_t end_place) {
-  const int64_t width = args.heads * args.head_dim;
-  std::vector<Compute<T>> total(static_cast<size_t>(width));
-  for (int64_t place = begin_place; place < end_place; ++place) {
-    const int64_t row = row_at(transposed, place);
-    for (Compute<T>& t : total) t = 0;
-    for (int64_t slot = transposed.rowptr[place]; slot < transposed.rowptr[place + 1]; ++slot) {
-      const Compute<T>* share = args.share + transposed.col[slot] * width;
-      for (int64_t h = 0; h < args.heads; ++h)
-        for_shares(args, transposed.perm ? transposed.perm[slot] : slot, row, transposed.col[slot], h,
-                   [&](int64_t c, Compute<T> w, Compute<T> shares) { total[c] += shares * share[c] * w; });
-    }
-    for (int64_t c = 0; c < width; ++c) Simd<T>::put(args.grad_x[row * width + c], total[c]);
-  }
-}
-
-template <typename T>
-void extremum_grad_weight(const CsrView& forward, const ExtremumArgs<T>& args, int64_t begin_place, int64_t end_place) {
-  const int64_t width = args.heads * args.head_dim;
-  for (int64_t place = begin_place; place < end_place; ++place) {
-    const int64_t row = row_at(forward, place);
-    const Compute<T>* share = args.share + row * width;
-    for (int64_t slot = forward.rowptr[place]; slot < forward.rowptr[place + 1]; ++slot) {
-      const int64_t edge = forward.perm ? forward.perm[slot] : slot;
-      const T* x = args.x + forward.col[slot] * width;
-      for (int64_t h = 0; h < args.heads; ++h) {
-        Compute<T> total = 0;
-        for_shares(args, edge, forward.col[slot], row, h, [&](int64_t c, Compute<T>, Compute<T> shares) {
-          total += shares * share[c] * Simd<T>::scalar(x[c]);
-        });
-        Simd<T>::put(args.grad_weight[edge * args.heads + h], total);
-      }
-    }
-  }
+#if GNNA_VECTOR_BYTES >= 32
+  _mm_sfence();  // streamed stores are not ordered with the signal that this task is done
+#endif
 }
 
 #include "arg_kernels.inl"
+#include "extremum_kernels.inl"
 #include "sddmm_kernels.inl"
 #include "softmax_kernels.inl"
 

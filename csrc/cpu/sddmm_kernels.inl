@@ -1,8 +1,8 @@
-// SDDMM: a dot product of a source and a destination row per edge and head, row by row of the destinations, whose
-// features stay in the L1 cache while their neighbours stream past.
+// Dot products of both ends of every edge, included by row_kernels.inl. A row of b stays in the L1 cache while the rows
+// of a that its edges name stream past, prefetched as spmm's neighbours are.
 
 template <typename T>
-Compute<T> dot(const T* a, const T* b, int64_t n) {
+inline Compute<T> dot(const T* a, const T* b, int64_t n) {
   using S = Simd<T>;
   typename S::Vector acc[2] = {};
   int64_t i = 0;
@@ -12,10 +12,7 @@ Compute<T> dot(const T* a, const T* b, int64_t n) {
   }
   for (; i + S::kWidth <= n; i += S::kWidth) acc[0] += S::load(a + i) * S::load(b + i);
   if (i < n) acc[1] += S::load_tail(a + i, static_cast<int>(n - i)) * S::load_tail(b + i, static_cast<int>(n - i));
-  const typename S::Vector total = acc[0] + acc[1];
-  Compute<T> sum = 0;
-  for (int v = 0; v < S::kWidth; ++v) sum += total[v];
-  return sum;
+  return S::sum(acc[0] + acc[1]);
 }
 
 // One product per edge and feature: heads of one element each leave nothing to sum.
@@ -35,17 +32,44 @@ Compute<T> short_dot(const T* a, const T* b, int64_t n) {
   return sum;
 }
 
+// Rows of exactly kVectors vectors and one head: the row of b stays in registers, and no loop runs over the columns.
+template <typename T, int kVectors>
+void sddmm_whole(const SddmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
+  using S = Simd<T>;
+  constexpr int64_t kColumns = kVectors * S::kWidth;
+  const CsrView& csr = args.csr;
+  const int64_t last = csr.edges - 1, ahead = edges_ahead<T>(csr.cols, kColumns);
+  for (int64_t place = begin_place; place < end_place; ++place) {
+    const int64_t row = row_at(csr, place);
+    typename S::Vector b[kVectors];
+    for (int v = 0; v < kVectors; ++v) b[v] = S::load(args.b + row * kColumns + v * S::kWidth);
+    for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot) {
+      prefetch_row(args.a + csr.col[slot + ahead < last ? slot + ahead : last] * kColumns, kColumns);
+      const T* a = args.a + csr.col[slot] * kColumns;
+      typename S::Vector total = S::load(a) * b[0];
+      for (int v = 1; v < kVectors; ++v) total += S::load(a + v * S::kWidth) * b[v];
+      Simd<T>::put(args.out[csr.perm ? csr.perm[slot] : slot], S::sum(total));
+    }
+  }
+}
+
 template <typename T>
 void sddmm(const SddmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   const CsrView& csr = args.csr;
   const int64_t width = args.heads * args.head_dim;
+  if (args.heads == 1) {
+    constexpr int kWidth = Simd<T>::kWidth;
+    if (width == kWidth) return sddmm_whole<T, 1>(args, begin_place, end_place);
+    if (width == 2 * kWidth) return sddmm_whole<T, 2>(args, begin_place, end_place);
+    if (width == 4 * kWidth) return sddmm_whole<T, 4>(args, begin_place, end_place);
+    if (width == 8 * kWidth) return sddmm_whole<T, 8>(args, begin_place, end_place);
+  }
+  const int64_t last = csr.edges - 1, ahead = edges_ahead<T>(csr.cols, width);
   for (int64_t place = begin_place; place < end_place; ++place) {
-    const T* b = args.b + row_at(csr, place) * width;
+    const int64_t row = row_at(csr, place);
+    const T* b = args.b + row * width;
     for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot) {
-      const int64_t ahead = slot + kPrefetchEdges;
-      if (ahead < csr.edges)
-        for (int64_t c = 0; c < width; c += 64 / sizeof(T))
-          __builtin_prefetch(args.a + csr.col[ahead] * width + c, 0, 3);
+      prefetch_row(args.a + csr.col[slot + ahead < last ? slot + ahead : last] * width, width);
       const T* a = args.a + csr.col[slot] * width;
       T* out = args.out + (csr.perm ? csr.perm[slot] : slot) * args.heads;
       if (args.head_dim == 1) {

@@ -148,7 +148,9 @@ struct Cuda {
     layer.weighted = args.weight != nullptr;
     layer.aligned = starts_on_16_bytes(args.x) && starts_on_16_bytes(args.out) && args.x_stride * sizeof(T) % 16 == 0;
     layer.reduce = args.reduce;
-    const KernelConfig config = decide(facts_of(plan), layer, device_facts(), manual(), /*explain=*/false).config;
+    const GraphFacts graph = facts_of(plan);
+    const KernelConfig config =
+        decide(graph, layer, device_facts(), manual_for(graph, layer), /*explain=*/false).config;
     const auto kept = partition_for(plan, config, stream);
     at::Tensor scratch;
     if (kept->item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes(args, config, kept->item_count));

@@ -102,6 +102,8 @@ TORCH_LIBRARY(gnna, m) {
       "aligned, str reduce, bool cuda, int processors, int l2_bytes, int[] manual) -> (int[], str, str)",
       &decide_op);
   m.def("set_manual(int[] parameters) -> ()", &set_manual);
+  m.def("set_tuned(int[] facts, int[] parameters) -> ()", &set_tuned);
+  m.def("clear_tuned() -> ()", &clear_tuned);
   m.def("instruction_set() -> str", &instruction_set_op);
 }
 

@@ -19,6 +19,7 @@ import gnna_plugin
 from gnna_plugin.compare import measure
 from gnna_plugin.compare.data import read_graph, training_data
 from gnna_plugin.compare.spec import ACCELERATED, ALLOCATOR, FRAMEWORKS
+from gnna_plugin.tuned import processor
 
 MIN_EPOCHS = 3
 
@@ -86,7 +87,7 @@ class Arm:
     def versions(self):
         """What ran: a dict of strings."""
         found = {"gnna_plugin": gnna_plugin.__version__, "torch": torch.__version__, **self.models.versions()}
-        found.update(numpy=np.__version__, python=platform.python_version(), processor=_processor())
+        found.update(numpy=np.__version__, python=platform.python_version(), processor=processor())
         if self.device == "cuda":
             found.update(gpu=torch.cuda.get_device_name(), cuda=str(torch.version.cuda))
         return found
@@ -206,14 +207,6 @@ def _loss(logits, tensors):
 def _bits(array):
     """The bytes of an array: unlike ==, they tell 0.0 from -0.0 and call a NaN equal to itself."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def _processor():
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

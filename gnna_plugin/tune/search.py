@@ -1,0 +1,83 @@
+"""The search for a launch configuration: from the decider's own choice, one parameter at a time, while that helps.
+
+It knows parameters and times only; what a time is comes from outside, so that the search is tested without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gnna_plugin.decider import KERNELS, PARAMETERS
+
+# What is tried of the parameters that have no short list of their own.
+_TRIED = {"ngs": (8, 16, 32, 64, 128), "long_row": (32, 64, 128, 256, 512, 1024), "item_edges": (256, 512, 1024, 2048)}
+_GAIN = (
+    0.98  # a candidate has to save 2 % over the best: repeated timings differ by less (notes on the H200: 0.5 to 4 %)
+)
+_SWEEPS = 2
+
+
+@dataclass
+class Found:
+    """The best configuration with its time, the first one's (the decider's), and everything that was tried.
+
+    ``tried`` holds (configuration, ms, or None where it cannot be launched).
+    """
+
+    config: dict
+    ms: float
+    decider_ms: float
+    tried: list[tuple[dict, float | None]] = field(default_factory=list)
+
+
+def search(decided: Callable[[dict], dict], time_of: Callable[[dict], float | None]) -> Found:
+    """Minimises time_of(configuration), ms or None for one that cannot be launched.
+
+    ``decided`` completes a partial configuration by the decider's rules; two that it completes alike are tried once.
+    Raises ValueError where not even the decider's own choice can be launched.
+    """
+    times: dict[tuple, float | None] = {}
+    tried = []
+
+    def measured(partial: dict) -> tuple[dict, float | None]:
+        try:
+            whole = decided(partial)
+        except ValueError:
+            return partial, None
+        key = tuple(sorted(whole.items()))
+        if key not in times:
+            times[key] = time_of(whole)
+            tried.append((whole, times[key]))
+        return whole, times[key]
+
+    first, first_ms = measured({})
+    if first_ms is None:
+        raise ValueError(f"the decider's own choice cannot be launched: {first}")
+    best, best_ms = first, first_ms
+    for kernel in (first["kernel"], *(name for name in KERNELS if name != first["kernel"])):
+        start, start_ms = measured({"kernel": kernel})
+        if start_ms is None:
+            continue
+        found, found_ms = _descend(start, start_ms, measured)
+        if found_ms < best_ms * _GAIN:
+            best, best_ms = found, found_ms
+    return Found(best, best_ms, first_ms, tried)
+
+
+def _descend(start: dict, start_ms: float, measured: Callable) -> tuple[dict, float]:
+    best, best_ms = start, start_ms
+    for _ in range(_SWEEPS):
+        before = best_ms
+        for name, accepted in PARAMETERS.items():
+            if name not in best:
+                continue
+            for value in _TRIED.get(name, accepted):
+                if value == best[name]:
+                    continue
+                found, ms = measured({**best, name: value})
+                if ms is not None and ms < best_ms * _GAIN:
+                    best, best_ms = found, ms
+        if best_ms >= before:
+            break
+    return best, best_ms
