@@ -202,41 +202,6 @@ def test_the_table_fits_80_columns_and_names_what_people_compare(results):
         assert word in text
 
 
-def test_two_frameworks_in_one_table(results):
-    """Every arm of both, and what it is over each plain framework."""
-    times = dict(baseline_ms=20.0, baseline_same_allocator_ms=16.0, accelerated_ms=5.0)
-    other = dict(baseline_ms=10.0, baseline_same_allocator_ms=None, accelerated_ms=4.0, framework="dgl")
-    rows = [altered(results, **times), altered(results, **other)]
-    console = Console(width=80, record=True, file=open(os.devnull, "w"))
-    console.print(report.frameworks_table(rows, title="PyG and DGL"))
-    text = console.export_text()
-    assert "…" not in text and all(len(line) <= 80 for line in text.splitlines())
-    found = {}
-    for line in text.splitlines():
-        for label in ("PyG accelerated", "DGL accelerated", "PyG, same alloc.", "PyG ", "DGL "):
-            if label in line and "x" in line and "over" not in line and label not in found:
-                found[label] = [word for word in line.split() if word.endswith("x") and word[0].isdigit()]
-                break
-    assert found["PyG "] == ["1.00x", "0.50x"] and found["DGL "] == ["2.00x", "1.00x"]
-    assert found["PyG, same alloc."] == ["1.25x", "0.62x"]
-    assert found["PyG accelerated"] == ["4.00x", "2.00x"] and found["DGL accelerated"] == ["5.00x", "2.50x"]
-
-
-@pytest.mark.slow
-def test_both_frameworks_are_measured(capsys, tmp_path):
-    pytest.importorskip("torch_geometric")
-    pytest.importorskip("dgl")
-    file = tmp_path / "rows.json"
-    arguments = ["--framework", "both", "--graph", "community:3000x60000", "--epochs", "4", "--json", str(file)]
-    assert cli.main(["compare", *arguments]) == 0
-    rows = json.loads(file.read_text())
-    assert [row["framework"] for row in rows] == ["pyg", "dgl"]
-    assert all(sorted(row) == sorted(KEYS) and row["fused_calls"] > 0 for row in rows)
-    text = capsys.readouterr().out
-    for word in ("PyG accelerated", "DGL accelerated", "in PyG", "in DGL"):
-        assert word in text
-
-
 # ---- rows that are not rosy ------------------------------------------------------------------------------------------
 
 
