@@ -9,7 +9,7 @@ from gnna_plugin import _load
 
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _functorch_levels = torch._C._functorch.peek_interpreter_stack
-_tracing = torch._C._get_tracing_state
+_tracing_state = torch._C._get_tracing_state
 # Absent from torch 2.4, whose Python cannot tell; our own op can.
 _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
@@ -17,6 +17,11 @@ _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", Non
 def saved_tensor_hooks() -> bool:
     """Whether tensors saved for a backward pass go through hooks on this thread: activation checkpointing."""
     return torch.ops.gnna.saved_tensor_hooks() if _top_hooks is None else _top_hooks(False) is not None
+
+
+def tracing() -> bool:
+    """Whether torch.jit.trace is recording."""
+    return _tracing_state() is not None
 
 
 def reason(tensor: Tensor) -> str | None:
@@ -29,7 +34,7 @@ def reason(tensor: Tensor) -> str | None:
             return "a CUDA graph is being captured"
     elif device.type != "cpu":
         return f"device {device.type}"
-    if _tracing() is not None:
+    if tracing():
         return "torch.jit.trace"
     if _functorch_levels() is not None:
         return "a torch.func transform"

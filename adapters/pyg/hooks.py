@@ -92,14 +92,24 @@ def _recomputed() -> str | None:
     return "saved-tensor hooks (activation checkpointing)" if surroundings.saved_tensor_hooks() else None
 
 
-def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
-    """Asked first and answered fast: on a small graph the time of this question is what the plug-in costs."""
-    if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or src.dim() == 0:
+# On a small graph the time of these two questions is what the plug-in costs: they are asked first, and only of sizes.
+# Under torch.jit.trace sizes are tensors; what follows says why it steps aside there.
+
+
+def is_small(values: Any) -> bool:
+    """Whether messages that exist are too few to be worth a plan."""
+    if not isinstance(values, Tensor) or surroundings.tracing():
         return False
-    dim = conv.node_dim
-    nodes, edges = src.shape[dim if -src.dim() <= dim < src.dim() else 0], index.shape[0] if index.dim() else 0
+    return values.numel() < settings.current.least_work("cuda" if values.is_cuda else "cpu")
+
+
+def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
+    if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or surroundings.tracing():
+        return False
+    shape, dim, edges = src.shape, conv.node_dim, index.numel()
+    nodes = shape[dim] if -len(shape) <= dim < len(shape) else 0
     width = src.numel() // nodes if nodes else 0
-    if not edges or edges * width >= settings.current.least_work(src.device.type):
+    if not edges or edges * width >= settings.current.least_work("cuda" if src.is_cuda else "cpu"):
         return False
     report.left_to_framework(type(conv).__name__, "below min_work", lambda: f"{edges:,} edges x {width}")
     return True
@@ -150,9 +160,7 @@ def reduce_hook(original: Callable) -> Callable:
             if dim != x._gather.lead:
                 return NotImplemented
             return consume.aggregate(x, index, num_rows(index, dim_size), reduce)
-        if not settings.active() or not takes(x, index) or not _choices.get(aggregation, True):
-            return NotImplemented
-        if x.numel() < settings.current.least_work(x.device.type):
+        if not settings.active() or is_small(x) or not takes(x, index) or not _choices.get(aggregation, True):
             return NotImplemented
         return consume.segment_reduce(type(aggregation).__name__, x, index, num_rows(index, dim_size), dim, reduce)
 

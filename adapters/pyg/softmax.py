@@ -21,12 +21,14 @@ def _softmax_hook(original: Callable) -> Callable:
     compiling = torch.compiler.is_compiling
 
     def fused(src: Any, index: Any, ptr: Any, num_nodes: int | None, dim: int) -> Tensor | None:
+        if ptr is not None or not settings.active() or hooks.is_small(src):
+            return None
         rows = consume.plain_index(index)
-        if ptr is not None or rows is None or not settings.active() or not hooks.takes(src, index):
+        if rows is None or not hooks.takes(src, index):
             return None
         if dim not in (0, -src.dim()) or rows.numel() != src.size(0) or rows.device != src.device:
             return None
-        if src.numel() < settings.current.least_work(src.device.type) or not hooks.latest_layer_is_chosen():
+        if not hooks.latest_layer_is_chosen():
             return None
         try:
             out = torch.ops.gnna.segment_softmax(src, rows, hooks.num_rows(rows, num_nodes), True)
