@@ -28,6 +28,8 @@ def measure(problem: Problem, direction: str, wanted: list[str] | None, rounds: 
     where this library's own result is wrong.
     """
     device = problem.src.device
+    # Each problem compiles its peers afresh: after eight shapes torch.compile gives up and runs uncompiled.
+    torch.compiler.reset()
     available, missing = peers.all_peers()
     operands = problem.operands()
     copies = buffers(2 * operands[0].nbytes, device)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from gnna_plugin import decider, report, tuned
+from gnna_plugin import decider, report, settings, tuned
 from gnna_plugin.bench.timing import Rounds, buffers, time_calls
 from gnna_plugin.tune.search import Found, search
 
@@ -66,7 +66,7 @@ def timed(launch: Launch, rounds: Rounds) -> Iterator[tuple[Callable, Callable]]
     """(decided, time_of), as search.search takes them, for a launch on its GPU.
 
     time_of raises RuntimeError for a configuration with a wrong result. What is fixed by hand for the process is
-    changed inside the block, and open after it.
+    changed inside the block, and open after it. Plans keep their order of rows, so that all are timed on the same.
     """
     device, facts = launch.row.device, launch.facts
     copies = buffers(facts.cols * facts.width * facts.itemsize * 2, device)
@@ -82,6 +82,7 @@ def timed(launch: Launch, rounds: Rounds) -> Iterator[tuple[Callable, Callable]]
         whole = decider.decide(**asdict(facts), device=device, config=partial).as_dict()
         return {name: value for name, value in whole.items() if name not in ("reason", "runner_up")}
 
+    torch.ops.gnna.set_auto_schedule(False)
     torch.ops.gnna.set_manual(decider.fixed_by_hand(decided({})))
     expected = call(0)
     allowed = _TOLERANCE[facts.itemsize] * float(expected.abs().max().clamp(min=1e-30))
@@ -101,6 +102,7 @@ def timed(launch: Launch, rounds: Rounds) -> Iterator[tuple[Callable, Callable]]
         yield decided, time_of
     finally:
         torch.ops.gnna.set_manual(decider.fixed_by_hand(None))
+        torch.ops.gnna.set_auto_schedule(settings.current.schedule)
 
 
 def tune(launch: Launch, rounds: Rounds) -> Found:
