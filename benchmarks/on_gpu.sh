@@ -3,7 +3,8 @@
 # included), times SpMM beside its peers and trains the compare models; further steps on request. Needs torch with CUDA, nvcc,
 # torch-geometric and pytest.
 #
-#   benchmarks/on_gpu.sh OUTPUT_FOLDER [build test spmm segment sddmm epoch plan host page schedule compare sanitizer]
+#   benchmarks/on_gpu.sh OUTPUT_FOLDER [build test spmm dtypes segment sddmm epoch plan host page
+#                                           schedule tune compare sanitizer]
 #
 # GNNA_DATA names the folder of graphs.
 set -uo pipefail
@@ -27,6 +28,14 @@ for step in $steps; do
         $python -m gnna_plugin bench "$step" $flag --graph $graphs --widths ${WIDTHS:-16 32 64 128 256} --json "$out/$step-$pass.json" 2>&1 |
           tee "$out/$step-$pass.txt"
       done ;;
+    dtypes)  # every type and reduction beside float64; what 16 bits gain over float32
+      for dtype in float32 float64 float16 bfloat16; do
+        for reduce in sum mean max min; do
+          $python -m gnna_plugin bench spmm --graph ${DTYPE_GRAPHS:-DD com-dblp facebook-links} --widths 64 128 --dtype $dtype --reduce $reduce \
+            --peers gnna torch.sparse.mm --json "$out/dtypes-$dtype-$reduce.json" 2>&1
+        done
+      done | tee "$out/dtypes.txt" ;;
+    tune) $python -m gnna_plugin tune --graph ${TUNE_GRAPHS:-com-dblp facebook-links} --model gcn 2>&1 | tee "$out/tune.txt" ;;
     epoch) $python -m gnna_plugin bench epoch --split --models gcn gin sage gat --graph $graphs --json "$out/epoch.json" 2>&1 | tee "$out/epoch.txt" ;;
     plan) $python -m gnna_plugin bench plan --graph $graphs --json "$out/plan.json" 2>&1 | tee "$out/plan.txt" ;;
     host) $python -m gnna_plugin bench host --json "$out/host.json" 2>&1 | tee "$out/host.txt" ;;

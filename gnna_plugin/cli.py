@@ -40,7 +40,7 @@ def build_parser():
     parser.add_argument("--version", action="version", version=f"gnna_plugin {gnna_plugin.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.HELP.capitalize() + "."))
+        module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.HELP[0].upper() + HELP[1:] + "."))
     return parser
 
 

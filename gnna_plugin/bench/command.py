@@ -67,7 +67,7 @@ def add_arguments(parser):
 
 
 def _measurement(kinds, name, text, graphs):
-    sub = kinds.add_parser(name, help=text, description=text.capitalize() + ".")
+    sub = kinds.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     add = sub.add_argument
     if graphs:
         add("--graph", nargs="+", required=True, metavar="G", help="as for `gnna compare`")
