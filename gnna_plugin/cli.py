@@ -40,7 +40,8 @@ def build_parser():
     parser.add_argument("--version", action="version", version=f"gnna_plugin {gnna_plugin.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.HELP[0].upper() + HELP[1:] + "."))
+        description = module.HELP[0].upper() + module.HELP[1:] + "."
+        module.add_arguments(commands.add_parser(name, help=module.HELP, description=description))
     return parser
 
 
