@@ -16,7 +16,7 @@ ADDED_LINE = "gnna_plugin.enable()"
 # Chosen so that the plain framework, which is the slow one, leaves room for everything within a minute on two cores.
 GENERATED = "community"
 SMALL = ("cora", "pubmed")
-SECONDS = {"gcn": 2.0, "gin": 2.0, "weighted": 2.0}
+SECONDS = 1.5
 
 
 def add_arguments(parser):
@@ -29,13 +29,14 @@ def add_arguments(parser):
 def cases(available):
     """The (graph name, Case) pairs of the demo; ``available`` are the names of the graphs that can be loaded."""
     chosen = [Case(graph=name, model="gcn", epochs=30, budget_s=1.5) for name in SMALL if name in available]
-    chosen += [Case(graph=GENERATED, model=m, epochs=30, budget_s=SECONDS[m]) for m in ("gcn", "gin", "weighted")]
+    for model in ("gcn", "gin", "weighted"):  # one of them tells how far two right loss curves are apart
+        chosen.append(Case(graph=GENERATED, model=model, epochs=30, budget_s=SECONDS, reorder=model == "gcn"))
     return chosen
 
 
 def dgl_cases():
     """The Cases of the demo that DGL's models run, on the generated graph."""
-    return [Case(graph=GENERATED, model="gin", framework="dgl", epochs=10, budget_s=1.5, reorder=False)]
+    return [Case(graph=GENERATED, model="gcn", framework="dgl", epochs=10, budget_s=1.0, reorder=False)]
 
 
 def run(args):
