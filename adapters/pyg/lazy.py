@@ -228,7 +228,8 @@ def _mul(func: Callable, args: tuple, kwargs: dict) -> Any:
             lazy, other = other, lazy
         other = other._gather.messages("mul")
     gather = lazy._gather
-    if gather.pinned:
+    # A checkpoint inside a message recomputes with real messages, and must then save as many tensors as now.
+    if gather.pinned or surroundings.saved_tensor_hooks():
         return NotImplemented
     x, weight = gather.x, gather.weight
     if type(other) in (int, float):
