@@ -7,6 +7,7 @@ runs: torch.sparse.mm, that is MKL or cuSPARSE, on a CSR matrix made once per ed
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Iterator
 
@@ -38,9 +39,11 @@ def torch_sparse_kernel(device_type: str) -> Iterator[None]:
         return out / count if reduce == "mean" else out
 
     library = torch.library.Library("gnna", "IMPL")
+    # Releases that know the word refuse without it; older ones only warn.
+    override = {"allow_override": True} if "allow_override" in inspect.signature(library.impl).parameters else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that a kernel is overridden: that is what is wanted
-        library.impl("spmm", spmm, device_type.upper(), allow_override=True)
+        library.impl("spmm", spmm, device_type.upper(), **override)
     try:
         yield
     finally:
