@@ -122,7 +122,8 @@ def test_import_initialises_no_cuda():
 
 def test_adapters_are_part_of_the_package(tmp_path):
     code = "import gnna_plugin, gnna_plugin.adapters as a; print(a.__name__)"
-    from_checkout = Path(_load.__file__).parent == ROOT / "gnna_plugin"  # else the checkout would hide what is installed
+    # Where the plug-in is installed, the checkout would hide it.
+    from_checkout = Path(_load.__file__).parent == ROOT / "gnna_plugin"
     for folder in (tmp_path, ROOT) if from_checkout else (tmp_path,):
         done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120)
         assert done.stdout.strip() == "gnna_plugin.adapters", done.stderr
