@@ -9,6 +9,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/repeat_interleave.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/library.h>
 
@@ -111,6 +112,7 @@ std::shared_ptr<Plan> plan_of(const at::Tensor& rowptr, const at::Tensor& col, c
 
 std::tuple<at::Tensor, at::Tensor> edges_of_csr(const at::Tensor& rowptr, const at::Tensor& col,
                                                 const std::optional<at::Tensor>& perm, int64_t cols, bool cache) {
+  const c10::OptionalDeviceGuard guard(col.device());
   const auto rowptr_key = cache ? TensorKey::of(rowptr) : std::nullopt;
   const auto col_key = cache ? TensorKey::of(col) : std::nullopt;
   const auto perm_key = cache && perm ? TensorKey::of(*perm) : std::nullopt;

@@ -1,6 +1,7 @@
 // The ops of gnna_plugin, by schema, and the ones that need no device: the cache and the decider.
 //
 // An edge e carries x[src[e]] to row dst[e]. cache = false keeps no plan (see plan.h).
+#include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 #include <torch/version.h>
 
@@ -50,6 +51,7 @@ std::string instruction_set_op() { return cpu::instruction_set(); }
 
 // max_degree of a plan that is in use, for whoever explains a decision.
 int64_t max_degree_op(const at::Tensor& src, const at::Tensor& dst, int64_t num_src, int64_t num_dst) {
+  const c10::OptionalDeviceGuard guard(src.device());
   return plan_for(dst, src, num_dst, num_src, "dst", "src", true)->max_degree;
 }
 
