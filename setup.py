@@ -197,7 +197,10 @@ class Plan:
         names = ["c10", "torch_cpu", "torch", *(["c10_cuda", "torch_cuda"] if self.cuda else [])]
         bundled = [p for d in (lib, self.torch_root.parent / "torch.libs") for p in sorted(d.glob("libgomp*.so*"))]
         openmp = [str(bundled[0])] if bundled and self.openmp else self.openmp
-        shared = ["-shared", *([] if sys.platform == "darwin" else ["-Wl,-z,defs"]), "-o", str(library)]
+        # A compiler may be set up to link its C++ runtime statically. Exported, half of those symbols would be replaced
+        # by the process's own runtime, and the first formatted number would crash.
+        elf = [] if sys.platform == "darwin" else ["-Wl,-z,defs", "-Wl,--exclude-libs,libstdc++.a"]
+        shared = ["-shared", *elf, "-o", str(library)]
         return [*self.cxx, *shared, *map(str, objects), f"-L{lib}", *(f"-l{n}" for n in names), *self.cudart, *openmp]
 
 

@@ -84,7 +84,7 @@ def test_gin_keeps_the_nodes_own_features(device, eps):
     """(1 + eps) x + A x: the artifact computed eps * A x."""
     edge_index = directed_graph(device)
     x = torch.randn(30, 12, dtype=torch.float64, device=device)
-    layer = GINConv(torch.nn.Identity(), eps=eps)
+    layer = GINConv(torch.nn.Identity(), eps=eps).to(device, torch.float64)
     torch.testing.assert_close(accelerated(layer, x, edge_index), (1 + eps) * x + adjacency(edge_index, 30) @ x)
 
 

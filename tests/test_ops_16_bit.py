@@ -125,7 +125,8 @@ def test_autocast(device):
     import pyg_layers as layers
 
     x, edge_index, _ = layers.graph(device, torch.float32)
-    for layer in (geometric.nn.GCNConv(layers.WIDTH, 8), geometric.nn.SAGEConv(layers.WIDTH, 8)):
+    for kind in (geometric.nn.GCNConv, geometric.nn.SAGEConv):
+        layer = kind(layers.WIDTH, 8).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             expected = layer(x, edge_index)
             with gnna_plugin.enabled(min_work=0):

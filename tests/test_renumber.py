@@ -6,16 +6,19 @@ import os
 
 os.environ.setdefault("DGLBACKEND", "pytorch")
 
-import dgl
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.nn import GCNConv, GINConv
-from torch_geometric.transforms import ToSparseTensor
 
-import gnna_plugin
-from gnna_plugin.extractor import graph_facts
+dgl = pytest.importorskip("dgl")
+pytest.importorskip("torch_geometric")
+
+from torch_geometric.data import Batch, Data, HeteroData  # noqa: E402
+from torch_geometric.nn import GCNConv, GINConv  # noqa: E402
+from torch_geometric.transforms import ToSparseTensor  # noqa: E402
+
+import gnna_plugin  # noqa: E402
+from gnna_plugin.extractor import graph_facts  # noqa: E402
 
 N, E = 400, 3000
 
