@@ -3,32 +3,33 @@ has repaid its cost.
 
     python benchmarks/schedule.py --graphs com-dblp DD standin:amazon0601 --dims 16 64 128 [--device cuda] [--json FILE]
 
-Per graph with its own ids and with shuffled ones: SpMM (float32 sum) with rows in ascending order, in degree buckets,
-by community (what the decider can choose from), and on the graph renumbered by Rabbit order. Every variant is compared
-with the unordered result first: the schedules bit for bit. The variants take turns, so that a busy machine slows all
-alike; medians, milliseconds. cost is what finding the order (on the CPU) and storing the plan in it took, break-even
-the calls after which the schedule has saved that. On a GPU the calls are captured in a CUDA graph with rotating inputs.
+Per graph with its own ids and with shuffled ones: SpMM (float32 sum) with rows in ascending order, sorted as a GPU's
+plans are after some calls (on a CPU they are not), by community, and on the graph renumbered by Rabbit order. Every
+variant is compared with the unordered result first: the schedules bit for bit. The variants take turns
+(gnna_plugin.bench.timing); medians, milliseconds. cost is what finding the order by community (on the CPU) and storing
+the plan in it took, break-even the calls after which it has saved that over unordered rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from spmm import ROTATED_BYTES, time_captured
 
 import gnna_plugin
+from gnna_plugin.bench.timing import Rounds, buffers, time_calls
 from gnna_plugin.extractor import graph_facts, modularity
 from gnna_plugin.graphs import load_graph
 from gnna_plugin.orders import rabbit_order
+from gnna_plugin.report import status
 
-KINDS = ("degree", "community")
+KINDS = ("sorted", "community")
+CALLS_TO_SORT = 8  # a plan on a GPU sorts its rows by degree at the sixth
 
 
 def spmm(x, ends, n):
@@ -56,6 +57,13 @@ def prepare(ends: torch.Tensor, n: int, device: torch.device):
     for kind in KINDS:
         lists[kind] = ends.clone()
         spmm(torch.ones(n, 1, device=device), lists[kind], n)  # the plan itself is not the schedule's cost
+        if kind == "sorted":
+            torch.ops.gnna.set_auto_schedule(True)
+            for _ in range(CALLS_TO_SORT):
+                spmm(torch.ones(n, 1, device=device), lists[kind], n)
+            torch.ops.gnna.set_auto_schedule(False)
+            costs[kind] = sum(s.stored_in for s in status().schedules if s.kind == "degree") * 1e3
+            continue
         order, found = seconds(lambda k=kind: torch.ops.gnna.schedule_order(*on_cpu, n, n, k), device)
         done, stored = seconds(lambda k=kind, o=order: torch.ops.gnna.set_schedule(*lists[k], n, n, o), device)
         assert done
@@ -77,7 +85,7 @@ def measure(graph, shuffled: bool, dims: list[int], device: torch.device, rounds
     after = graph_facts(lists["physical"].cpu(), n)
     rows = []
     for dim in dims:
-        copies = max(1, min(8, ROTATED_BYTES // (n * dim * 8))) if device.type == "cuda" else 1
+        copies = buffers(n * dim * 8, device)
         inputs = [torch.randn(n, dim, device=device) for _ in range(copies)]
         moved = [x[permutation] for x in inputs]
         given = {name: moved if name == "physical" else inputs for name in lists}
@@ -86,14 +94,9 @@ def measure(graph, shuffled: bool, dims: list[int], device: torch.device, rounds
             if not torch.equal(spmm(inputs[0], lists[kind], n), expected):
                 raise SystemExit(f"the schedule {kind} changes bits on {graph.name} at width {dim}")
         torch.testing.assert_close(spmm(moved[0], lists["physical"], n), expected[permutation], rtol=1e-4, atol=1e-3)
-        times = {name: [] for name in lists}
-        for _ in range(1 if device.type == "cuda" else rounds):
-            for name, edges in lists.items():
-                if device.type == "cuda":
-                    times[name].append(time_captured(lambda x, e=edges: spmm(x, e, n), given[name]))
-                else:
-                    times[name].append(seconds(lambda x=given[name][0], e=edges: spmm(x, e, n), device)[1] * 1e3)
-        found = {name: statistics.median(t) for name, t in times.items()}
+        calls = {name: lambda i, x=given[name], e=edges: spmm(x[i], e, n) for name, edges in lists.items()}
+        timings, _ = time_calls(calls, device, Rounds(rounds, 0.02), copies)
+        found = {name: timing.ms for name, timing in timings.items()}
         saved = {name: found["unordered"] - found[name] for name in lists}
         rows.append({
             "graph": graph.name, "ids": "shuffled" if shuffled else "natural", "nodes": n, "edges": graph.num_edges,
@@ -117,9 +120,10 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     gnna_plugin.allocator.keep_freed_memory()
+    torch.ops.gnna.set_auto_schedule(False)
     rows = []
     table = Table(title=f"SpMM by schedule, float32 sum on {device}, ms (median)")
-    columns = "graph|ids|D|unordered|degree|community|physical|x degree|x community|x physical|cost|break-even"
+    columns = "graph|ids|D|unordered|sorted|community|physical|x sorted|x community|x physical|cost|break-even"
     for column in columns.split("|"):
         table.add_column(column, justify="right")
     for name in args.graphs:

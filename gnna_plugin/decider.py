@@ -171,7 +171,7 @@ def choose_schedule(
 ) -> ScheduleChoice:
     """The schedule's decision, by the pure function of csrc/cpu/decide_schedule.cpp that the plans use themselves, for
     features of row_bytes and `calls` that took `seconds` together. device: default CPU."""
-    cuda, _, l2_bytes = device_facts(device or torch.device("cpu"))
+    facts = device_facts(device or torch.device("cpu"))
     return ScheduleChoice(
-        *torch.ops.gnna.choose_schedule(rows, cols, edges, max_degree, cuda, l2_bytes, row_bytes, calls, seconds)
+        *torch.ops.gnna.choose_schedule(rows, cols, edges, max_degree, *facts, row_bytes, calls, seconds)
     )

@@ -49,14 +49,13 @@ def rabbit_order(edge_index: Tensor, num_nodes: int) -> RabbitOrder:
     return RabbitOrder(*(t.to(edge_index.device, torch.int64) for t in found))
 
 
-def degree_order(edge_index: Tensor, num_nodes: int, buckets: bool = False) -> Tensor:
+def degree_order(edge_index: Tensor, num_nodes: int) -> Tensor:
     """Orders nodes by descending in-degree, int64 [N] on edge_index's device; equal ones keep their order.
 
-    With buckets only the largest power of two in the degree counts, so that most neighbours in the old order stay near.
     Arguments and errors as rabbit_order's.
     """
     src, dst = _ends(edge_index)
-    order = torch.ops.gnna.degree_order(src.cpu(), dst.cpu(), num_nodes, buckets)
+    order = torch.ops.gnna.degree_order(src.cpu(), dst.cpu(), num_nodes)
     return order.to(edge_index.device, torch.int64)
 
 

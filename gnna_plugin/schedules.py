@@ -14,12 +14,12 @@ import torch
 class Schedule:
     """The order in which one plan's rows are processed.
 
-    state: "watching" (not worth its cost yet), "ordering" (in the background), "on trial", "kept", "dropped" (it was no
-    faster), "ascending" (found not to be worth it) or "pinned" (a captured CUDA graph reads the plan). kind:
-    "ascending", "degree" or "community". Times in seconds: found_in on the background thread, stored_in on the
-    callers', before and after per call. cold_before and cold_after: shares of gathers expected to miss the cache.
-    edge_span: the paper's average edge span (AES), None where it is unknown or rows and columns are two sets of nodes;
-    paper_renumbers: what its rule says.
+    state: "watching" (communities are not worth their cost yet), "ordering" (in the background), "on trial", "kept",
+    "dropped" (it was no faster), "unchanged" (found not to be worth it) or "pinned" (a captured CUDA graph reads the
+    plan). kind: "ascending", "degree" (on a GPU, from a plan's sixth call on), "community" or "by hand". Times in
+    seconds: found_in on the background thread, stored_in on the callers', before and after per call. cold_before and
+    cold_after: shares of gathers expected to miss the cache. edge_span: the paper's average edge span (AES), None where
+    it is unknown or rows and columns are two sets of nodes; paper_renumbers: what its rule says.
     """
 
     device: str
@@ -54,7 +54,7 @@ class Schedule:
             text += f"; found in {self.found_in * 1e3:.0f} ms beside the calls, {self.stored_in * 1e3:.1f} ms of theirs"
         if self.edge_span is not None:
             says = "renumber" if self.paper_renumbers else "leave the ids"
-            ours = "reorder" if self.kind != "ascending" else "leave the rows"
+            ours = "reorder" if self.kind == "community" else "leave the rows"
             agree = "as" if (says == "renumber") == (ours == "reorder") else "while"
             text += f"; average edge span {self.edge_span:,.0f}: {ours}, {agree} the paper's rule says {says}"
         return text

@@ -38,13 +38,6 @@ def test_lists_stored_in_an_order(with_perm, tmp_path):
             np.testing.assert_array_equal(np.frombuffer(result[name], dtype), value)
 
 
-def test_a_plan_that_has_an_order_already_is_refused(tmp_path):
-    order = np.array([1, 0], np.int32)
-    arrays = {"rowptr": np.array([0, 1, 2]), "col": order, "order": order, "places": order}
-    (result,) = run([Case("schedule", {"cols": 2}, arrays)], tmp_path)
-    assert number(result["error"]) == 1  # cudaErrorInvalidValue
-
-
 def same_results(pairs, tmp_path):
     """Both cases of every pair give the same bytes."""
     results = run([case for pair in pairs for case in pair], tmp_path)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-H200 = (True, 50 << 20)
-EPYC = (False, 1 << 20)
+H200 = (True, 132, 60 << 20)
+EPYC = (False, 2, 1 << 20)
 
 
 def choose(device, nodes, edges, width, *, max_degree=1000, calls=0, ms_per_call=0.0, itemsize=4):
@@ -21,8 +21,8 @@ def choose(device, nodes, edges, width, *, max_degree=1000, calls=0, ms_per_call
         (H200, 317_080, 2_099_732, 64, 343, "community"),  # com-dblp: 81 MB of features
         (H200, 317_080, 2_099_732, 16, 343, "degree"),  # 20 MB: inside L2
         (H200, 334_925, 1_686_092, 16, 19, "ascending"),  # DD: degrees of one size
-        (H200, 63_731, 1_634_180, 128, 1098, "ascending"),  # facebook-links: inside L2, wide rows
-        (H200, 63_731, 1_634_180, 64, 1098, "degree"),
+        (H200, 63_731, 1_634_180, 128, 1098, "degree"),  # facebook-links
+        (H200, 2_708, 10_556, 16, 168, "ascending"),  # cora: less than a wave
         (EPYC, 317_080, 2_099_732, 16, 343, "community"),
         (EPYC, 2_708, 10_556, 16, 168, "ascending"),  # cora: inside the cache
         (EPYC, 63_731, 1_634_180, 8, 1098, "ascending"),  # 2 MB
@@ -31,8 +31,22 @@ def choose(device, nodes, edges, width, *, max_degree=1000, calls=0, ms_per_call
 def test_kinds(device, nodes, edges, width, max_degree, kind):
     found = choose(device, nodes, edges, width, max_degree=max_degree)
     assert found["kind"] == kind and not found["repays"], found
-    assert ("rows ascend" in found["reason"]) == (kind == "ascending")
-    assert ("MiB of features" in found["reason"]) and (found["gain"] > 1) == (kind != "ascending")
+    assert ("by community once that pays" in found["reason"]) == (kind == "community") == (found["gain"] > 1)
+    assert "MiB of features" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("device", "nodes", "edges", "max_degree", "words"),
+    [
+        (H200, 63_731, 1_634_180, 1098, "rows by degree: "),  # facebook-links: all of it is near
+        (H200, 317_080, 2_099_732, 343, "rows by degree in windows of 1024, by community once"),  # com-dblp
+        (H200, 334_925, 1_686_092, 19, "rows ascend, by community once"),  # DD: degrees of one size
+        (H200, 2_708, 10_556, 168, "rows ascend: "),  # cora: less than a wave
+        (EPYC, 317_080, 2_099_732, 343, "rows ascend, by community once"),
+    ],
+)
+def test_rows_are_kept_by_degree_where_degrees_differ(device, nodes, edges, max_degree, words):
+    assert choose(device, nodes, edges, 64, max_degree=max_degree)["reason"].startswith(words)
 
 
 @pytest.mark.parametrize(("device", "ms"), [(EPYC, 10.0), (H200, 0.1)])

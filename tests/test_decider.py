@@ -26,9 +26,12 @@ TABLE = [
     (317_080, 2_099_732, 343, 128, (16, 1, 4, 2)),
     (317_080, 2_099_732, 343, 256, (32, 1, 4, 2)),
     (63_731, 1_634_180, 1_098, 16, (4, 2, 4, 1)),
-    (63_731, 1_634_180, 1_098, 64, (8, 2, 4, 2)),
+    (63_731, 1_634_180, 1_098, 64, (8, 1, 4, 2)),
     (10_312, 667_966, 3_992, 64, (8, 4, 4, 2)),
-    (2_708, 10_556, 168, 16, (4, 8, 4, 1)),
+    (2_708, 10_556, 168, 16, (4, 4, 4, 1)),
+    (334_925, 1_686_092, 19, 16, (2, 1, 4, 2)),
+    (334_925, 1_686_092, 19, 64, (8, 1, 4, 2)),
+    (334_925, 1_686_092, 19, 128, (8, 1, 4, 4)),
     (317_080, 2_099_732, 343, 22, None),
 ]
 
@@ -41,6 +44,14 @@ def test_table_of_facts(on_h200, rows, edges, longest, width, expected):
     else:
         assert (config.dw, config.groups, config.vector_width, config.vectors) == expected
     assert f"width {width}" in config.reason and "average degree" in config.reason
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"), [(16, (2, 8, 1)), (64, (8, 8, 1)), (128, (16, 8, 1)), (512, (32, 8, 2))]
+)
+def test_16_bit_lanes_hold_one_load_while_there_are_lanes(on_h200, width, expected):
+    config = decider.decide(317_080, 317_080, 2_099_732, 343, width, itemsize=2, device=torch.device("cuda"))
+    assert (config.dw, config.vector_width, config.vectors) == expected
 
 
 def test_pure_whatever_was_asked_before(on_h200):
@@ -64,7 +75,7 @@ def test_any_facts_give_a_launchable_configuration(on_h200):
             weighted=draw.random() < 0.5, aligned=draw.random() < 0.8, device=torch.device("cuda"),
         )  # fmt: skip
         assert c.dw * c.groups <= 32 and 1 <= c.warps_per_block <= 16 and c.vectors in (1, 2, 4)
-        assert c.vector_width in (1, 16 // itemsize) and c.long_row >= 32 and c.item_edges >= 1
+        assert c.vector_width in (1, 16 // itemsize) and c.long_row >= 16 and c.item_edges >= 1
         if c.vector_width > 1:
             assert width % c.vector_width == 0
 

@@ -44,7 +44,7 @@ def graphs(draw):
 def test_every_order_is_a_permutation_and_communities_are_runs_of_it(graph):
     n, edge_index = graph
     order, community = rabbit_order(edge_index, n)
-    for found in (order, degree_order(edge_index, n), degree_order(edge_index, n, buckets=True)):
+    for found in (order, degree_order(edge_index, n)):
         assert found.dtype == torch.int64 and found.sort().values.equal(torch.arange(n))
     along = community[order]
     assert along[0] == 0 and set((along[1:] - along[:-1]).tolist()) <= {0, 1}
@@ -119,14 +119,12 @@ def test_bad_indices_get_a_sentence():
         degree_order(torch.rand(2, 3), 5)
 
 
-@pytest.mark.parametrize("buckets", [False, True])
-def test_degree_order_descends_and_is_stable(buckets):
+def test_degree_order_descends_and_is_stable():
     edge_index = directed(300, 2000)
     edge_index[1, :900] = 7  # a hub
     degree = torch.bincount(edge_index[1], minlength=300)
-    order = degree_order(edge_index, 300, buckets)
-    key = torch.frexp(degree.double()).exponent if buckets else degree
-    assert order.equal(torch.argsort(key, descending=True, stable=True))
+    order = degree_order(edge_index, 300)
+    assert order.equal(torch.argsort(degree, descending=True, stable=True))
 
 
 def test_community_schedule_sorts_by_degree_inside_communities():

@@ -1,6 +1,7 @@
-// The decider's rules, from timings of a prototype on an H200 (fp32 sums, real and synthetic graphs, widths 16 to 256).
-// Those for lanes, groups and busy warps were fitted on 84 graph-width pairs, where they cost 9 % (geometric mean) over
-// the best of 40 to 110 variants; on new graphs expect more. Constants marked "estimate" were not timed.
+// The decider's rules, from timings on an H200: of the row kernel with float sums on 12 real graphs and a stand-in of
+// amazon0601 at widths 16, 64, 128, rows in the order that decide_schedule.cpp gives them (39 cases, 7,104 launches;
+// the rules cost 5 % over the best of 100 to 300 launches, geometric mean, on the graphs they were fitted on; on new
+// ones expect more), and before that of a prototype. Constants marked "estimate" were not timed.
 #include "gnna/decide.h"
 
 #include <algorithm>
@@ -13,10 +14,14 @@ namespace {
 
 constexpr int kWarp = 32;
 
-// Average degrees from which 2, 4 and 8 neighbour groups share a row: rows shorter than this leave groups idle.
-constexpr int64_t kGroupDegrees[] = {24, 48, 96};
-// Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead.
-constexpr int64_t kBusyWarps = 24;
+// Average degrees from which 2, 4 and 8 neighbour groups share a row: rows shorter than this leave groups idle. With
+// rows sorted by degree more groups pay late, but for narrow ones, whose groups are of up to 4 lanes (musae-github 2,
+// amazon-computers 4, fb100-Cornell5 8 at width 16, of degrees 15, 36 and 85).
+constexpr int64_t kNarrowGroupDegrees[] = {14, 32, 80}, kGroupDegrees[] = {30, 48, 96};
+constexpr int kNarrow = 4;
+// Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead (cora
+// and PROTEINS; 24 made pubmed 17 % slower at width 16).
+constexpr int64_t kBusyWarps = 8;
 // Tiny: a warp per row fills less than half of one wave. Block 256 won there (cora, citeseer), and was 3 to 50 % slower
 // on graphs that fill the device (64 won on pubmed). The limit is an estimate that separates these graphs.
 constexpr int64_t kTinyWarps = 32;
@@ -26,13 +31,14 @@ constexpr int kBlock = 64, kTinyBlock = 256;
 // still ran at 6.8 of 8.2 TB/s).
 constexpr double kTileDegree = 30;
 constexpr int64_t kTileBytes[] = {256, 128};
-// Two vectors of half the lanes beat one of all for short rows: twice the rows per warp (pubmed, width 32).
-constexpr double kShortDegree = 8;
+// Rows that are short and all alike: fewer lanes with more loads each are more rows per warp (DD, NCI-HIV-H, PROTEINS
+// at width 16: 7 to 16 %; DD and NCI-HIV-H at width 128: 7 %). Where degrees differ, a warp waits for its longest row.
+constexpr double kShortDegree = 8, kEvenSpread = 8;
 
-// Rows over 4 times the average degree outlast the others; in small graphs the longest row sets the time, and 16 to 32
-// won (pubmed, PROTEINS). What counts as small is an estimate.
+// Rows over 4 times the average degree outlast the others (6 times cost 4 % more, geometric mean); in small graphs the
+// longest row sets the time, and 16 won (cora, pubmed, PROTEINS). What counts as small is an estimate.
 constexpr double kLongRatio = 4;
-constexpr int64_t kLongLeast = 32, kLongMost = 512, kSmallEdges = 200000;
+constexpr int64_t kLongLeast = 32, kLongMost = 512, kLongSmall = 16, kSmallEdges = 200000;
 // Edges per neighbour group, and threads per block of that kernel: it won 7 of 91 timed cases (DD at widths 32 and 64,
 // artist, arxiv and amazon-computers at 16, blog at 256) with groups of 16 to 64 in blocks of 256.
 constexpr int kGroupEdges = 32, kGroupBlock = 256;
@@ -65,10 +71,14 @@ struct Cover {
 
 // Lanes and vectors for a row of so many pieces: 4x1 for 4 pieces, 8x1 for 8, 8x2 for 16, 16x2 for 32, 32x2 for 64 (the
 // winners at widths 16, 32, 64, 128, 256 in fp32); four vectors where two would leave more lanes idle (8x4 at width
-// 96).
-Cover cover_width(int64_t pieces, bool short_rows, bool scalar) {
+// 96). A lane computes with twice the registers it loads in 16-bit types: one vector up to 32 pieces (bfloat16 at
+// widths 64 and 128; two were 6 to 20 % slower).
+Cover cover_width(int64_t pieces, bool short_even, bool scalar, bool half) {
   const int64_t power = std::min<int64_t>(round_up_to_power(pieces), 64);
-  if (pieces == 8 && short_rows) return {4, 2};
+  if (half && !scalar) return power <= kWarp ? Cover{static_cast<int>(power), 1} : Cover{kWarp, 2};
+  if (short_even && !scalar && pieces >= 4) {
+    return power <= 16 ? Cover{static_cast<int>(power / 2), 2} : Cover{static_cast<int>(power / 4), 4};
+  }
   if (pieces <= 8) return {static_cast<int>(power), 1};
   if (pieces > 64 && scalar) return {kWarp, 4};
   const Cover two{static_cast<int>(power / 2), 2};
@@ -102,12 +112,15 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
   }
   const bool scalar = config.vector_width == 1;
   const int64_t pieces = ceil_div(width, config.vector_width);
-  Cover cover = cover_width(pieces, why.degree < kShortDegree, scalar);
+  const bool half = layer.itemsize == 2;
+  const bool alike = static_cast<double>(graph.max_degree) < kEvenSpread * why.degree;
+  why.short_even = alike && why.degree < kShortDegree && graph.rows >= kTinyWarps * device.processors;
+  Cover cover = cover_width(pieces, why.short_even, scalar, half);
   if (!scalar && why.degree >= kTileDegree && graph.cols * width * layer.itemsize > device.l2_bytes) {
     for (const int64_t bytes : kTileBytes) {
       const bool fits = graph.cols * bytes <= device.l2_bytes + device.l2_bytes / 4;
       if (!fits || width * layer.itemsize <= bytes) continue;
-      cover = cover_width(bytes / 16, false, false);
+      cover = cover_width(bytes / 16, false, false, half);
       why.tile_bytes = bytes;
       break;
     }
@@ -155,7 +168,7 @@ KernelConfig configure_groups(const GraphFacts& graph, const LayerFacts& layer, 
 void decide_cut(const GraphFacts& graph, const DeviceFacts& device, const Manual& manual, int64_t* long_row,
                 int64_t* item_edges) {
   const auto wanted = static_cast<int64_t>(kLongRatio * average_degree(graph));
-  *long_row = graph.edges < kSmallEdges ? kLongLeast : std::clamp(wanted, kLongLeast, kLongMost);
+  *long_row = graph.edges < kSmallEdges ? kLongSmall : std::clamp(wanted, kLongLeast, kLongMost);
   const int64_t share = graph.edges / (device.processors * kItemsPerProcessor);
   *item_edges = std::clamp(share / kItemLeast * kItemLeast, kItemLeast, kItemMost);
   if (manual.long_row) *long_row = manual.long_row;
@@ -169,13 +182,14 @@ KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, co
   cover(graph, layer, device, manual, config, why);
   const int64_t tiles = ceil_div(std::max<int64_t>(layer.width, 1),
                                  static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width);
+  const int64_t* const degrees = config.lanes <= kNarrow ? kNarrowGroupDegrees : kGroupDegrees;
   int degree_class = 0;
-  while (degree_class < 3 && why.degree >= static_cast<double>(kGroupDegrees[degree_class])) ++degree_class;
+  while (degree_class < 3 && why.degree >= static_cast<double>(degrees[degree_class])) ++degree_class;
   const int most_groups = kWarp / config.lanes;
   config.groups = std::min(1 << degree_class, most_groups);
   const auto warps = [&] { return ceil_div(graph.rows * config.lanes * config.groups, kWarp) * tiles; };
   why.below_bound = degree_class < 3;
-  why.degree_bound = kGroupDegrees[std::min(degree_class, 2)];
+  why.degree_bound = degrees[std::min(degree_class, 2)];
   why.warp_full = config.groups < 1 << degree_class;
   why.groups_by_degree = config.groups;
   why.warps = warps();

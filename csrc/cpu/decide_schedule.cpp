@@ -24,12 +24,14 @@ constexpr int64_t kShortRow = 64;
 // 0.9.
 constexpr double kCpuMiss = 0.75, kCpuOverhead = 1.05;
 constexpr int64_t kCpuCaches = 4;
-// CUDA, X inside L2: degree order against the ids as given (H200) gave 1.11 to 1.26 at width 16 on ppi, com-amazon,
-// com-dblp and facebook-links, 1.04 to 1.06 at width 64, less at width 128; on DD, whose largest degree is four times
-// the mean, 0.91.
-constexpr double kDegreeGainShort = 1.15, kDegreeGain = 1.05;
-constexpr int64_t kDegreeRow = 256;
+// CUDA, degrees uneven (H200, widths 16 / 64 / 128): all rows by degree against ascending ones 1.15 / 1.25 / 1.21 on
+// pubmed, 1.23 / 1.16 / 1.14 on BlogCatalog3, 1.24 / 1.21 / 1.11 on musae-github, 1.19 / 1.08 / 0.98 on facebook-links,
+// 1.18 / 1.15 / 1.12 on fb100-Cornell5; with more rows than L2 serves 1.14 / 0.85 / 0.74 on amazon0601's stand-in,
+// where windows of 1024 rows keep what locality the ids have: 1.11 / 1.10 / 1.05 there, 1.17 / 1.23 / 1.11 on com-dblp,
+// 1.01 / 1.02 / 1.01 on cnr-2000. Even degrees gain nothing (DD 0.95 / 1.02 / 1.03), nor do graphs that fill less than
+// a wave (cora 1.00 / 0.95 / 0.92).
 constexpr double kDegreeSpread = 8;
+constexpr int64_t kWindow = 1024, kSortedRow = 256, kRowsPerProcessor = 32;
 // Expected of communities before they are known. CPU: 1.2 to 1.7 on shuffled ids, 1.0 to 1.3 on com-dblp's own; H200:
 // 1.2 to 2.4 on shuffled ids.
 constexpr double kCommunityGain = 1.25;
@@ -60,8 +62,25 @@ double cache_bytes(const DeviceFacts& device) {
 
 }  // namespace
 
+int64_t degree_window(const GraphFacts& graph, const DeviceFacts& device) {
+  if (!device.cuda || graph.rows < kRowsPerProcessor * device.processors) return 0;
+  const double mean = static_cast<double>(graph.edges) / static_cast<double>(graph.rows);
+  if (static_cast<double>(graph.max_degree) < kDegreeSpread * mean) return 0;
+  return graph.cols * kSortedRow <= device.l2_bytes ? graph.rows : std::min(kWindow, graph.rows);
+}
+
 const char* name_of(ScheduleKind kind) {
-  return kind == ScheduleKind::Community ? "community" : kind == ScheduleKind::Degree ? "degree" : "ascending";
+  switch (kind) {
+    case ScheduleKind::Ascending:
+      return "ascending";
+    case ScheduleKind::Degree:
+      return "degree";
+    case ScheduleKind::Community:
+      return "community";
+    case ScheduleKind::ByHand:
+      return "by hand";
+  }
+  return "";
 }
 
 int64_t cached_rows(const DeviceFacts& device, int64_t row_bytes) {
@@ -73,34 +92,36 @@ double forecast_gain(const ScheduleFacts& facts, double cold_before, double cold
   return (1 + kCpuMiss * cold_before) / (1 + kCpuMiss * cold_after) / kCpuOverhead;
 }
 
+std::string as_kept(const GraphFacts& graph, const DeviceFacts& device) {
+  const int64_t window = degree_window(graph, device);
+  if (window == 0) return "rows ascend";
+  return window < graph.rows ? "rows by degree in windows of " + std::to_string(window) : "rows by degree";
+}
+
 ScheduleChoice choose_schedule(const ScheduleFacts& facts, bool explain) {
   ScheduleChoice choice;
   const auto edges = static_cast<double>(facts.graph.edges);
   const double features = static_cast<double>(facts.graph.cols) * static_cast<double>(facts.row_bytes);
   const bool cuda = facts.device.cuda, fits = features <= cache_bytes(facts.device);
-  const double rows = static_cast<double>(std::max<int64_t>(facts.graph.rows, 1));
-  const bool uneven = static_cast<double>(facts.graph.max_degree) >= kDegreeSpread * edges / rows;
+  const int64_t window = degree_window(facts.graph, facts.device);
   if (!fits) {
     choice.kind = ScheduleKind::Community;
     choice.gain = kCommunityGain;
     const double found = facts.communities_known ? 0 : kRabbit * edges;
     choice.cost = cuda ? kDownload * edges + kUpload : found + kStore * edges;
-  } else if (cuda && facts.row_bytes <= kDegreeRow && uneven) {
+  } else if (window > 0) {
     choice.kind = ScheduleKind::Degree;
-    choice.gain = facts.row_bytes <= kShortRow ? kDegreeGainShort : kDegreeGain;
-    choice.cost = kUpload + 1e-9 * static_cast<double>(facts.graph.rows);
   }
-  const double saved = facts.seconds * (1 - 1 / choice.gain);
-  choice.repays = choice.kind != ScheduleKind::Ascending && saved >= choice.cost;
+  choice.repays = !fits && facts.seconds * (1 - 1 / choice.gain) >= choice.cost;
   if (!explain) return choice;
   const std::string sizes = mebibytes(features) + " of features, the cache " + mebibytes(cache_bytes(facts.device));
-  if (choice.kind == ScheduleKind::Ascending) {
-    const char* const why = !cuda ? "" : uneven ? ", too wide for degree buckets to gain" : ", the degrees are even";
-    choice.reason = "rows ascend: " + sizes + why;
+  const std::string kept = as_kept(facts.graph, facts.device);
+  if (fits) {
+    choice.reason = kept + ": " + sizes;
     return choice;
   }
-  choice.reason = (fits ? "rows by degree buckets" : "rows by community") + std::string(" once that pays: ") + sizes +
-                  "; expected " + text("%.2fx", choice.gain) + " for " + text("%.1f ms", choice.cost * 1e3);
+  choice.reason = kept + ", by community once that pays: " + sizes + "; expected " + text("%.2fx", choice.gain) +
+                  " for " + text("%.1f ms", choice.cost * 1e3);
   if (facts.calls > 0 && facts.seconds > 0) {
     const double per_call = facts.seconds / static_cast<double>(facts.calls);
     choice.reason += ", repaid after " + text("%.0f", std::ceil(choice.cost / (per_call * (1 - 1 / choice.gain)))) +

@@ -13,6 +13,7 @@ struct Why {
   int64_t tile_bytes = 0;    // of column tiles that fit the L2 cache
   bool shrunk = false;       // so that shared memory fits
   bool tiny = false;         // larger blocks because of it
+  bool short_even = false;   // fewer lanes because of it
   int64_t degree_bound = 0;  // of the degree class that gave groups_by_degree
   bool below_bound = false;  // or above
   bool warp_full = false;    // it would have been more groups

@@ -6,39 +6,26 @@
 #include <cstdlib>
 
 namespace gnna::cpu {
-namespace {
 
-int log2_floor(int64_t n) {
-  int bits = 0;
-  while (n >>= 1) ++bits;
-  return bits;
-}
-
-}  // namespace
-
-void degree_order(const int64_t* rowptr, int64_t rows, bool by_power, const int32_t* start, const int32_t* group,
-                  int32_t* out) {
+void degree_order(const int64_t* rowptr, int64_t rows, const int32_t* start, const int32_t* group, int32_t* out) {
   const auto row_of = [&](int64_t place) { return start ? start[place] : static_cast<int32_t>(place); };
-  const auto key_of = [&](int32_t row) {
-    const int64_t degree = rowptr[row + 1] - rowptr[row];
-    return !by_power ? degree : degree == 0 ? 0 : log2_floor(degree) + 1;
-  };
+  const auto degree_of = [&](int32_t row) { return rowptr[row + 1] - rowptr[row]; };
   std::vector<int64_t> count;
   for (int64_t begin = 0, end = 0; begin < rows; begin = end) {
     int64_t most = 0;
     for (end = begin; end < rows && (!group || group[row_of(end)] == group[row_of(begin)]); ++end)
-      most = std::max(most, key_of(row_of(end)));
+      most = std::max(most, degree_of(row_of(end)));
     if (most > 4 * (end - begin) + 64) {  // a hub among few: counting up to its degree would cost more than a sort
       for (int64_t place = begin; place < end; ++place) out[place] = row_of(place);
-      std::stable_sort(out + begin, out + end, [&](int32_t a, int32_t b) { return key_of(a) > key_of(b); });
+      std::stable_sort(out + begin, out + end, [&](int32_t a, int32_t b) { return degree_of(a) > degree_of(b); });
       continue;
     }
     count.assign(most + 2, 0);  // count[d] will be the first free place of degree most - d
-    for (int64_t place = begin; place < end; ++place) ++count[most - key_of(row_of(place)) + 1];
+    for (int64_t place = begin; place < end; ++place) ++count[most - degree_of(row_of(place)) + 1];
     for (int64_t degree = 0; degree <= most; ++degree) count[degree + 1] += count[degree];
     for (int64_t place = begin; place < end; ++place) {
       const int32_t row = row_of(place);
-      out[begin + count[most - key_of(row)]++] = row;
+      out[begin + count[most - degree_of(row)]++] = row;
     }
   }
 }
@@ -48,14 +35,14 @@ void community_schedule(const CsrView& csr, const Communities& communities, int6
   start.reserve(csr.rows);
   for (const int32_t node : communities.order)
     if (node >= first_row && node < first_row + csr.rows) start.push_back(static_cast<int32_t>(node - first_row));
-  degree_order(csr.rowptr, csr.rows, false, start.data(), communities.community.data() + first_row, out);
+  degree_order(csr.rowptr, csr.rows, start.data(), communities.community.data() + first_row, out);
 }
 
-void schedule_csr(const CsrView& csr, const int32_t* order, int64_t* rowptr, int32_t* col, int32_t* perm,
+void schedule_csr(const CsrView& csr, const int32_t* places, int64_t* rowptr, int32_t* col, int32_t* perm,
                   const Executor& executor) {
   rowptr[0] = 0;
   for (int64_t place = 0; place < csr.rows; ++place) {
-    const int64_t row = order[place];
+    const int64_t row = places[place];
     rowptr[place + 1] = rowptr[place] + csr.rowptr[row + 1] - csr.rowptr[row];
   }
   const int64_t tasks = std::max(1, executor.threads);
@@ -65,7 +52,7 @@ void schedule_csr(const CsrView& csr, const int32_t* order, int64_t* rowptr, int
       return t == tasks ? csr.rows : std::lower_bound(rowptr, rowptr + csr.rows, csr.edges * t / tasks) - rowptr;
     };
     for (int64_t place = first(task); place < first(task + 1); ++place) {
-      const int64_t from = csr.rowptr[order[place]], to = rowptr[place], degree = rowptr[place + 1] - to;
+      const int64_t from = csr.rowptr[places[place]], to = rowptr[place], degree = rowptr[place + 1] - to;
       for (int64_t k = 0; k < degree; ++k) {
         col[to + k] = csr.col[from + k];
         perm[to + k] = csr.perm ? csr.perm[from + k] : static_cast<int32_t>(from + k);

@@ -4,11 +4,11 @@
 namespace gnna::cuda {
 
 template <typename T>
-size_t spmm_scratch_bytes(const SpmmArgs<T>& args, const KernelConfig& config, int64_t long_items) {
+size_t spmm_scratch_bytes(const SpmmArgs<T>& args, const KernelConfig& config, const LongRows& rows) {
   const int64_t width = args.heads * args.head_dim;
-  if (long_items <= 0 || width <= 0) return 0;
-  const auto counters = static_cast<size_t>(long_items) * static_cast<size_t>(tiles_of(config, width));
-  return partials_bytes<T>(long_items, width) + counters * sizeof(int32_t);
+  if (!rows.meet || width <= 0) return 0;
+  const auto counters = static_cast<size_t>(rows.count) * static_cast<size_t>(tiles_of(config, width));
+  return partials_bytes<T>(rows.count, width) + counters * sizeof(int32_t);
 }
 
 template <typename T>
@@ -26,8 +26,8 @@ cudaError_t spmm(const SpmmArgs<T>& args, const KernelConfig& config, const Part
   return cudaErrorInvalidValue;
 }
 
-#define GNNA_INSTANTIATE(T)                                                             \
-  template size_t spmm_scratch_bytes(const SpmmArgs<T>&, const KernelConfig&, int64_t); \
+#define GNNA_INSTANTIATE(T)                                                                     \
+  template size_t spmm_scratch_bytes(const SpmmArgs<T>&, const KernelConfig&, const LongRows&); \
   template cudaError_t spmm(const SpmmArgs<T>&, const KernelConfig&, const Partition&, void*, cudaStream_t)
 GNNA_INSTANTIATE(float);
 GNNA_INSTANTIATE(double);

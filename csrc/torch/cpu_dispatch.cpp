@@ -45,9 +45,9 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
   return plan;
 }
 
-std::shared_ptr<Plan> schedule(const Plan& plan, const at::Tensor& order) {
-  auto scheduled = plan.room_for_order(order);
-  cpu::schedule_csr(plan.view(), order.const_data_ptr<int32_t>(), scheduled->rowptr.mutable_data_ptr<int64_t>(),
+std::shared_ptr<Plan> rearrange(const Plan& plan, const at::Tensor& places) {
+  auto scheduled = plan.room_for_lists();
+  cpu::schedule_csr(plan.view(), places.const_data_ptr<int32_t>(), scheduled->rowptr.mutable_data_ptr<int64_t>(),
                     scheduled->col.mutable_data_ptr<int32_t>(), scheduled->perm.mutable_data_ptr<int32_t>(),
                     cpu_executor());
   return scheduled;
@@ -65,7 +65,7 @@ DeviceFacts cpu_facts(at::Device) {
 }
 
 const bool registered =
-    (register_plan_builder(c10::DeviceType::CPU, {build_plan, [] { return false; }, schedule, cpu_facts}), true);
+    (register_plan_builder(c10::DeviceType::CPU, {build_plan, [] { return false; }, rearrange, cpu_facts}), true);
 
 struct Cpu {
   struct Guard {

@@ -81,14 +81,14 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
   return plan;
 }
 
-std::shared_ptr<Plan> schedule(const Plan& plan, const at::Tensor& order) {
+std::shared_ptr<Plan> rearrange(const Plan& plan, const at::Tensor& places) {
   const c10::cuda::CUDAGuard guard(plan.rowptr.device());
   const auto stream = c10::cuda::getCurrentCUDAStream();
-  auto scheduled = plan.room_for_order(order);
+  auto scheduled = plan.room_for_lists();
   scheduled->stream_id = stream.id();
   const at::Tensor scan = bytes_on(plan.rowptr, cuda::partition_scan_bytes(plan.rows));
   C10_CUDA_CHECK(
-      cuda::schedule_csr(plan.view(), order.const_data_ptr<int32_t>(), scheduled->rowptr.mutable_data_ptr<int64_t>(),
+      cuda::schedule_csr(plan.view(), places.const_data_ptr<int32_t>(), scheduled->rowptr.mutable_data_ptr<int64_t>(),
                          scheduled->col.mutable_data_ptr<int32_t>(), scheduled->perm.mutable_data_ptr<int32_t>(),
                          scan.mutable_data_ptr(), static_cast<size_t>(scan.numel()), stream));
   deal_out_alike(plan, *scheduled, stream);
@@ -102,14 +102,12 @@ DeviceFacts cuda_facts(at::Device device) {
 }
 
 const bool registered =
-    (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing, schedule, cuda_facts}), true);
+    (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing, rearrange, cuda_facts}), true);
 
 void use_on(const Plan& plan, c10::cuda::CUDAStream stream) {
   for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm, &plan.order})
     use_tensor_on(*t, plan.stream_id, stream);
 }
-
-GraphFacts facts_of(const Plan& plan) { return {plan.rows, plan.cols, plan.edges, plan.max_degree}; }
 
 // The long rows of a plan, in the row kernel's items, so that one list serves all kernels; with scratch for a task.
 struct CutRows {
@@ -122,9 +120,9 @@ struct CutRows {
     Manual rows = manual();
     rows.kernel = Kernel::Rows;
     CutRows cut;
-    cut.kept = partition_for(plan, decide(facts_of(plan), {}, device_facts(), rows, /*explain=*/false).config, stream);
+    cut.kept = partition_for(plan, decide(plan.facts(), {}, device_facts(), rows, /*explain=*/false).config, stream);
     cut.long_rows = view_of(*cut.kept).long_rows;
-    const size_t bytes = cuda::task_scratch_bytes<T>(cut.long_rows.count, width);
+    const size_t bytes = cuda::task_scratch_bytes<T>(cut.long_rows, width);
     if (bytes > 0) cut.memory = bytes_on(plan.rowptr, bytes);
     return cut;
   }
@@ -148,15 +146,16 @@ struct Cuda {
     layer.weighted = args.weight != nullptr;
     layer.aligned = starts_on_16_bytes(args.x) && starts_on_16_bytes(args.out) && args.x_stride * sizeof(T) % 16 == 0;
     layer.reduce = args.reduce;
-    const GraphFacts graph = facts_of(plan);
+    const GraphFacts graph = plan.facts();
     const KernelConfig config =
         decide(graph, layer, device_facts(), manual_for(graph, layer), /*explain=*/false).config;
     const auto kept = partition_for(plan, config, stream);
+    const cuda::Partition partition = view_of(*kept);
     at::Tensor scratch;
-    if (kept->item_count > 0) scratch = bytes_on(out, cuda::spmm_scratch_bytes(args, config, kept->item_count));
+    if (partition.long_rows.meet) scratch = bytes_on(out, cuda::spmm_scratch_bytes(args, config, partition.long_rows));
     const CudaTimer timer(plan.usage, kind_of(args), stream);
     C10_CUDA_CHECK(
-        cuda::spmm(args, config, view_of(*kept), scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
+        cuda::spmm(args, config, partition, scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
   }
 
   template <typename T>

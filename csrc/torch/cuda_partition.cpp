@@ -39,6 +39,7 @@ KeptPartition build(const Plan& plan, const PartitionKey& key, cudaStream_t stre
     C10_CUDA_CHECK(cuda::count_items(rowptr, plan.rows, key.long_row, key.item_edges, first.mutable_data_ptr<int64_t>(),
                                      scan.mutable_data_ptr(), scan_bytes, stream));
     kept.item_count = last_of(first);
+    kept.items_meet = plan.max_degree > key.item_edges;
     kept.items = bytes_on(plan.rowptr, sizeof(cuda::LongItem) * kept.item_count);
     C10_CUDA_CHECK(cuda::list_items(rowptr, plan.rows, key.long_row, key.item_edges, first.const_data_ptr<int64_t>(),
                                     static_cast<cuda::LongItem*>(kept.items.mutable_data_ptr()), stream));
@@ -94,7 +95,7 @@ cuda::Partition view_of(const KeptPartition& kept) {
   cuda::Partition view;
   if (kept.item_count > 0) {
     view.long_rows = {static_cast<const cuda::LongItem*>(kept.items.const_data_ptr()), kept.item_count,
-                      kept.key.long_row};
+                      kept.key.long_row, kept.items_meet};
   }
   if (kept.group_count > 0) {
     view.groups = {kept.group_first.const_data_ptr<int64_t>(), kept.group_row.const_data_ptr<int32_t>(),

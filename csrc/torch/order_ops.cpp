@@ -45,10 +45,10 @@ std::tuple<at::Tensor, at::Tensor> rabbit_order(const at::Tensor& src, const at:
   return {as_tensor(found.order), as_tensor(found.community)};
 }
 
-at::Tensor degree_order(const at::Tensor& src, const at::Tensor& dst, int64_t num_nodes, bool by_power) {
+at::Tensor degree_order(const at::Tensor& src, const at::Tensor& dst, int64_t num_nodes) {
   const auto plan = plan_of(src, dst, num_nodes, num_nodes);
   at::Tensor order = at::empty({num_nodes}, at::kInt);
-  cpu::degree_order(plan->view().rowptr, num_nodes, by_power, nullptr, nullptr, order.mutable_data_ptr<int32_t>());
+  cpu::degree_order(plan->view().rowptr, num_nodes, nullptr, nullptr, order.mutable_data_ptr<int32_t>());
   return order;
 }
 
@@ -61,7 +61,7 @@ at::Tensor schedule_order(const at::Tensor& src, const at::Tensor& dst, int64_t 
   at::Tensor order = at::empty({num_dst}, at::kInt);
   auto* const out = order.mutable_data_ptr<int32_t>();
   if (kind == "degree") {
-    cpu::degree_order(plan->view().rowptr, num_dst, /*by_power=*/true, nullptr, nullptr, out);
+    cpu::degree_order(plan->view().rowptr, num_dst, nullptr, nullptr, out);
   } else {
     cpu::community_schedule(plan->view(), cpu::rabbit_order(plan->view(), cpu_executor()), 0, out);
   }
@@ -105,26 +105,26 @@ std::tuple<std::vector<std::string>, std::vector<double>> schedules() {
 
 std::tuple<std::string, double, double, bool, std::string> choose_schedule_op(int64_t rows, int64_t cols, int64_t edges,
                                                                               int64_t max_degree, bool cuda,
-                                                                              int64_t l2_bytes, int64_t row_bytes,
-                                                                              int64_t calls, double seconds) {
-  const ScheduleChoice choice =
-      choose_schedule({{rows, cols, edges, max_degree}, {cuda, 1, l2_bytes}, row_bytes, calls, seconds, false});
+                                                                              int64_t processors, int64_t l2_bytes,
+                                                                              int64_t row_bytes, int64_t calls,
+                                                                              double seconds) {
+  const ScheduleChoice choice = choose_schedule(
+      {{rows, cols, edges, max_degree}, {cuda, processors, l2_bytes}, row_bytes, calls, seconds, false});
   return {name_of(choice.kind), choice.gain, choice.cost, choice.repays, choice.reason};
 }
 
 TORCH_LIBRARY_FRAGMENT(gnna, m) {
   // Place -> node of Rabbit order, and each node's community; int32 [num_nodes]. degree_order: in-degrees, descending.
   m.def("rabbit_order(Tensor src, Tensor dst, int num_nodes) -> (Tensor order, Tensor community)", &rabbit_order);
-  m.def("degree_order(Tensor src, Tensor dst, int num_nodes, bool by_power=False) -> Tensor", &degree_order);
+  m.def("degree_order(Tensor src, Tensor dst, int num_nodes) -> Tensor", &degree_order);
   m.def("schedules() -> (str[], float[])", &schedules);
   m.def("l2_bytes(Device device) -> int", [](at::Device device) { return facts_of(device).l2_bytes; });
   m.def("set_auto_schedule(bool on) -> ()", &set_auto_schedule);
   // Kind, gain, cost in seconds, whether it repays by now, reason: what a plan with these calls behind it would be
   // told.
   m.def(
-      "choose_schedule(int rows, int cols, int edges, int max_degree, bool cuda, int l2_bytes, int row_bytes, int "
-      "calls, "
-      "float seconds) -> (str, float, float, bool, str)",
+      "choose_schedule(int rows, int cols, int edges, int max_degree, bool cuda, int processors, int l2_bytes, int "
+      "row_bytes, int calls, float seconds) -> (str, float, float, bool, str)",
       &choose_schedule_op);
   // kind: 'community' or 'degree', as the decider names them.
   m.def("schedule_order(Tensor src, Tensor dst, int num_src, int num_dst, str kind) -> Tensor", &schedule_order);

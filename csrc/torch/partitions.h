@@ -26,7 +26,8 @@ struct KeptPartition {
   at::Tensor items;  // gnna::cuda::LongItem as bytes
   at::Tensor group_first, group_row;
   int64_t item_count = 0, group_count = 0;
-  int64_t stream_id = 0;  // whose memory it is
+  bool items_meet = false;  // some row has several
+  int64_t stream_id = 0;    // whose memory it is
 };
 
 class Partitions {

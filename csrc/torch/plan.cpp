@@ -78,22 +78,16 @@ int64_t Plan::bytes() const {
   return perm.defined() ? total + edges * 4 : total;
 }
 
-std::shared_ptr<Plan> Plan::without_lists() const {
+std::shared_ptr<Plan> Plan::room_for_lists() const {
   auto plan = std::make_shared<Plan>();
   plan->rows = rows;
   plan->cols = cols;
   plan->edges = edges;
   plan->max_degree = max_degree;
   plan->stream_id = stream_id;
-  return plan;
-}
-
-std::shared_ptr<Plan> Plan::room_for_order(const at::Tensor& new_order) const {
-  auto plan = without_lists();
   plan->rowptr = at::empty_like(rowptr);
   plan->col = at::empty_like(col);
   plan->perm = at::empty_like(col);
-  plan->order = new_order;
   return plan;
 }
 
@@ -296,6 +290,19 @@ void register_plan_builder(c10::DeviceType device, PlanBuilder builder) {
   builders()[static_cast<size_t>(device)] = builder;
 }
 
+std::shared_ptr<Plan> in_order(const Plan& plan, const PlanBuilder& builder, const at::Tensor& order,
+                               ScheduleKind kind) {
+  at::Tensor places = order;
+  if (plan.order.defined()) {
+    const at::Tensor place_of = at::argsort(plan.order).to(at::kInt);
+    places = order.defined() ? place_of.index_select(0, order) : place_of;
+  }
+  auto plan_in_order = builder.rearrange(plan, places);
+  plan_in_order->order = order;
+  plan_in_order->kind = kind;
+  return plan_in_order;
+}
+
 DeviceFacts facts_of(at::Device device) { return builder_of(device).facts(device); }
 
 void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t limit) {
@@ -371,18 +378,13 @@ bool set_schedule(const at::Tensor& row, const at::Tensor& col, int64_t rows, in
   const PlanBuilder& builder = builder_of(row.device());
   const c10::InferenceMode normal(false);
   std::shared_ptr<const Plan> plan = before;
-  if (before->order.defined()) {  // back to ascending rows first: an order is one of them
-    const auto places = before->without_lists();
-    places->rowptr = before->rowptr;
-    places->col = before->col;
-    places->perm = before->perm;
-    const auto ascending = builder.schedule(*places, at::argsort(before->order).to(at::kInt));
-    ascending->order.reset();
-    plan = ascending;
+  if (order.has_value()) {
+    plan = in_order(*before, builder, *order, ScheduleKind::ByHand);
+  } else if (before->order.defined()) {
+    plan = in_order(*before, builder, {}, ScheduleKind::Ascending);
   }
-  if (order.has_value()) plan = builder.schedule(*plan, *order);
   if (plan != before && !plan_cache().replace(before, plan, 0)) return false;
-  plan_cache().settle(plan, order.has_value() ? "kept" : "ascending", "set by hand");
+  plan_cache().settle(plan, order.has_value() ? "kept" : "unchanged", "set by hand");
   return true;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gnna/decide.h"
+#include "gnna/decide_schedule.h"
 #include "gnna/types.h"
 #include "partitions.h"
 #include "usage.h"
@@ -41,20 +42,20 @@ class TensorKey {
 struct Plan {
   int64_t rows = 0, cols = 0, edges = 0;
   int64_t max_degree = 0;
-  at::Tensor rowptr;      // int64 [rows + 1]
-  at::Tensor col;         // int32 [edges]
-  at::Tensor perm;        // int32 [edges], undefined when the lists hold the edges in the user's order
-  at::Tensor order;       // int32 [rows], the row at each place of the schedule; undefined: rows ascend
-  int64_t stream_id = 0;  // CUDA: whose memory it is
+  at::Tensor rowptr;  // int64 [rows + 1]
+  at::Tensor col;     // int32 [edges]
+  at::Tensor perm;    // int32 [edges], undefined when the lists hold the edges in the user's order
+  at::Tensor order;   // int32 [rows], the row at each place of the schedule; undefined: rows ascend
+  ScheduleKind kind = ScheduleKind::Ascending;  // what the order is
+  int64_t stream_id = 0;                        // CUDA: whose memory it is
   mutable Partitions partitions;
-  const std::shared_ptr<Usage> usage = std::make_shared<Usage>();  // the kernels' calls with this plan
+  std::shared_ptr<Usage> usage = std::make_shared<Usage>();  // the kernels' calls with this plan
 
   CsrView view() const;
-  std::shared_ptr<Plan> without_lists() const;  // of the same graph
-  // A plan of the same graph for another order of the rows, whose lists are still to be written.
-  std::shared_ptr<Plan> room_for_order(const at::Tensor& order) const;
-  at::Tensor degrees() const;  // int64 [rows], edges of every row
-  int64_t bytes() const;       // without the partitions, which the first launches add
+  GraphFacts facts() const { return {rows, cols, edges, max_degree}; }
+  std::shared_ptr<Plan> room_for_lists() const;  // a plan of the same graph whose lists are still to be written
+  at::Tensor degrees() const;                    // int64 [rows], edges of every row
+  int64_t bytes() const;                         // without the partitions, which the first launches add
 
   // weight [edges, ...] in slot order, if this very tensor came before on this stream and is not trained; otherwise,
   // and while a CUDA graph is captured, undefined, and the kernel reads it through perm. Static weights (a
@@ -83,12 +84,16 @@ struct PlanBuilder {
   std::shared_ptr<Plan> (*build)(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
                                  const char* row_name, const char* col_name);
   bool (*capturing)();  // a CUDA graph is being captured on the current stream
-  // The same plan with its lists in this order, int32 [rows] on the plan's device.
-  std::shared_ptr<Plan> (*schedule)(const Plan& plan, const at::Tensor& order);
+  // The plan's lists in the order of these places of theirs, int32 [rows] on the plan's device; the order is not set.
+  std::shared_ptr<Plan> (*rearrange)(const Plan& plan, const at::Tensor& places);
   DeviceFacts (*facts)(at::Device device);
 };
 DeviceFacts facts_of(at::Device device);  // NotImplementedError for a device without kernels
 void register_plan_builder(c10::DeviceType device, PlanBuilder builder);
+
+// The same plan with its rows in this order, int32 [rows] on its device; ascending where that is undefined.
+std::shared_ptr<Plan> in_order(const Plan& plan, const PlanBuilder& builder, const at::Tensor& order,
+                               ScheduleKind kind);
 
 // Enters a plan that exists already for an edge list, where the list can be recognised again.
 void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan);

@@ -1,6 +1,9 @@
 // The steps of a schedule's life (schedule.h), and the job that finds an order in the background.
 #include "schedule.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/argsort.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
@@ -16,6 +19,9 @@
 namespace gnna {
 namespace {
 
+// Calls before rows are sorted by degree: no more than the layers of a model that meets every graph once (a sampled
+// batch) make, and no more than three steps of two layers, after which CUDA graphs are usually captured.
+constexpr int64_t kUsedAgain = 5;
 // Calls before the first decision, and timed calls of a kind on each side of a verdict.
 constexpr int64_t kFirstCheck = 8, kCallsPerKind = 16, kMostTrialCalls = 200;
 constexpr int kChecks = 3;  // a verdict against a schedule needs as many, since a busy machine can look like one
@@ -33,6 +39,15 @@ std::string text(const char* format, double value) {
   char buffer[64];
   std::snprintf(buffer, sizeof buffer, format, value);
   return buffer;
+}
+
+// The rows of an ascending plan by descending degree inside windows of so many rows; equal ones ascend. A rank of 1024
+// steps is enough, since longer rows are cut, and keeps window and rank together below 2^31.
+at::Tensor degree_order(const Plan& plan, int64_t window) {
+  constexpr int64_t kRanks = 1024;
+  const at::Tensor rank = kRanks - 1 - plan.degrees().clamp_max_(kRanks - 1);
+  const at::Tensor of_row = at::arange(plan.rows, rank.options()).div_(window, "floor").mul_(kRanks);
+  return at::argsort(of_row.add_(rank).to(at::kInt), /*stable=*/true).to(at::kInt);
 }
 
 }  // namespace
@@ -54,9 +69,8 @@ void set_auto_schedule(bool on) { automatic = on; }
 
 // Finds the order of one plan's rows. Everything before `done` is written by the background thread alone.
 struct OrderJob : BackgroundTask {
-  ScheduleKind kind;
   ScheduleFacts facts;
-  at::Tensor rowptr, col;  // on the host; col only where the kind asks for it
+  at::Tensor rowptr, col;  // of ascending rows, on the host
   std::shared_ptr<CommunityStore> store;
   bool transposed = false;
   const pid_t owner = getpid();
@@ -74,7 +88,7 @@ struct OrderJob : BackgroundTask {
       if (!stop) find();
     } catch (const std::bad_alloc&) {
       order.clear();
-      reason = "rows ascend: there was no memory to find an order";
+      reason = as_kept(facts.graph, facts.device) + ": there was no memory to find an order";
     }
     rowptr.reset();
     col.reset();
@@ -89,12 +103,6 @@ struct OrderJob : BackgroundTask {
     csr.cols = facts.graph.cols;
     csr.edges = facts.graph.edges;
     csr.rowptr = rowptr.const_data_ptr<int64_t>();
-    std::vector<int32_t> found(csr.rows);
-    if (kind == ScheduleKind::Degree) {
-      cpu::degree_order(csr.rowptr, csr.rows, /*by_power=*/true, nullptr, nullptr, found.data());
-      order = std::move(found);
-      return;
-    }
     csr.col = col.const_data_ptr<int32_t>();
     if (csr.rows == csr.cols) edge_span = cpu::average_edge_span(csr);
     const int64_t capacity = cached_rows(facts.device, facts.row_bytes);
@@ -104,8 +112,9 @@ struct OrderJob : BackgroundTask {
     const double least = static_cast<double>(cpu::cold_gathers(csr, nullptr, csr.cols * 2 + 2)) / edges;
     const double best = forecast_gain(facts, cold_before, least);
     if (best < kLeastGain) {
-      reason = "rows ascend: " + text("%.0f %%", cold_before * 100) + " of the gathers miss the cache, at least " +
-               text("%.0f %%", least * 100) + " with any order: at best " + text("%.2fx", best);
+      reason = as_kept(facts.graph, facts.device) + ": " + text("%.0f %%", cold_before * 100) +
+               " of the gathers miss the cache, at least " + text("%.0f %%", least * 100) +
+               " with any order: at best " + text("%.2fx", best);
       return;
     }
     const CommunityStore::Found* known = store->found.load(std::memory_order_acquire);
@@ -121,6 +130,7 @@ struct OrderJob : BackgroundTask {
       store->found.store(made, std::memory_order_release);
       known = made;
     }
+    std::vector<int32_t> found(csr.rows);
     // Where rows and columns are two sets, the columns of the plan they were found on follow its rows.
     const int64_t first = known->transposed != transposed && known->rows != known->cols ? known->rows : 0;
     cpu::community_schedule(csr, known->communities, first, found.data());
@@ -128,13 +138,13 @@ struct OrderJob : BackgroundTask {
     forecast = forecast_gain(facts, cold_before, cold_after);
     const std::string misses = text("%.0f %% ", cold_before * 100) + "of the gathers miss the cache, by community " +
                                text("%.0f %%", cold_after * 100) + text(": %.2fx expected", forecast);
-    reason = (forecast < kLeastGain ? "rows ascend: " : "rows by community: ") + misses;
+    reason = (forecast < kLeastGain ? as_kept(facts.graph, facts.device) : "rows by community") + ": " + misses;
     if (forecast >= kLeastGain) order = std::move(found);
   }
 };
 
 Schedule::Schedule(std::shared_ptr<CommunityStore> store, bool transposed)
-    : next_check_(kFirstCheck), store_(std::move(store)), transposed_(transposed) {}
+    : next_check_(kUsedAgain), store_(std::move(store)), transposed_(transposed) {}
 
 Schedule::~Schedule() {
   if (job_) job_->give_up();
@@ -144,6 +154,7 @@ bool Schedule::due(const Plan& plan) const {
   const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   if (!lock.owns_lock()) return false;  // another thread is at it
   switch (phase_) {
+    case Phase::New:
     case Phase::Watching:
       return plan.usage->calls() >= next_check_ && automatic;
     case Phase::Ordering:
@@ -161,7 +172,9 @@ void Schedule::advance(std::shared_ptr<const Plan> plan, const PlanBuilder& buil
   if (!lock.owns_lock()) return;
   const c10::InferenceMode normal(false);
   try {
-    if (phase_ == Phase::Watching)
+    if (phase_ == Phase::New)
+      sort(plan, builder, replace);
+    else if (phase_ == Phase::Watching)
       watch(plan, builder);
     else if (phase_ == Phase::Ordering)
       apply(plan, builder, replace);
@@ -169,14 +182,26 @@ void Schedule::advance(std::shared_ptr<const Plan> plan, const PlanBuilder& buil
       judge(plan, replace);
   } catch (const c10::OutOfMemoryError&) {  // a schedule is a luxury; the call itself goes on
     before_.reset();
-    end("ascending", "rows ascend: there was no device memory for another order");
+    end("unchanged", "there was no device memory for another order");
   }
+}
+
+void Schedule::sort(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder, const Replace& replace) {
+  phase_ = Phase::Watching;
+  next_check_ = kFirstCheck;
+  const int64_t window = degree_window(plan->facts(), builder.facts(plan->rowptr.device()));
+  if (window == 0 || plan->order.defined()) return;
+  const auto start = std::chrono::steady_clock::now();
+  const auto sorted = in_order(*plan, builder, degree_order(*plan, window), ScheduleKind::Degree);
+  sorted->usage = plan->usage;
+  stored_in_ = seconds_since(start);
+  replace(plan, sorted, 0);  // a plan that must stay as it is stays
 }
 
 void Schedule::watch(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder) {
   const Usage::Summary usage = plan->usage->summary();
   ScheduleFacts facts;
-  facts.graph = {plan->rows, plan->cols, plan->edges, plan->max_degree};
+  facts.graph = plan->facts();
   facts.device = builder.facts(plan->rowptr.device());
   facts.row_bytes = usage.longest_bytes;
   facts.calls = usage.calls;
@@ -188,17 +213,18 @@ void Schedule::watch(const std::shared_ptr<const Plan>& plan, const PlanBuilder&
   if (!choice_.repays) return;
 
   auto job = std::make_shared<OrderJob>();
-  job->kind = choice_.kind;
   job->facts = facts;
   job->reason = choice_.reason;
   job->forecast = choice_.gain;
   job->store = store_;
   job->transposed = transposed_;
   const auto start = std::chrono::steady_clock::now();
-  job->rowptr = plan->rowptr.cpu();
-  if (job->kind == ScheduleKind::Community) job->col = plan->col.cpu();
-  stored_in_ = seconds_since(start);
-  if (!run_in_background(job)) return end("ascending", "rows ascend: the system refused a background thread");
+  const auto ascending =
+      plan->order.defined() ? in_order(*plan, builder, {}, ScheduleKind::Ascending) : std::shared_ptr<const Plan>(plan);
+  job->rowptr = ascending->rowptr.cpu();
+  job->col = ascending->col.cpu();
+  stored_in_ += seconds_since(start);
+  if (!run_in_background(job)) return end("unchanged", "the system refused a background thread");
   job_ = std::move(job);
   usage_before_ = usage;
   phase_ = Phase::Ordering;
@@ -216,16 +242,16 @@ void Schedule::apply(const std::shared_ptr<const Plan>& plan, const PlanBuilder&
     return;
   }
   reason_ = job_->reason;
-  if (job_->order.empty()) return end("ascending", job_->reason);
+  if (job_->order.empty()) return end("unchanged", job_->reason);
   const auto start = std::chrono::steady_clock::now();
   at::Tensor order = at::empty({plan->rows}, at::kInt);
   std::copy(job_->order.begin(), job_->order.end(), order.mutable_data_ptr<int32_t>());
   std::vector<int32_t>().swap(job_->order);
   order = order.to(plan->rowptr.device());
-  const std::shared_ptr<const Plan> scheduled = builder.schedule(*plan, order);
+  const std::shared_ptr<const Plan> scheduled = in_order(*plan, builder, order, ScheduleKind::Community);
   stored_in_ += seconds_since(start);
   if (!replace(plan, scheduled, plan->bytes()))
-    return end("ascending", "rows ascend: the plan is in use by a captured CUDA graph, or two would not fit the bound");
+    return end("unchanged", "the plan is in use by a captured CUDA graph, or two would not fit the bound");
   before_ = plan;
   next_check_ = kCallsPerKind * std::max(usage_before_.kinds, 1);
   phase_ = Phase::OnTrial;
@@ -273,10 +299,11 @@ ScheduleInfo Schedule::info(const Plan& plan) const {
   info.rows = plan.rows;
   info.cols = plan.cols;
   info.edges = plan.edges;
-  info.calls = plan.usage->calls() + (phase_ == Phase::Watching || phase_ == Phase::Ordering ? 0 : usage_before_.calls);
+  const bool on_second_plan = phase_ == Phase::OnTrial || phase_ == Phase::Settled;
+  info.calls = plan.usage->calls() + (on_second_plan ? usage_before_.calls : 0);
   info.device = plan.rowptr.device().str();
   info.state = state_;
-  info.kind = name_of(plan.order.defined() ? choice_.kind : ScheduleKind::Ascending);
+  info.kind = name_of(plan.kind);
   info.reason = reason_;
   info.stored_in = stored_in_;
   info.before = comparison_.before;

@@ -1,6 +1,7 @@
-// The schedule of one cached plan over its life: watched until an order of its rows is expected to repay its cost,
-// found in the background on one thread, applied by whoever calls next, compared with what was before, and kept or
-// dropped. Nothing of the user's is moved and no bit of a result changes. What is expected and why:
+// The schedule of one cached plan over its life: on a GPU its rows are sorted by degree once it is used again and
+// again, which takes less than a millisecond; then it is watched until an order by community is expected to repay its
+// cost, which is found in the background on one thread, applied by whoever calls next, compared with what was before,
+// and kept or dropped. Nothing of the user's is moved and no bit of a result changes. What is expected and why:
 // gnna/decide_schedule.h.
 #pragma once
 
@@ -50,15 +51,16 @@ class Schedule {
   const std::shared_ptr<CommunityStore>& store() const { return store_; }
 
  private:
-  enum class Phase { Watching, Ordering, OnTrial, Settled };
+  enum class Phase { New, Watching, Ordering, OnTrial, Settled };
 
+  void sort(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder, const Replace& replace);
   void watch(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder);
   void apply(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder, const Replace& replace);
   void judge(const std::shared_ptr<const Plan>& plan, const Replace& replace);
   void end(const char* state, std::string reason);  // settle, with the mutex held
 
   mutable std::mutex mutex_;
-  Phase phase_ = Phase::Watching;
+  Phase phase_ = Phase::New;
   const char* state_ = "watching";
   std::string reason_;
   int64_t next_check_;

@@ -48,7 +48,9 @@ struct Parts {
 
   cuda::Partition view(int64_t long_row) const {
     cuda::Partition p;
-    if (item_count > 0) p.long_rows = {items.as<cuda::LongItem>(), item_count, long_row};
+    const auto* const first = items.as<cuda::LongItem>();
+    const bool meet = std::any_of(first, first + item_count, [](const auto& item) { return item.parts > 1; });
+    if (item_count > 0) p.long_rows = {first, item_count, long_row, meet};
     if (group_count > 0) p.groups = {group_first.as<int64_t>(), group_row.as<int32_t>(), group_count};
     return p;
   }
@@ -103,9 +105,9 @@ void spmm_arg(const Case& c, Results& results) {
   const int64_t width = args.heads * args.head_dim;
   auto* arg = output<int32_t>(results, "arg", args.csr.rows * width);
   const Parts parts = items_of(args.csr.rowptr, args.csr.rows, c.number("long_row"), c.number("item_edges"), results);
-  const Buffer scratch(cuda::task_scratch_bytes<T>(parts.item_count, width));
-  put_error(results,
-            cuda::spmm_arg(args, arg, parts.view(c.number("long_row")).long_rows, scratch.as<void>(), nullptr));
+  const cuda::LongRows long_rows = parts.view(c.number("long_row")).long_rows;
+  const Buffer scratch(cuda::task_scratch_bytes<T>(long_rows, width));
+  put_error(results, cuda::spmm_arg(args, arg, long_rows, long_rows.meet ? scratch.as<void>() : nullptr, nullptr));
 }
 
 template <typename T>
@@ -136,9 +138,10 @@ void spmm(const Case& c, Results& results) {
   if (config.kernel == Kernel::Groups) {
     add_groups(args.csr.rowptr, args.csr.rows, config.ngs, config.long_row, parts, results);
   }
-  const Buffer scratch(cuda::spmm_scratch_bytes(args, config, parts.item_count));
-  put_error(results, cuda::spmm(args, config, parts.view(config.long_row),
-                                parts.item_count > 0 ? scratch.as<void>() : nullptr, nullptr));
+  const cuda::Partition partition = parts.view(config.long_row);
+  const Buffer scratch(cuda::spmm_scratch_bytes(args, config, partition.long_rows));
+  put_error(results,
+            cuda::spmm(args, config, partition, partition.long_rows.meet ? scratch.as<void>() : nullptr, nullptr));
   put(results, "items", parts.item_count);
   const int64_t tile = static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width;
   put(results, "tiles", (width + tile - 1) / tile);
@@ -173,10 +176,11 @@ void extremum(const Case& c, Results& results) {
   for (const bool share : {true, false}) {
     const CsrView& csr = share ? forward : transposed;
     const Parts parts = items_of(csr.rowptr, csr.rows, c.number("long_row"), c.number("item_edges"), results);
-    const Buffer scratch(cuda::task_scratch_bytes<T>(parts.item_count, width));
     const cuda::LongRows long_rows = parts.view(c.number("long_row")).long_rows;
-    put_error(results, share ? cuda::extremum_share(csr, args, long_rows, scratch.as<void>(), nullptr)
-                             : cuda::extremum_grad_x(csr, args, long_rows, scratch.as<void>(), nullptr));
+    const Buffer memory(cuda::task_scratch_bytes<T>(long_rows, width));
+    void* const scratch = long_rows.meet ? memory.as<void>() : nullptr;
+    put_error(results, share ? cuda::extremum_share(csr, args, long_rows, scratch, nullptr)
+                             : cuda::extremum_grad_x(csr, args, long_rows, scratch, nullptr));
   }
   if (args.weight == nullptr) return;
   args.grad_weight = output<T>(results, "grad_weight", forward.edges * args.heads);

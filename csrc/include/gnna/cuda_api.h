@@ -72,9 +72,10 @@ cudaError_t count_groups(const int64_t* rowptr, int64_t rows, int64_t ngs, int64
                          void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
 cudaError_t list_groups(const int64_t* first, int64_t rows, int32_t* row, cudaStream_t stream);
 
-// The same neighbour lists, stored in an order (place -> row): rowptr [rows + 1], col [edges] and perm [edges]. csr has
-// no order of its own; edges keep theirs inside a row. scan_workspace: partition_scan_bytes(rows) bytes.
-cudaError_t schedule_csr(const CsrView& csr, const int32_t* order, int64_t* rowptr, int32_t* col, int32_t* perm,
+// The same neighbour lists stored in another order: places [rows] says where in csr each now comes from, whatever row
+// that is. rowptr [rows + 1], col [edges] and perm [edges]; edges keep their order inside a row. scan_workspace:
+// partition_scan_bytes(rows) bytes.
+cudaError_t schedule_csr(const CsrView& csr, const int32_t* places, int64_t* rowptr, int32_t* col, int32_t* perm,
                          void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
 
 // ---- operations ---------------------------------------------------------------------------------------------------
@@ -83,6 +84,7 @@ struct LongRows {
   const LongItem* items = nullptr;
   int64_t count = 0;
   int64_t longer_than = INT64_MAX;  // rows with more edges are in items
+  bool meet = false;                // some row has several items, whose partial results meet in scratch
 };
 
 // How the rows are dealt out, made for the configuration they are launched with: the items of its long_row and
@@ -95,24 +97,24 @@ struct Partition {
 // T of all operations is float, double, Float16 or BFloat16.
 
 // Bytes of scratch that one launch of spmm<T> needs: partial results, which are Compute<T>, and arrival counters of the
-// long rows. The scratch belongs to the launch, so that launches on different streams cannot meet in it. 0 when there
-// are no long rows.
+// long rows. The scratch belongs to the launch, so that launches on different streams cannot meet in it. 0 when no row
+// has several items.
 template <typename T>
-size_t spmm_scratch_bytes(const SpmmArgs<T>& args, const KernelConfig& config, int64_t long_items);
+size_t spmm_scratch_bytes(const SpmmArgs<T>& args, const KernelConfig& config, const LongRows& long_rows);
 
 template <typename T>
 cudaError_t spmm(const SpmmArgs<T>& args, const KernelConfig& config, const Partition& partition, void* scratch,
                  cudaStream_t stream);
 
 // Scratch of the operations below that take long rows: for each item a counter, and up to kTaskBytes for each element
-// of the width. Like spmm's it belongs to a launch, and is 0 when there are none.
+// of the width. Like spmm's it belongs to a launch, and is 0 when no row has several items.
 template <typename T>
 constexpr int64_t kTaskBytes = sizeof(Compute<T>) == 8 ? 16 : 8;
 inline size_t task_counter_bytes(int64_t long_items) { return (static_cast<size_t>(long_items) * 4 + 15) / 16 * 16; }
 template <typename T>
-size_t task_scratch_bytes(int64_t long_items, int64_t width) {
-  if (long_items <= 0) return 0;
-  return task_counter_bytes(long_items) + static_cast<size_t>(long_items) * static_cast<size_t>(width) * kTaskBytes<T>;
+size_t task_scratch_bytes(const LongRows& rows, int64_t width) {
+  if (!rows.meet) return 0;
+  return task_counter_bytes(rows.count) + static_cast<size_t>(rows.count) * static_cast<size_t>(width) * kTaskBytes<T>;
 }
 
 // Max or min (args.reduce) with the winning edge: arg [rows, heads * head_dim] is its position in the user's list, or

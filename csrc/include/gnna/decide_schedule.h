@@ -9,7 +9,13 @@
 
 namespace gnna {
 
-enum class ScheduleKind : int { Ascending = 0, Degree = 1, Community = 2 };
+enum class ScheduleKind : int { Ascending, Degree, Community, ByHand };
+
+// How a plan's rows are kept from its second call on: 0 ascending, otherwise by descending degree inside windows of so
+// many rows, so that rows that run beside each other end together.
+int64_t degree_window(const GraphFacts& graph, const DeviceFacts& device);
+// The same in words: "rows ascend", "rows by degree", "rows by degree in windows of 1024".
+std::string as_kept(const GraphFacts& graph, const DeviceFacts& device);
 
 struct ScheduleFacts {
   GraphFacts graph;
@@ -21,10 +27,10 @@ struct ScheduleFacts {
 };
 
 struct ScheduleChoice {
-  ScheduleKind kind = ScheduleKind::Ascending;
-  bool repays = false;  // had it been in force all along, it would have saved its cost by now
-  double gain = 1;      // expected: time before / time after
-  double cost = 0;      // seconds, expected
+  ScheduleKind kind = ScheduleKind::Ascending;  // Degree: that it stays as degree_window says
+  bool repays = false;                          // had it been in force all along, it would have saved its cost by now
+  double gain = 1;                              // expected: time before / time after
+  double cost = 0;                              // seconds, expected
   std::string reason;
 };
 

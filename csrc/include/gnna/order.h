@@ -25,21 +25,19 @@ struct Communities {
 // *stop, where given, may become true at any time and ends the work early with an empty result.
 Communities rabbit_order(const CsrView& csr, const Executor& executor, const std::atomic<bool>* stop = nullptr);
 
-// Places by descending degree; places of one degree keep their order. by_power: only the largest power of two in the
-// degree counts, so that rows stay closer to where they were. start [rows] is the row at each place to begin with
-// (nullptr: ascending), group [rows] the group of every row, ascending along start, which rows do not leave (nullptr:
-// one group). rowptr belongs to a plan without an order. out [rows].
-void degree_order(const int64_t* rowptr, int64_t rows, bool by_power, const int32_t* start, const int32_t* group,
-                  int32_t* out);
+// Places by descending degree; places of one degree keep their order. start [rows] is the row at each place to begin
+// with (nullptr: ascending), group [rows] the group of every row, ascending along start, which rows do not leave
+// (nullptr: one group). rowptr belongs to a plan without an order. out [rows].
+void degree_order(const int64_t* rowptr, int64_t rows, const int32_t* start, const int32_t* group, int32_t* out);
 
 // The schedule by communities: rows community after community, inside one by descending degree (and in Rabbit order
 // where that is equal). Row r is node first_row + r of the communities: 0, or, for the columns' side of a plan whose
 // rows and columns are two sets, the number of rows there. out [rows].
 void community_schedule(const CsrView& csr, const Communities& communities, int64_t first_row, int32_t* out);
 
-// The same neighbour lists, stored in an order: rowptr [rows + 1], col [edges] and perm [edges] of the places. csr has
-// no order of its own. Edges keep their order inside a row.
-void schedule_csr(const CsrView& csr, const int32_t* order, int64_t* rowptr, int32_t* col, int32_t* perm,
+// The same neighbour lists stored in another order: places [rows] says where in csr each now comes from, whatever row
+// that is. rowptr [rows + 1], col [edges] and perm [edges]; edges keep their order inside a row.
+void schedule_csr(const CsrView& csr, const int32_t* places, int64_t* rowptr, int32_t* col, int32_t* perm,
                   const Executor& executor);
 
 // How many gathers miss a cache of `capacity` feature rows when rows are processed in an order (nullptr: ascending):

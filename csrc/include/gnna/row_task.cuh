@@ -158,12 +158,13 @@ cudaError_t launch_task(const typename Task::Args& args, const LongRows& long_ro
   const int64_t pieces = ceil_div(width, Task::kPiece);
   static_assert(sizeof(typename Task::Found) <= kTaskBytes<T> * Task::kPiece);
   if (long_rows.count > 0) {
-    if (long_rows.items == nullptr || scratch == nullptr || !is_aligned(scratch, kVectorBytes)) {
-      return cudaErrorInvalidValue;
-    }
+    if (long_rows.items == nullptr) return cudaErrorInvalidValue;
     params.items = long_rows.items;
     params.item_count = static_cast<uint32_t>(long_rows.count);
     params.long_row = long_rows.longer_than;
+  }
+  if (long_rows.meet) {
+    if (scratch == nullptr || !is_aligned(scratch, kVectorBytes)) return cudaErrorInvalidValue;
     params.counters = static_cast<int32_t*>(scratch);
     const size_t counters = task_counter_bytes(long_rows.count);
     params.partials = reinterpret_cast<typename Task::Found*>(static_cast<unsigned char*>(scratch) + counters);

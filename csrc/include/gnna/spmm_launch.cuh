@@ -140,15 +140,16 @@ cudaError_t spmm_op(const SpmmArgs<T>& args, const KernelConfig& config, const P
   params.groups_log2 = log2_of(config.groups);
   params.mean = args.reduce == Reduce::Mean;
   if (long_rows.count > 0) {
-    if (long_rows.items == nullptr || scratch == nullptr || !is_aligned(scratch, kVectorBytes)) {
-      return cudaErrorInvalidValue;
-    }
-    const size_t partials = partials_bytes<T>(long_rows.count, width);
+    if (long_rows.items == nullptr) return cudaErrorInvalidValue;
     params.items = long_rows.items;
     params.item_count = static_cast<uint32_t>(long_rows.count);
+  }
+  if (long_rows.meet) {
+    if (scratch == nullptr || !is_aligned(scratch, kVectorBytes)) return cudaErrorInvalidValue;
+    const size_t partials = partials_bytes<T>(long_rows.count, width);
     params.partials = static_cast<Compute<T>*>(scratch);
     params.counters = reinterpret_cast<int32_t*>(static_cast<unsigned char*>(scratch) + partials);
-    error = cudaMemsetAsync(params.counters, 0, spmm_scratch_bytes(args, config, long_rows.count) - partials, stream);
+    error = cudaMemsetAsync(params.counters, 0, spmm_scratch_bytes(args, config, long_rows) - partials, stream);
     if (error != cudaSuccess) return error;
   }
   if (config.vector_width == 1) return launch_vectors<T, 1, Op>(params, config, partition, stream);
