@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -39,14 +39,13 @@ class Settings:
     config: Mapping[str, int | str] | None = None
     schedule: bool = True
 
-    tuned_min_work: int | None = None  # of the CPU, by `gnna tune`
+    tuned_min_work: Mapping[str, int] = field(default_factory=dict)  # by device kind, from `gnna tune`
 
     def least_work(self, device_type: str) -> int:
         if self.min_work is not None:
             return self.min_work
-        if self.tuned_min_work is not None and device_type == "cpu":
-            return self.tuned_min_work
-        return DEFAULT_MIN_WORK.get(device_type, 0)
+        tuned = self.tuned_min_work.get(device_type)
+        return tuned if tuned is not None else DEFAULT_MIN_WORK.get(device_type, 0)
 
     def chooses(self, layer: str) -> bool:
         return layer not in self.skip and (self.only is None or layer in self.only)

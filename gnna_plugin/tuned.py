@@ -105,12 +105,12 @@ def write(device: str, entry: dict) -> Path:
     return file
 
 
-def load() -> int | None:
-    """Puts the kept launches of this machine's GPU in force, and returns the CPU's measured min_work, or None."""
+def load() -> dict[str, int]:
+    """Puts the kept launches of this machine's GPU in force, and returns the measured min_work by kind of device."""
     unload()
     whole = read()
     if not whole:
-        return None
+        return {}
     if torch.cuda.is_available():
         for item in whole.get(device_name("cuda"), {}).get("launches", []):
             try:
@@ -120,8 +120,9 @@ def load() -> int | None:
                 logger.warning("an entry of %s is not used: %s", path(), error)
             else:
                 _launches[facts] = item["config"]
-    least = whole.get(device_name("cpu"), {}).get("min_work")
-    return least if isinstance(least, int) and least >= 0 else None
+    kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    found = {kind: whole.get(device_name(kind), {}).get("min_work") for kind in kinds}
+    return {kind: least for kind, least in found.items() if isinstance(least, int) and least >= 0}
 
 
 def unload() -> None:

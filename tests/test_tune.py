@@ -115,7 +115,7 @@ def test_kept_launches_are_in_force_on_their_device_only(file, monkeypatch):
 def test_a_damaged_file_changes_nothing(file, text):
     file.parent.mkdir()
     file.write_text(text)
-    assert tuned.load() is None and file.read_text() == text
+    assert tuned.load() == {} and file.read_text() == text
 
 
 def test_entries_that_fit_no_more_are_passed_over(file, monkeypatch):
@@ -143,12 +143,14 @@ def test_min_work_is_where_the_slower_sizes_end():
 
 def test_the_command_measures_and_keeps_min_work(file, capsys, monkeypatch):
     pytest.importorskip("torch_geometric")
-    monkeypatch.setattr(crossover, "EDGES", (50, 2000))
+    monkeypatch.setattr(crossover, "EDGES", {"cpu": (50, 2000)})
     monkeypatch.setattr(crossover, "WIDTHS", (8,))
     assert cli.main(["tune", "--device", "cpu", "--rounds", "1", "--dry-run"]) == 0
     assert not file.exists()
     assert cli.main(["tune", "--device", "cpu", "--rounds", "1"]) == 0
     assert json.loads(file.read_text())[tuned.device_name("cpu")]["min_work"] > 0
-    assert "no launch parameters" in capsys.readouterr().out
+    assert "min_work" in capsys.readouterr().out
+    assert cli.main(["tune", "--device", "cpu", "--graph", "community"]) == 2
+    assert "no launches to tune" in capsys.readouterr().err
     monkeypatch.setenv("GNNA_TUNED", "0")
     assert cli.main(["tune", "--device", "cpu"]) == 2

@@ -171,12 +171,15 @@ def host_calls(src, dst, num_nodes, width):
     }
 
 
-def training_steps(edges, width):
-    """{layer: forward and backward pass} on a random graph with 5 edges per node, on the CPU (gnna_plugin.tune)."""
+def training_steps(edges, width, device):
+    """{layer: forward and backward pass} on a random graph with 5 edges per node (gnna_plugin.tune)."""
     nodes = max(edges // 5, 2)
-    ends, x = torch.randint(0, nodes, (2, edges)), torch.randn(nodes, width, requires_grad=True)
+    ends = torch.randint(0, nodes, (2, edges), device=device)
+    x = torch.randn(nodes, width, device=device, requires_grad=True)
     layers = {"GCNConv": GCNConv(width, width), "SAGEConv": SAGEConv(width, width)}
     layers["GATConv"] = GATConv(width, width // 4, heads=4)
+    for layer in layers.values():
+        layer.to(device)
 
     def step(layer):
         layer.zero_grad()

@@ -9,15 +9,16 @@ from dataclasses import asdict
 
 from gnna_plugin.compare.spec import FRAMEWORKS, MODEL_DEFAULTS, Case, UsageError
 
-HELP = "measure launch parameters (GPU) or min_work (CPU) here, for later runs"
+HELP = "measure launch parameters (GPU) or min_work here, for later runs"
 
 _EPILOG = """examples:
   gnna tune --graph edges.csv --model gin --device cuda
   gnna tune --device cpu
 
-On a GPU every aggregation of the model's forward and backward pass on the graph is tuned: other launches than the
-decider's own are measured, and what is at least 2 % faster is kept. On a CPU the kernels have no launch parameters;
-what depends on the machine there is min_work, the smallest edges x width that the plug-in takes over, for any graph.
+With --graph, which needs a GPU, every aggregation of the model's forward and backward pass on the graph is tuned: other
+launches than the decider's own are measured, and what is at least 2 % faster is kept. Without it, min_work is measured:
+the smallest edges x width that the plug-in takes over, for any graph. On a CPU, whose kernels have no launch
+parameters, that is all that depends on the machine.
 
 The answers are kept in ~/.cache/gnna_plugin/tuned.json (XDG_CACHE_HOME, or the file that GNNA_TUNED names), by device
 and torch version; enable() reads them. A graph, width or layer of other facts is decided by the rules as before."""
@@ -27,7 +28,7 @@ def add_arguments(parser):
     """Add the arguments to an argparse parser."""
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _EPILOG
     add = parser.add_argument
-    add("--graph", nargs="+", metavar="G", help="as for `gnna compare`; needed on a GPU")
+    add("--graph", nargs="+", metavar="G", help="as for `gnna compare`; what to tune a GPU's launches for")
     add("--framework", choices=sorted(FRAMEWORKS), default="pyg", help="default: %(default)s")
     add("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
     add("--layers", type=int, help="default: the model's own, as for compare")
@@ -54,13 +55,15 @@ def run(args):
     console = Console()
     if remark:
         console.print(remark, style="dim")
-    entry = _tune_gpu(args, console) if device == "cuda" else _tune_cpu(args, console)
+    if args.graph and device == "cpu":
+        raise UsageError("on a CPU there are no launches to tune; without --graph min_work is measured")
+    entry = _tune_launches(args, console) if args.graph else _measure_min_work(args, device, console)
     if not args.dry_run:
         console.print(f"kept in {tuned.write(tuned.device_name(device), entry)}", highlight=False)
     return 0
 
 
-def _tune_gpu(args, console):
+def _tune_launches(args, console):
     import torch
 
     import gnna_plugin
@@ -70,8 +73,6 @@ def _tune_gpu(args, console):
     from gnna_plugin.compare.data import training_data
     from gnna_plugin.tune import launches
 
-    if not args.graph:
-        raise UsageError("on a GPU --graph says what to tune for")
     models = importlib.import_module(FRAMEWORKS[args.framework][1])
     kept = []
     for graph in load_graphs(args.graph, args.seed):
@@ -99,7 +100,8 @@ def _tune_gpu(args, console):
     return {"launches": kept}
 
 
-def _tune_cpu(args, console):
+def _measure_min_work(args, device, console):
+    import torch
     from rich import box
     from rich.table import Table
 
@@ -108,13 +110,10 @@ def _tune_cpu(args, console):
     from gnna_plugin.settings import DEFAULT_MIN_WORK
     from gnna_plugin.tune import crossover
 
-    console.print("On the CPU the kernels have no launch parameters; measuring min_work.")
-    if args.graph:
-        console.print("min_work holds for every graph: --graph is not used.", style="dim")
     steps = peers.adapter(args.framework)
     if isinstance(steps, str) or not hasattr(steps, "training_steps"):
         raise UsageError(f"min_work is measured with PyG's layers, not with {args.framework}'s")
-    rows = list(crossover.measure(steps.training_steps, args.framework, Rounds(args.rounds, 0.02)))
+    rows = list(crossover.measure(steps.training_steps, args.framework, torch.device(device), Rounds(args.rounds, 0.02)))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("layer", "edges", "width", "work", "plain us", "gnna us", "left us", "plain / gnna"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
@@ -124,7 +123,7 @@ def _tune_cpu(args, console):
                       *(f"{us:.0f}" for us in times), f"{times[0] / times[1]:.2f}")  # fmt: skip
     console.print(table)
     least = crossover.least_work(rows)
-    console.print(f"min_work {least:,} (built in: {DEFAULT_MIN_WORK['cpu']:,})", highlight=False)
+    console.print(f"min_work {least:,} (built in: {DEFAULT_MIN_WORK[device]:,})", highlight=False)
     return {"min_work": least, "date": _today()}
 
 
