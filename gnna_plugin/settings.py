@@ -17,8 +17,9 @@ class Fallback(RuntimeError):
 
 
 # Elements (edges times feature width) below which the framework's own path is used: where the two took the same time
-# for a training step of one layer (2 cores with AVX-512, torch 2.13, PyG 2.8.1; `gnna tune` measures it anew).
-DEFAULT_MIN_WORK = {"cpu": 32_768, "cuda": 0}
+# for a training step of one layer (CPU: 2 cores with AVX-512, torch 2.13, PyG 2.8.1; CUDA: an H200, eager, torch 2.11,
+# PyG 2.8.0, where smaller graphs wait for the host; `gnna tune` measures it anew).
+DEFAULT_MIN_WORK = {"cpu": 32_768, "cuda": 1_600_000}
 
 # Feature dtypes with kernels, by device kind.
 _FLOATS = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))

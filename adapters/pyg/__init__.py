@@ -1,9 +1,10 @@
 """The PyTorch Geometric adapter: which of PyG's functions are replaced, and how that is undone.
 
 Six replacements carry all of it. MessagePassing._index_select returns a gather that has not happened yet (lazy.py);
-Aggregation.reduce and torch's scatter functions turn it into one spmm; gcn_norm remembers its result (norm_memo.py);
-utils.softmax is one kernel (softmax.py); and TorchScript and autograd.Function, which see past a tensor's Python class,
-receive plain ones. PyG has no registry for aggregation backends: these hooks are it.
+Aggregation.reduce and torch's scatter functions turn it into one spmm; what layers compute from the graph alone,
+gcn_norm and self-loops, is remembered (graph_memo.py); utils.softmax is one kernel (softmax.py); and TorchScript and
+autograd.Function, which see past a tensor's Python class, receive plain ones. PyG has no registry for aggregation
+backends: these hooks are it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 import torch_geometric
 from torch_geometric.nn import Aggregation, MessagePassing
 
-from gnna_plugin.adapters.pyg import hooks, norm_memo, softmax
+from gnna_plugin.adapters.pyg import graph_memo, hooks, softmax
 from gnna_plugin.patching import Patches, misfit
 
 TESTED = ((2, 8), (2, 9))  # first and first-after-last tested release of torch_geometric
@@ -51,7 +52,7 @@ def install() -> bool:
         _patches.replace(scripted, "__call__", hooks.script_boundary(scripted.__call__))
     unwrap_arguments = torch._functorch.utils.unwrap_dead_wrappers
     _patches.replace(torch._functorch.utils, "unwrap_dead_wrappers", hooks.function_boundary(unwrap_arguments))
-    norm_memo.install()
+    graph_memo.install()
     softmax.install()
     return True
 
@@ -59,5 +60,5 @@ def install() -> bool:
 def uninstall() -> None:
     """Restores PyG's own functions."""
     softmax.uninstall()
-    norm_memo.uninstall()
+    graph_memo.uninstall()
     _patches.undo()

@@ -113,7 +113,8 @@ def _measure_min_work(args, device, console):
     steps = peers.adapter(args.framework)
     if isinstance(steps, str) or not hasattr(steps, "training_steps"):
         raise UsageError(f"min_work is measured with PyG's layers, not with {args.framework}'s")
-    rows = list(crossover.measure(steps.training_steps, args.framework, torch.device(device), Rounds(args.rounds, 0.02)))
+    rounds = Rounds(args.rounds, 0.02)
+    rows = list(crossover.measure(steps.training_steps, args.framework, torch.device(device), rounds))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("layer", "edges", "width", "work", "plain us", "gnna us", "left us", "plain / gnna"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")

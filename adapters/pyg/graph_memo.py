@@ -1,6 +1,6 @@
-"""A memory for gcn_norm: GCN-like layers normalise the same graph in every forward pass, which costs as much as a fused
-step and makes a fresh edge index each time. Remembered, the same tensors come back, and so do the plans that belong to
-them.
+"""A memory for what layers compute from the graph alone, anew in every forward pass: GCN-like ones normalise it
+(gcn_norm), attention takes its self-loops out and puts one on every node. That costs as much as a fused step and makes
+a fresh edge index each time. Remembered, the same tensors come back, and so do the plans that belong to them.
 
 An entry belongs to one edge_index (and edge_weight) object and dies with it. It holds only where neither they nor the
 results were changed since, and never for trained weights, inference tensors or while something traces.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from gnna_plugin.patching import Spread, stand_in
 _LIMIT = 64  # entries; each lives no longer than its edge_index anyway
 _memo: dict[tuple, _Entry] = {}
 _lock = threading.Lock()
-_spread: Spread | None = None
+_spreads: list[Spread] = []
+_OPTIONS = (NoneType, bool, int, float, str, torch.dtype)  # types of arguments that may stand in a key
 
 
 class _Entry:
@@ -68,16 +70,16 @@ def _memorable(edge_index: Any, edge_weight: Any) -> bool:
     )
 
 
-def _remembering(original: Callable) -> Callable:
-    compiling = torch.compiler.is_compiling
-
+def _remember(original: Callable) -> Callable:
     def remember(edge_index, edge_weight, *options):
         if not settings.active() or not _memorable(edge_index, edge_weight):
+            return original(edge_index, edge_weight, *options)
+        if any(type(option) not in _OPTIONS for option in options):
             return original(edge_index, edge_weight, *options)
         inputs = (edge_index, edge_weight)
         # Another stream could read what this one is still computing.
         stream = torch.cuda.current_stream(edge_index.device) if edge_index.is_cuda else None
-        key = (id(edge_index), None if edge_weight is None else id(edge_weight), stream, *options)
+        key = (original, id(edge_index), None if edge_weight is None else id(edge_weight), stream, *options)
         entry = _memo.get(key)
         if entry is not None and (results := entry.results(inputs)) is not None:
             return results
@@ -88,6 +90,12 @@ def _remembering(original: Callable) -> Callable:
             _memo[key] = _Entry(key, inputs, results)
         return results
 
+    return remember
+
+
+def _gcn_norm(original: Callable) -> Callable:
+    compiling, remember = torch.compiler.is_compiling, _remember(original)
+
     def gcn_norm(edge_index, edge_weight=None, num_nodes=None, improved=False, add_self_loops=True,
                  flow="source_to_target", dtype=None):  # fmt: skip
         if compiling():
@@ -97,15 +105,38 @@ def _remembering(original: Callable) -> Callable:
     return stand_in(gcn_norm, original)
 
 
-def install() -> None:
-    """Puts the remembering gcn_norm in place of PyG's everywhere it was imported by name."""
-    global _spread
-    from torch_geometric.nn.conv.gcn_conv import gcn_norm
+def _remove_self_loops(original: Callable) -> Callable:
+    compiling, remember = torch.compiler.is_compiling, _remember(original)
 
-    _spread = Spread("torch_geometric", gcn_norm, _remembering(gcn_norm))
+    def remove_self_loops(edge_index, edge_attr=None):
+        return (original if compiling() else remember)(edge_index, edge_attr)
+
+    return stand_in(remove_self_loops, original)
+
+
+def _add_self_loops(original: Callable) -> Callable:
+    compiling, remember = torch.compiler.is_compiling, _remember(original)
+
+    def add_self_loops(edge_index, edge_attr=None, fill_value=None, num_nodes=None):
+        return (original if compiling() else remember)(edge_index, edge_attr, fill_value, num_nodes)
+
+    return stand_in(add_self_loops, original)
+
+
+def install() -> None:
+    """Puts the remembering functions in place of PyG's: gcn_norm wherever it was imported by name, those of self-loops
+    in the layers only, which keep the results to themselves."""
+    from torch_geometric.nn.conv.gcn_conv import gcn_norm
+    from torch_geometric.utils import add_self_loops, remove_self_loops
+
+    _spreads.append(Spread("torch_geometric", gcn_norm, _gcn_norm(gcn_norm)))
+    layers = "torch_geometric.nn.conv"
+    _spreads.append(Spread(layers, remove_self_loops, _remove_self_loops(remove_self_loops)))
+    _spreads.append(Spread(layers, add_self_loops, _add_self_loops(add_self_loops)))
 
 
 def uninstall() -> None:
-    """Gives PyG's own function back to every module that holds ours."""
+    """Gives PyG's own functions back to every module that holds ours."""
     _memo.clear()
-    _spread.undo()
+    while _spreads:
+        _spreads.pop().undo()

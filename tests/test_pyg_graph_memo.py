@@ -1,4 +1,4 @@
-"""The memory of gcn_norm: the same graph gives the same tensors back, and nothing stale ever."""
+"""The memory of gcn_norm and of self-loops: the same graph gives the same tensors back, and nothing stale ever."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch
 pytest.importorskip("torch_geometric")
 
 import pyg_layers as layers
+import torch_geometric.nn.conv.gat_conv as gat_conv
 import torch_geometric.nn.conv.gcn_conv as gcn_conv
-from torch_geometric.nn import GCNConv
+import torch_geometric.utils as utils
+from torch_geometric.nn import GATConv, GATv2Conv, GCNConv
 
 import gnna_plugin
-from gnna_plugin.adapters.pyg import norm_memo
+from gnna_plugin.adapters.pyg import graph_memo
 
 
 @pytest.fixture
@@ -79,21 +81,21 @@ def test_trained_weights_get_their_gradient_every_time(edge_index):
     for _ in range(3):
         (grad,) = torch.autograd.grad(gcn_conv.gcn_norm(edge_index, weight, 20)[1].square().sum(), weight)
         grads.append(grad)
-    assert torch.equal(grads[0], grads[2]) and not norm_memo._memo
+    assert torch.equal(grads[0], grads[2]) and not graph_memo._memo
 
 
 @pytest.mark.parametrize("self_loops", [True, False])
 def test_an_entry_dies_with_its_graph(edge_index, self_loops):
     """Without added self-loops the result is the input itself; that must not keep it alive."""
     gcn_conv.gcn_norm(edge_index, None, 20, False, self_loops)
-    assert len(norm_memo._memo) == 1
+    assert len(graph_memo._memo) == 1
     alive = weakref.ref(edge_index)
     local = edge_index.clone()
     gcn_conv.gcn_norm(local, None, 20, False, self_loops)
     died = weakref.ref(local)
     del local
     gc.collect()
-    assert died() is None and alive() is not None and len(norm_memo._memo) == 1
+    assert died() is None and alive() is not None and len(graph_memo._memo) == 1
 
 
 def test_inference_results_do_not_reach_training():
@@ -110,8 +112,49 @@ def test_inference_results_do_not_reach_training():
         torch.testing.assert_close(layer(x, edge_index), expected)
 
 
-def test_a_second_forward_builds_no_plan(edge_index):
-    x, layer = torch.randn(20, layers.WIDTH), GCNConv(layers.WIDTH, 4)
+def test_self_loops_of_layers_are_remembered_and_those_of_scripts_are_not(edge_index):
+    def looped(module):
+        return module.add_self_loops(module.remove_self_loops(edge_index)[0], num_nodes=20)[0]
+
+    first = looped(gat_conv)
+    assert looped(gat_conv) is first and torch.equal(first, looped(utils))
+    assert utils.remove_self_loops(edge_index)[0] is not utils.remove_self_loops(edge_index)[0]
+    edge_index[:, :5] = 3
+    assert torch.equal(looped(gat_conv), looped(utils))
+    assert gat_conv.add_self_loops(edge_index, num_nodes=25)[0].max() == 24
+    with gnna_plugin.disabled():
+        assert looped(gat_conv) is not looped(gat_conv)
+    gnna_plugin.disable()
+    assert gat_conv.remove_self_loops is utils.remove_self_loops and gat_conv.add_self_loops is utils.add_self_loops
+
+
+def test_attributes_of_self_loops_follow_the_fill_value(edge_index):
+    attr = torch.rand(100, 3)
+    fill = torch.rand(3)
+    for value in (2.0, "mean", fill, fill):
+        found = gat_conv.add_self_loops(edge_index, attr, value, 20)
+        assert_same(found, utils.add_self_loops(edge_index, attr, value, 20))
+    fill.zero_()
+    assert not gat_conv.add_self_loops(edge_index, attr, fill, 20)[1][100:].any()
+
+
+def test_an_entry_of_self_loops_dies_with_its_graph(edge_index):
+    GATConv(layers.WIDTH, 4)(torch.randn(20, layers.WIDTH), edge_index.clone())
+    gc.collect()
+    assert not graph_memo._memo
+
+
+@pytest.mark.parametrize(
+    "make",
+    [GCNConv, GATConv, GATv2Conv, lambda *w: GATConv(*w, heads=2, edge_dim=3)],
+    ids=["GCN", "GAT", "GATv2", "attr"],
+)
+def test_a_second_forward_builds_no_plan(make, edge_index):
+    x, layer = torch.randn(20, layers.WIDTH), make(layers.WIDTH, 4)
+    if getattr(layer, "edge_dim", None):
+        attr = torch.rand(100, 3)
+        forward = layer.forward
+        layer.forward = lambda x, ends: forward(x, ends, attr)
     layer(x.requires_grad_(), edge_index).sum().backward()
     before = gnna_plugin.status().plan_misses
     layer(x, edge_index).sum().backward()
