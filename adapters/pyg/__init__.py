@@ -1,10 +1,10 @@
 """The PyTorch Geometric adapter: which of PyG's functions are replaced, and how that is undone.
 
-Six replacements carry all of it. MessagePassing._index_select returns a gather that has not happened yet (lazy.py);
+Seven replacements carry all of it. MessagePassing._index_select returns a gather that has not happened yet (lazy.py);
 Aggregation.reduce and torch's scatter functions turn it into one spmm; what layers compute from the graph alone,
 gcn_norm and self-loops, is remembered (graph_memo.py); utils.softmax is one kernel (softmax.py); and TorchScript and
-autograd.Function, which see past a tensor's Python class, receive plain ones. PyG has no registry for aggregation
-backends: these hooks are it.
+autograd.Function, which see past a tensor's Python class, receive plain ones. GINConv's own term becomes a self-loop
+(gin.py). PyG has no registry for aggregation backends: these hooks are it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import warnings
 
 import torch
 import torch_geometric
-from torch_geometric.nn import Aggregation, MessagePassing
+from torch_geometric.nn import Aggregation, GINConv, MessagePassing
 
-from gnna_plugin.adapters.pyg import graph_memo, hooks, softmax
+from gnna_plugin.adapters.pyg import gin, graph_memo, hooks, softmax
 from gnna_plugin.patching import Patches, misfit
 
 TESTED = ((2, 8), (2, 9))  # first and first-after-last tested release of torch_geometric
@@ -26,6 +26,7 @@ _SIGNATURES = (
     (MessagePassing, "_index_select", ["self", "src", "index"]),
     (MessagePassing, "_index_select_safe", ["self", "src", "index"]),
     (Aggregation, "reduce", ["self", "x", "index", "ptr", "dim_size", "dim", "reduce"]),
+    (GINConv, "forward", ["self", "x", "edge_index", "size"]),
     (torch_geometric.utils, "softmax", ["src", "index", "ptr", "num_nodes", "dim"]),
     (torch._functorch.utils, "unwrap_dead_wrappers", ["args"]),
 )
@@ -47,6 +48,7 @@ def install() -> bool:
             stacklevel=3,
         )
     _patches.replace(MessagePassing, "_index_select", hooks.index_select_hook(MessagePassing._index_select))
+    _patches.replace(GINConv, "forward", gin.forward_hook(GINConv.forward))
     _patches.replace(Aggregation, "reduce", hooks.reduce_hook(Aggregation.reduce))
     for scripted in (torch.jit.ScriptFunction, torch._C.ScriptMethod):
         _patches.replace(scripted, "__call__", hooks.script_boundary(scripted.__call__))

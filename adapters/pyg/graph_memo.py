@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.utils import add_self_loops
 
 from gnna_plugin import settings
 from gnna_plugin.patching import Spread, stand_in
@@ -93,6 +94,9 @@ def _remember(original: Callable) -> Callable:
     return remember
 
 
+_looped = _remember(add_self_loops)
+
+
 def _gcn_norm(original: Callable) -> Callable:
     compiling, remember = torch.compiler.is_compiling, _remember(original)
 
@@ -117,17 +121,24 @@ def _remove_self_loops(original: Callable) -> Callable:
 def _add_self_loops(original: Callable) -> Callable:
     compiling, remember = torch.compiler.is_compiling, _remember(original)
 
-    def add_self_loops(edge_index, edge_attr=None, fill_value=None, num_nodes=None):
+    def looped(edge_index, edge_attr=None, fill_value=None, num_nodes=None):
         return (original if compiling() else remember)(edge_index, edge_attr, fill_value, num_nodes)
 
-    return stand_in(add_self_loops, original)
+    return stand_in(looped, original)
+
+
+def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
+    """edge_index and, after its edges, a loop on every node, remembered; None where it would be made for one call."""
+    if not _memorable(edge_index, None):
+        return None
+    return _looped(edge_index, None, None, num_nodes)[0]
 
 
 def install() -> None:
     """Puts the remembering functions in place of PyG's: gcn_norm wherever it was imported by name, those of self-loops
     in the layers only, which keep the results to themselves."""
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
-    from torch_geometric.utils import add_self_loops, remove_self_loops
+    from torch_geometric.utils import remove_self_loops
 
     _spreads.append(Spread("torch_geometric", gcn_norm, _gcn_norm(gcn_norm)))
     layers = "torch_geometric.nn.conv"

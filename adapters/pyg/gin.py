@@ -1,0 +1,65 @@
+"""GINConv's own term as a neighbour: (1 + eps) x + A x is, where eps is 0, the sum over A + I. A self-loop on every
+node, remembered with the graph, saves two passes over the features forwards and two backwards.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import GINConv
+
+from gnna_plugin import settings
+from gnna_plugin.adapters.pyg import graph_memo, hooks
+from gnna_plugin.patching import stand_in
+
+_zero: weakref.WeakKeyDictionary[Tensor, tuple[int, int, bool]] = weakref.WeakKeyDictionary()
+
+
+def _is_zero(eps: Any) -> bool:
+    """Whether eps is a constant 0. On a GPU it is read once for each change that its version counter shows."""
+    if not isinstance(eps, Tensor) or eps.requires_grad or eps.numel() != 1 or eps.is_inference():
+        return False
+    if not eps.is_cuda:
+        return eps.item() == 0
+    stamp = eps._version, eps.data_ptr()
+    known = _zero.get(eps)
+    if known is None or known[:2] != stamp:
+        _zero[eps] = known = (*stamp, eps.item() == 0)
+    return known[2]
+
+
+def _foldable(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
+    if type(conv) is not GINConv or not settings.active() or size is not None:
+        return False
+    if type(x) is not Tensor or x.dim() != 2 or conv.node_dim not in (-2, 0) or conv.aggr not in ("add", "sum"):
+        return False
+    if type(edge_index) is not Tensor or edge_index.dim() != 2 or edge_index.size(0) != 2:
+        return False
+    if conv._decomposed_layers > 1 or conv._propagate_forward_pre_hooks or conv._propagate_forward_hooks:
+        return False
+    if hooks.is_below_min_work(edge_index.size(1), x) or hooks.why_not(conv, x, edge_index[0]) is not None:
+        return False
+    return "message" not in conv.__dict__ and "propagate" not in conv.__dict__ and _is_zero(conv.eps)
+
+
+def forward_hook(original: Callable) -> Callable:
+    """GINConv.forward: its own term as a self-loop of every node where that is the same."""
+    compiling = torch.compiler.is_compiling
+
+    def looped(conv: Any, x: Any, edge_index: Any, size: Any) -> Tensor | None:
+        if not _foldable(conv, x, edge_index, size):
+            return None
+        return graph_memo.with_self_loops(edge_index, x.size(0))
+
+    def forward(self, x, edge_index, size=None):
+        if not compiling():
+            ends = looped(self, x, edge_index, size)
+            if ends is not None:
+                return self.nn(self.propagate(ends, x=(x, x), size=None))
+        return original(self, x, edge_index, size)
+
+    return stand_in(forward, original)

@@ -1,0 +1,94 @@
+"""GINConv's own term as a self-loop: the same sums and gradients, where and only where eps is a constant 0."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("torch_geometric")
+
+from torch_geometric.nn import GINConv
+
+import gnna_plugin
+from gnna_plugin import report
+
+EDGES, NODES = 100, 20
+
+
+@pytest.fixture
+def graph(device):
+    return torch.randn(NODES, 6, dtype=torch.float64, device=device), torch.randint(0, NODES, (2, EDGES), device=device)
+
+
+def gin(device, **options):
+    return GINConv(torch.nn.Linear(6, 4), **options).to(device, torch.float64)
+
+
+def summed_edges(layer, *inputs):
+    """The layer's result with the plug-in on, compared with the one without, and the edges of its aggregations."""
+    edges = []
+    with gnna_plugin.disabled():
+        expected = layer(*inputs)
+    gnna_plugin.enable("pyg", min_work=0)
+    with report.watched_by(lambda layer, x, weight, src, *_: edges.append(src.numel())):
+        torch.testing.assert_close(layer(*inputs), expected)
+    return edges
+
+
+def test_the_own_term_is_one_more_neighbour(graph, device):
+    x, edge_index = graph
+    layer = gin(device)
+    leaf = x.clone().requires_grad_()
+    expected = torch.autograd.grad(layer(leaf, edge_index).square().sum(), [leaf, *layer.parameters()])
+    assert summed_edges(layer, leaf, edge_index) == [EDGES + NODES]
+    found = torch.autograd.grad(layer(leaf, edge_index).square().sum(), [leaf, *layer.parameters()])
+    torch.testing.assert_close(found, expected)
+    misses = gnna_plugin.status().plan_misses
+    layer(leaf, edge_index).sum().backward()
+    assert gnna_plugin.status().plan_misses == misses
+    assert torch.autograd.gradgradcheck(lambda x: layer(x, edge_index), leaf, fast_mode=True)
+
+
+@pytest.mark.parametrize("options", [{"eps": 0.5}, {"train_eps": True}, {"aggr": "max"}, {"aggr": "mean"}], ids=str)
+def test_other_layers_keep_their_own_term(options, graph, device):
+    edges = summed_edges(gin(device, **options), *graph)
+    assert edges and set(edges) == {EDGES}
+
+
+def test_a_subclass_keeps_its_own_term(graph, device):
+    class Scaled(GINConv):
+        def message(self, x_j):
+            return 2 * x_j
+
+    layer = Scaled(torch.nn.Linear(6, 4)).to(device, torch.float64)
+    assert EDGES + NODES not in summed_edges(layer, *graph)
+
+
+def test_two_sets_of_nodes_keep_their_own_term(graph, device):
+    x, edge_index = graph
+    assert EDGES + NODES not in summed_edges(gin(device), (x, x.clone()), edge_index)
+    assert EDGES + NODES not in summed_edges(gin(device), x, edge_index, (NODES, NODES))
+
+
+def test_a_change_of_eps_is_seen(graph, device):
+    layer = gin(device)
+    assert summed_edges(layer, *graph) == [EDGES + NODES]
+    with torch.no_grad():
+        layer.eps.fill_(0.25)
+    assert summed_edges(layer, *graph) == [EDGES]
+    layer.load_state_dict({**layer.state_dict(), "eps": torch.zeros(1)})
+    assert summed_edges(layer, *graph) == [EDGES + NODES]
+
+
+def test_hooks_see_the_user_s_edges(graph, device):
+    layer, seen = gin(device), []
+    layer.register_propagate_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].size(1)))
+    assert summed_edges(layer, *graph) == [EDGES] and set(seen) == {EDGES}
+
+
+def test_the_forward_is_given_back():
+    ours = GINConv.forward
+    gnna_plugin.enable("pyg")
+    assert GINConv.forward is not ours
+    gnna_plugin.disable()
+    assert GINConv.forward is ours
