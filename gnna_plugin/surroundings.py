@@ -24,14 +24,25 @@ def tracing() -> bool:
     return _tracing_state() is not None
 
 
-def reason(tensor: Tensor) -> str | None:
-    """Why a call on this tensor is left to the framework here and now, in words for its user; None when nothing is."""
+def capturing(tensor: Tensor) -> bool:
+    """Whether a CUDA graph is being captured of what is computed on this tensor."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def reason(tensor: Tensor, src: Tensor | None = None) -> str | None:
+    """Why a call on this tensor is left to the framework here and now, in words for its user; None when nothing is.
+
+    While a CUDA graph is captured nothing can be planned: only a call that gathers by src, whose plans are there, goes
+    on.
+    """
     device = tensor.device
     if device.type == "cuda":
         if not _load.built_with_cuda():
             return "gnna_plugin was built without CUDA"
         if torch.cuda.is_current_stream_capturing():
-            return "a CUDA graph is being captured"
+            trained = tensor.requires_grad and torch.is_grad_enabled()
+            if src is None or not torch.ops.gnna.has_plans(src, trained):
+                return "a CUDA graph is being captured"
     elif device.type != "cpu":
         return f"device {device.type}"
     if tracing():

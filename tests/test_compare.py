@@ -62,8 +62,11 @@ def test_median_and_interquartile_range():
 def test_cores_taken_by_others_are_those_busy_without_us(monkeypatch, busy, own, missing):
     """On two cores, both wanted, over ten seconds."""
     monkeypatch.setattr(measure.os, "sched_getaffinity", lambda pid: {0, 1})
-    readings = {"_busy_seconds": iter([100.0, 100.0 + busy]), "perf_counter": iter([5.0, 15.0]),
-                "process_time": iter([1.0, 1.0 + own])}
+    readings = {
+        "_busy_seconds": iter([100.0, 100.0 + busy]),
+        "perf_counter": iter([5.0, 15.0]),
+        "process_time": iter([1.0, 1.0 + own]),
+    }
     monkeypatch.setattr(measure, "_busy_seconds", lambda: next(readings["_busy_seconds"]))
     clock = types.SimpleNamespace(**{key: readings[key].__next__ for key in ("perf_counter", "process_time")})
     monkeypatch.setattr(measure, "time", clock)
@@ -113,8 +116,9 @@ def test_a_bare_graph_gets_equal_random_features_and_labels_from_equal_seeds():
 
 def test_own_features_and_labels_are_used_unless_synthetic_ones_are_asked_for():
     mask = np.array([True, False, False])
-    graph = small_graph(x=np.array([[1, 3], [0, 0], [5, 5]], np.float32), y=np.array([0, 6, 2]), train_mask=mask,
-                        test_mask=~mask)
+    graph = small_graph(
+        x=np.array([[1, 3], [0, 0], [5, 5]], np.float32), y=np.array([0, 6, 2]), train_mask=mask, test_mask=~mask
+    )
     own = training_data(graph, Case("small").resolved())
     np.testing.assert_array_equal(own.x, [[0.25, 0.75], [0, 0], [0.5, 0.5]])
     assert own.classes == 7 and own.train.tolist() == [0] and own.test.tolist() == [1, 2]
@@ -133,8 +137,9 @@ def results():
     events = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GNNA_MIN_WORK", "0")
-        found = runner.measure_cases(cases, threads=1, command="the command",
-                                     on_progress=lambda arm, event: events.append((arm, event["phase"])))
+        found = runner.measure_cases(
+            cases, threads=1, command="the command", on_progress=lambda arm, event: events.append((arm, event["phase"]))
+        )
     assert {arm for arm, _ in events} == {"baseline", "allocator", "accelerated"}
     return found
 

@@ -15,7 +15,9 @@ from gnna_plugin.graphs import available_graphs, load_graph, row_normalised
 CSR = dict(num_nodes=np.int64(4), indptr=np.array([0, 2, 2, 4, 4], np.int32), indices=np.array([1, 2, 0, 3], np.int32))
 EDGES = [(1, 0), (2, 0), (0, 2), (3, 2)]
 FEATURES = dict(
-    x_indptr=np.array([0, 1, 1, 3, 3]), x_indices=np.array([2, 0, 1], np.uint16), x_data=np.array([3.0, 1.0, 2.0]),
+    x_indptr=np.array([0, 1, 1, 3, 3]),
+    x_indices=np.array([2, 0, 1], np.uint16),
+    x_data=np.array([3.0, 1.0, 2.0]),
     x_shape=np.array([4, 3]),
 )
 

@@ -242,15 +242,49 @@ def test_nothing_of_ours_is_stored_in_models():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_cuda_graph_capture():
+def test_a_cuda_graph_is_captured_of_the_framework_s_path_without_a_plan():
     x, edge_index, _ = layers.graph("cuda", torch.float32)
     layer = SAGEConv(layers.WIDTH, 8).cuda()
     expected = layer(x, edge_index)
     gnna_plugin.enable(min_work=0)
-    layer(x, edge_index)
+    with torch.no_grad():
+        layer(x, edge_index)  # which needs no transposed plan
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = layer(x, edge_index)
+        out = layer(x.requires_grad_(), edge_index)
     graph.replay()
     torch.testing.assert_close(out, expected)
     assert reasons() == {"a CUDA graph is being captured": 1}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    "make", [GCNConv, SAGEConv, lambda *w: GINConv(torch.nn.Linear(*w))], ids=["GCN", "SAGE", "GIN"]
+)
+def test_a_cuda_graph_is_captured_of_our_kernels_after_warm_up(make):
+    x, edge_index, _ = layers.graph("cuda", torch.float32)
+    x.requires_grad_()
+    layer = make(layers.WIDTH, 8).cuda()
+
+    def step():
+        out = layer(x, edge_index)
+        return out, *torch.autograd.grad(out.square().sum(), [x, *layer.parameters()])
+
+    expected = [t.detach().clone() for t in step()]
+    gnna_plugin.enable(min_work=0)
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    gnna_plugin.disable()
+    gnna_plugin.clear_cache()  # the graph keeps what it reads
+    torch.randn(1 << 20, device="cuda")
+    graph.replay()
+    torch.testing.assert_close(list(captured), expected)
+    assert not reasons()

@@ -41,7 +41,7 @@ def _foldable(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
         return False
     if conv._decomposed_layers > 1 or conv._propagate_forward_pre_hooks or conv._propagate_forward_hooks:
         return False
-    if hooks.is_below_min_work(edge_index.size(1), x) or hooks.why_not(conv, x, edge_index[0]) is not None:
+    if hooks.is_below_min_work(edge_index.size(1), x):
         return False
     return "message" not in conv.__dict__ and "propagate" not in conv.__dict__ and _is_zero(conv.eps)
 
@@ -53,7 +53,8 @@ def forward_hook(original: Callable) -> Callable:
     def looped(conv: Any, x: Any, edge_index: Any, size: Any) -> Tensor | None:
         if not _foldable(conv, x, edge_index, size):
             return None
-        return graph_memo.with_self_loops(edge_index, x.size(0))
+        ends = graph_memo.with_self_loops(edge_index, x.size(0))
+        return None if ends is None or hooks.why_not(conv, x, ends[0]) is not None else ends
 
     def forward(self, x, edge_index, size=None):
         if not compiling():

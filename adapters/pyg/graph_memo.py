@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import add_self_loops
 
-from gnna_plugin import settings
+from gnna_plugin import settings, surroundings
 from gnna_plugin.patching import Spread, stand_in
 
 _LIMIT = 64  # entries; each lives no longer than its edge_index anyway
 _memo: dict[tuple, _Entry] = {}
+_captured: list[tuple] = []  # what CUDA graphs read
 _lock = threading.Lock()
 _spreads: list[Spread] = []
 _OPTIONS = (NoneType, bool, int, float, str, torch.dtype)  # types of arguments that may stand in a key
@@ -67,8 +68,17 @@ def _memorable(edge_index: Any, edge_weight: Any) -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._len_torch_dispatch_stack()
-        or (edge_index.is_cuda and torch.cuda.is_current_stream_capturing())
     )
+
+
+def _before_capture(inputs: tuple, key: tuple) -> tuple | None:
+    """What was remembered, on whatever stream, before the CUDA graph's capture began, which waits for all of them. The
+    graph reads it for as long as it may be replayed, so it is kept for good."""
+    for known, entry in list(_memo.items()):
+        if known[1:] == key[1:] and (results := entry.results(inputs)) is not None:
+            _captured.append(results)
+            return results
+    return None
 
 
 def _remember(original: Callable) -> Callable:
@@ -80,7 +90,9 @@ def _remember(original: Callable) -> Callable:
         inputs = (edge_index, edge_weight)
         # Another stream could read what this one is still computing.
         stream = torch.cuda.current_stream(edge_index.device) if edge_index.is_cuda else None
-        key = (original, id(edge_index), None if edge_weight is None else id(edge_weight), stream, *options)
+        key = (stream, original, id(edge_index), None if edge_weight is None else id(edge_weight), *options)
+        if surroundings.capturing(edge_index):
+            return _before_capture(inputs, key) or original(edge_index, edge_weight, *options)
         entry = _memo.get(key)
         if entry is not None and (results := entry.results(inputs)) is not None:
             return results
@@ -131,6 +143,9 @@ def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
     """edge_index and, after its edges, a loop on every node, remembered; None where it would be made for one call."""
     if not _memorable(edge_index, None):
         return None
+    if surroundings.capturing(edge_index):
+        found = _before_capture((edge_index, None), (None, add_self_loops, id(edge_index), None, None, num_nodes))
+        return found and found[0]
     return _looped(edge_index, None, None, num_nodes)[0]
 
 

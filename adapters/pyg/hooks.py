@@ -32,7 +32,7 @@ _HOOKS = (
 
 def why_not(conv: Any, src: Any, index: Any) -> str | None:
     """Why this gather is left to PyG, in words for its user; None when it may become lazy."""
-    reason = _unfit(src, index) or surroundings.reason(src) or _recomputed()
+    reason = _unfit(src, index) or surroundings.reason(src, consume.plain_index(index)) or _recomputed()
     if reason is not None:
         return reason
     if not -src.dim() <= conv.node_dim < src.dim():

@@ -64,8 +64,9 @@ DeviceFacts cpu_facts(at::Device) {
   return {false, at::get_num_threads(), l2};
 }
 
-const bool registered =
-    (register_plan_builder(c10::DeviceType::CPU, {build_plan, [] { return false; }, rearrange, cpu_facts}), true);
+const bool registered = (register_plan_builder(c10::DeviceType::CPU, {build_plan, [] { return false; }, rearrange,
+                                                                      cpu_facts, [](const Plan&) { return true; }}),
+                         true);
 
 struct Cpu {
   struct Guard {

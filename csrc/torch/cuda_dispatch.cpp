@@ -101,8 +101,20 @@ DeviceFacts cuda_facts(at::Device device) {
   return device_facts();
 }
 
+// The row kernel's cut of a plan's rows.
+KernelConfig cut_of(const Plan& plan) {
+  Manual rows = manual();
+  rows.kernel = Kernel::Rows;
+  return decide(plan.facts(), {}, device_facts(), rows, /*explain=*/false).config;
+}
+
+bool launchable(const Plan& plan) {
+  const c10::cuda::CUDAGuard guard(plan.rowptr.device());
+  return is_dealt_out(plan, cut_of(plan));
+}
+
 const bool registered =
-    (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing, rearrange, cuda_facts}), true);
+    (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing, rearrange, cuda_facts, launchable}), true);
 
 void use_on(const Plan& plan, c10::cuda::CUDAStream stream) {
   for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm, &plan.order})
@@ -117,10 +129,8 @@ struct CutRows {
 
   template <typename T>
   static CutRows of(const Plan& plan, int64_t width, c10::cuda::CUDAStream stream) {
-    Manual rows = manual();
-    rows.kernel = Kernel::Rows;
     CutRows cut;
-    cut.kept = partition_for(plan, decide(plan.facts(), {}, device_facts(), rows, /*explain=*/false).config, stream);
+    cut.kept = partition_for(plan, cut_of(plan), stream);
     cut.long_rows = view_of(*cut.kept).long_rows;
     const size_t bytes = cuda::task_scratch_bytes<T>(cut.long_rows, width);
     if (bytes > 0) cut.memory = bytes_on(plan.rowptr, bytes);

@@ -59,14 +59,25 @@ KeptPartition build(const Plan& plan, const PartitionKey& key, cudaStream_t stre
   return kept;
 }
 
+PartitionKey key_of(const KernelConfig& config) {
+  return {config.long_row, config.item_edges, config.kernel == Kernel::Groups ? config.ngs : 0};
+}
+
+bool needs_none(const Plan& plan, const KernelConfig& config) {
+  return config.kernel == Kernel::Rows && plan.max_degree <= config.long_row;
+}
+
 }  // namespace
+
+bool is_dealt_out(const Plan& plan, const KernelConfig& config) {
+  return needs_none(plan, config) || plan.partitions.find(key_of(config), /*pin=*/false) != nullptr;
+}
 
 std::shared_ptr<const KeptPartition> partition_for(const Plan& plan, const KernelConfig& config,
                                                    c10::cuda::CUDAStream stream) {
-  const bool groups = config.kernel == Kernel::Groups;
   static const auto none = std::make_shared<const KeptPartition>();
-  if (!groups && plan.max_degree <= config.long_row) return none;
-  const PartitionKey key{config.long_row, config.item_edges, groups ? config.ngs : 0};
+  if (needs_none(plan, config)) return none;
+  const PartitionKey key = key_of(config);
   const bool captured = capturing();
   auto kept = plan.partitions.find(key, captured);
   if (!kept) {

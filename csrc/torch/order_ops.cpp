@@ -117,6 +117,7 @@ TORCH_LIBRARY_FRAGMENT(gnna, m) {
   // Place -> node of Rabbit order, and each node's community; int32 [num_nodes]. degree_order: in-degrees, descending.
   m.def("rabbit_order(Tensor src, Tensor dst, int num_nodes) -> (Tensor order, Tensor community)", &rabbit_order);
   m.def("degree_order(Tensor src, Tensor dst, int num_nodes) -> Tensor", &degree_order);
+  m.def("has_plans(Tensor src, bool transposed) -> bool", &has_plans);  // see plan.h
   m.def("schedules() -> (str[], float[])", &schedules);
   m.def("l2_bytes(Device device) -> int", [](at::Device device) { return facts_of(device).l2_bytes; });
   m.def("set_auto_schedule(bool on) -> ()", &set_auto_schedule);

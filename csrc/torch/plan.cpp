@@ -192,6 +192,15 @@ class PlanCache {
     return true;
   }
 
+  // The plans of which one side is this tensor: the columns, or for the transposed ones the rows.
+  std::vector<std::shared_ptr<const Plan>> plans_of(const TensorKey& key, bool as_columns) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<std::shared_ptr<const Plan>> found;
+    for (const Entry& entry : entries_)
+      if ((as_columns ? entry.col : entry.row) == key) found.push_back(entry.plan);
+    return found;
+  }
+
   void settle(const std::shared_ptr<const Plan>& plan, const char* state, const char* reason) {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (Entry& entry : entries_)
@@ -362,6 +371,18 @@ void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<co
   const auto row_key = TensorKey::of(row), col_key = TensorKey::of(col);
   const int64_t rows = plan->rows, cols = plan->cols;
   if (row_key && col_key) plan_cache().insert(*row_key, *col_key, rows, cols, std::move(plan));
+}
+
+bool has_plans(const at::Tensor& col, bool transposed) {
+  const auto key = TensorKey::of(col);
+  if (!key) return false;
+  const PlanBuilder& builder = builder_of(col.device());
+  const auto ready = [&](bool as_columns) {
+    const auto plans = plan_cache().plans_of(*key, as_columns);
+    return !plans.empty() &&
+           std::all_of(plans.begin(), plans.end(), [&](const auto& plan) { return builder.launchable(*plan); });
+  };
+  return ready(true) && (!transposed || ready(false));
 }
 
 bool capturing_on(at::Device device) { return builder_of(device).capturing(); }

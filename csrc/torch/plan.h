@@ -87,6 +87,7 @@ struct PlanBuilder {
   // The plan's lists in the order of these places of theirs, int32 [rows] on the plan's device; the order is not set.
   std::shared_ptr<Plan> (*rearrange)(const Plan& plan, const at::Tensor& places);
   DeviceFacts (*facts)(at::Device device);
+  bool (*launchable)(const Plan& plan);  // also while a CUDA graph is captured: its rows have been dealt out
 };
 DeviceFacts facts_of(at::Device device);  // NotImplementedError for a device without kernels
 void register_plan_builder(c10::DeviceType device, PlanBuilder builder);
@@ -97,6 +98,10 @@ std::shared_ptr<Plan> in_order(const Plan& plan, const PlanBuilder& builder, con
 
 // Enters a plan that exists already for an edge list, where the list can be recognised again.
 void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan);
+
+// Whether a CUDA graph that is being captured can use plans that gather these columns, and where wanted their
+// transposed plans: all that a layer's forward and backward pass need is there.
+bool has_plans(const at::Tensor& col, bool transposed);
 
 // Whether a CUDA graph is being captured on the current stream of the device.
 bool capturing_on(at::Device device);
