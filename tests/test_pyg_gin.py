@@ -11,6 +11,7 @@ from torch_geometric.nn import GINConv
 
 import gnna_plugin
 from gnna_plugin import report
+from gnna_plugin.adapters.pyg.gin import _has_constant_zero
 
 EDGES, NODES = 100, 20
 
@@ -78,6 +79,27 @@ def test_a_change_of_eps_is_seen(graph, device):
     assert summed_edges(layer, *graph) == [EDGES]
     layer.load_state_dict({**layer.state_dict(), "eps": torch.zeros(1)})
     assert summed_edges(layer, *graph) == [EDGES + NODES]
+
+
+class CountsReads(torch.Tensor):
+    """A tensor that says it is on a GPU, where reading a value waits for everything before it."""
+
+    is_cuda, reads = True, 0
+
+    def item(self):
+        CountsReads.reads += 1
+        return super().item()
+
+
+def test_a_gpu_is_asked_once_for_each_change():
+    layer = gin("cpu")
+    layer.eps = torch.Tensor._make_subclass(CountsReads, layer.eps)
+    for value in (0.0, 0.25, 0.0):
+        with torch.no_grad():
+            layer.eps.fill_(value)
+        before = CountsReads.reads
+        assert {_has_constant_zero(layer) for _ in range(3)} == {value == 0}
+        assert CountsReads.reads == before + 1
 
 
 def test_hooks_see_the_user_s_edges(graph, device):

@@ -12,23 +12,25 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import GINConv
 
-from gnna_plugin import settings
+from gnna_plugin import settings, surroundings
 from gnna_plugin.adapters.pyg import graph_memo, hooks
 from gnna_plugin.patching import stand_in
 
-_zero: weakref.WeakKeyDictionary[Tensor, tuple[int, int, bool]] = weakref.WeakKeyDictionary()
+_zero: weakref.WeakKeyDictionary[GINConv, tuple[Tensor, int, bool]] = weakref.WeakKeyDictionary()
 
 
-def _is_zero(eps: Any) -> bool:
+def _has_constant_zero(conv: GINConv) -> bool:
     """Whether eps is a constant 0. On a GPU it is read once for each change that its version counter shows."""
+    eps = conv.eps
     if not isinstance(eps, Tensor) or eps.requires_grad or eps.numel() != 1 or eps.is_inference():
         return False
     if not eps.is_cuda:
         return eps.item() == 0
-    stamp = eps._version, eps.data_ptr()
-    known = _zero.get(eps)
-    if known is None or known[:2] != stamp:
-        _zero[eps] = known = (*stamp, eps.item() == 0)
+    known = _zero.get(conv)
+    if known is None or known[0] is not eps or known[1] != eps._version:
+        if surroundings.capturing(eps):
+            return False
+        _zero[conv] = known = (eps, eps._version, eps.item() == 0)
     return known[2]
 
 
@@ -43,7 +45,7 @@ def _foldable(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
         return False
     if hooks.is_below_min_work(edge_index.size(1), x):
         return False
-    return "message" not in conv.__dict__ and "propagate" not in conv.__dict__ and _is_zero(conv.eps)
+    return "message" not in conv.__dict__ and "propagate" not in conv.__dict__ and _has_constant_zero(conv)
 
 
 def forward_hook(original: Callable) -> Callable:
