@@ -17,6 +17,7 @@ import torch_geometric.utils as utils
 from torch_geometric.nn import GATConv, GATv2Conv, GCNConv
 
 import gnna_plugin
+from gnna_plugin import surroundings
 from gnna_plugin.adapters.pyg import graph_memo
 
 
@@ -136,6 +137,21 @@ def test_attributes_of_self_loops_follow_the_fill_value(edge_index):
         assert_same(found, utils.add_self_loops(edge_index, attr, value, 20))
     fill.zero_()
     assert not gat_conv.add_self_loops(edge_index, attr, fill, 20)[1][100:].any()
+
+
+def test_while_a_cuda_graph_is_captured_only_what_was_there_before_is_used(edge_index, monkeypatch):
+    normalised, looped = gcn_conv.gcn_norm(edge_index, None, 20), graph_memo.with_self_loops(edge_index, 20)
+    monkeypatch.setattr(surroundings, "capturing", lambda tensor: True)
+    again = gcn_conv.gcn_norm(edge_index, None, 20)
+    assert again[0] is normalised[0] and again[1] is normalised[1]
+    assert graph_memo.with_self_loops(edge_index, 20) is looped
+    entries = len(graph_memo._memo)
+    other = edge_index.clone()
+    assert graph_memo.with_self_loops(other, 20) is None
+    assert_same(gcn_conv.gcn_norm(other, None, 20), normalised)
+    assert len(graph_memo._memo) == entries
+    graph_memo._memo.clear()
+    assert any(kept[0] is normalised[0] for kept in graph_memo._captured)  # the graph may be replayed at any time
 
 
 def test_an_entry_of_self_loops_dies_with_its_graph(edge_index):

@@ -1,25 +1,17 @@
-// The plan cache: a least-recently-used list under one lock, bounded by bytes, whose entries die with the edge lists
-// they belong to.
+// What a plan knows of itself, the keys that recognise a user's tensors, and who builds plans on which device.
 #include "plan.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 #include <c10/util/hash.h>
-#include <pthread.h>
 
-#include <algorithm>
 #include <array>
-#include <list>
-#include <unordered_map>
 #include <vector>
 
-#include "csr_form.h"
-#include "schedule.h"
 #include "streams.h"
 
 namespace gnna {
@@ -30,13 +22,13 @@ std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX
   return table;
 }
 
+}  // namespace
+
 const PlanBuilder& builder_of(at::Device device) {
   const auto& builder = builders()[static_cast<size_t>(device.type())];
   TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", device.type());
   return *builder;
 }
-
-}  // namespace
 
 TensorKey::TensorKey(const at::Tensor& tensor, int64_t version)
     : storage_(tensor.storage().getWeakStorageImpl()),
@@ -116,185 +108,6 @@ at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
   return {};
 }
 
-namespace {
-
-struct Entry {
-  TensorKey row, col;
-  int64_t rows, cols;
-  std::shared_ptr<const Plan> plan;
-  size_t hash;
-  std::shared_ptr<Schedule> schedule;
-  int64_t bytes;        // the plan's, and those of the one before while two are compared
-  bool pinned = false;  // a captured CUDA graph reads the plan
-
-  bool matches(const TensorKey& r, const TensorKey& c, int64_t n_rows, int64_t n_cols) const {
-    return rows == n_rows && cols == n_cols && row == r && col == c;
-  }
-};
-
-class PlanCache {
- public:
-  struct Found {
-    std::shared_ptr<const Plan> plan;
-    std::shared_ptr<Schedule> due;  // where it has something to do
-  };
-
-  Found find(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols, bool pin) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto range = index_.equal_range(hash(row, col));
-    for (auto it = range.first; it != range.second; ++it) {
-      if (!it->second->matches(row, col, rows, cols)) continue;
-      entries_.splice(entries_.begin(), entries_, it->second);
-      ++hits_;
-      Entry& entry = *it->second;
-      // A captured graph holds raw pointers into the plan and may be replayed for as long as the process lives.
-      if (pin && !entry.pinned) {
-        entry.pinned = true;
-        pinned_.push_back(entry.plan);
-      }
-      return {entry.plan, !entry.pinned && entry.schedule->due(*entry.plan) ? entry.schedule : nullptr};
-    }
-    ++misses_;
-    return {};
-  }
-
-  void insert(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols,
-              std::shared_ptr<const Plan> plan) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    // Edge lists made afresh in every forward pass leave dead entries behind; without this sweep they would pile up.
-    for (auto it = entries_.begin(); it != entries_.end();) {
-      const auto next = std::next(it);
-      if (it->row.expired() || it->col.expired()) erase(it);
-      it = next;
-    }
-    if (plan->bytes() > max_bytes_) return;
-    const Entry* const reverse = peek(col, row, cols, rows);
-    auto schedule = reverse ? std::make_shared<Schedule>(reverse->schedule->store(), true)
-                            : std::make_shared<Schedule>(make_community_store(), false);
-    const int64_t bytes = plan->bytes();
-    bytes_ += bytes;
-    entries_.push_front({row, col, rows, cols, std::move(plan), hash(row, col), std::move(schedule), bytes});
-    index_.emplace(entries_.front().hash, entries_.begin());
-    shrink();
-  }
-
-  // Serves `plan` in the place of `before` and counts `held` bytes beside it. False where that has gone or is pinned,
-  // or they are too large to keep.
-  bool replace(const std::shared_ptr<const Plan>& before, const std::shared_ptr<const Plan>& plan, int64_t held) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto it = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.plan == before; });
-    const int64_t bytes = plan->bytes() + held;
-    if (it == entries_.end() || (it->pinned && plan != before) || bytes > max_bytes_) return false;
-    bytes_ += bytes - it->bytes;
-    it->bytes = bytes;
-    it->plan = plan;
-    shrink();
-    return true;
-  }
-
-  // The plans of which one side is this tensor: the columns, or for the transposed ones the rows.
-  std::vector<std::shared_ptr<const Plan>> plans_of(const TensorKey& key, bool as_columns) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    std::vector<std::shared_ptr<const Plan>> found;
-    for (const Entry& entry : entries_)
-      if ((as_columns ? entry.col : entry.row) == key) found.push_back(entry.plan);
-    return found;
-  }
-
-  void settle(const std::shared_ptr<const Plan>& plan, const char* state, const char* reason) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (Entry& entry : entries_)
-      if (entry.plan == plan) entry.schedule->settle(state, reason);
-  }
-
-  std::vector<ScheduleInfo> schedules() {
-    std::vector<std::pair<std::shared_ptr<Schedule>, std::shared_ptr<const Plan>>> all;
-    std::vector<bool> pinned;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      for (const Entry& entry : entries_) {
-        all.emplace_back(entry.schedule, entry.plan);
-        pinned.push_back(entry.pinned);
-      }
-    }
-    std::vector<ScheduleInfo> result;
-    for (size_t i = 0; i < all.size(); ++i) {
-      result.push_back(all[i].first->info(*all[i].second));
-      if (pinned[i]) result.back().state = "pinned";
-    }
-    return result;
-  }
-
-  void clear() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    entries_.clear();
-    index_.clear();
-    bytes_ = 0;
-  }
-
-  void set_max_bytes(int64_t bytes) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    max_bytes_ = bytes;
-    shrink();
-  }
-
-  std::mutex& mutex() { return mutex_; }
-
-  CacheInfo info() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return {static_cast<int64_t>(entries_.size()), bytes_, hits_, misses_, max_bytes_};
-  }
-
- private:
-  using Iterator = std::list<Entry>::iterator;
-
-  static size_t hash(const TensorKey& row, const TensorKey& col) { return c10::get_hash(row.hash(), col.hash()); }
-
-  const Entry* peek(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols) const {
-    const auto range = index_.equal_range(hash(row, col));
-    for (auto it = range.first; it != range.second; ++it)
-      if (it->second->matches(row, col, rows, cols)) return &*it->second;
-    return nullptr;
-  }
-
-  void erase(Iterator it) {
-    const auto range = index_.equal_range(it->hash);
-    for (auto slot = range.first; slot != range.second; ++slot) {
-      if (slot->second == it) {
-        index_.erase(slot);
-        break;
-      }
-    }
-    bytes_ -= it->bytes;
-    entries_.erase(it);
-  }
-
-  void shrink() {
-    while (bytes_ > max_bytes_ && !entries_.empty()) erase(std::prev(entries_.end()));
-  }
-
-  std::mutex mutex_;
-  std::list<Entry> entries_;  // most recently used first
-  std::unordered_multimap<size_t, Iterator> index_;
-  std::vector<std::shared_ptr<const Plan>> pinned_;
-  int64_t bytes_ = 0, hits_ = 0, misses_ = 0;
-  int64_t max_bytes_ = int64_t{4} << 30;
-};
-
-PlanCache& plan_cache() {
-  // Never destroyed: CUDA is gone before static destructors run.
-  static PlanCache* cache = [] {
-    auto* made = new PlanCache;
-    // Held over a fork, so that no other thread can be inside while the child gets its copy.
-    pthread_atfork([] { plan_cache().mutex().lock(); }, [] { plan_cache().mutex().unlock(); },
-                   [] { plan_cache().mutex().unlock(); });
-    return made;
-  }();
-  return *cache;
-}
-
-}  // namespace
-
 void register_plan_builder(c10::DeviceType device, PlanBuilder builder) {
   builders()[static_cast<size_t>(device)] = builder;
 }
@@ -319,72 +132,6 @@ void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t 
   std::abort();
 }
 
-namespace {
-
-constexpr int64_t kSegments = -1;  // stands for the number of columns in the key of a segment plan
-
-// The plan under this key, or what `build` makes of the device's builder.
-template <typename Build>
-std::shared_ptr<const Plan> find_or_build(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t key_cols,
-                                          bool cache, const Build& build) {
-  const PlanBuilder& builder = builder_of(row.device());
-  constexpr int64_t kLimit = (int64_t{1} << 31) - 1;
-  TORCH_CHECK_NOT_IMPLEMENTED(rows < kLimit && key_cols < kLimit && row.numel() < kLimit,
-                              "gnna: graphs of 2^31 or more nodes or edges are not supported");
-  const bool capturing = builder.capturing();
-  const auto row_key = cache ? TensorKey::of(row) : std::nullopt;
-  const auto col_key = cache ? TensorKey::of(col) : std::nullopt;
-  const bool keyed = row_key && col_key;
-  if (keyed) {
-    auto found = plan_cache().find(*row_key, *col_key, rows, key_cols, capturing);
-    if (found.due) {
-      found.due->advance(found.plan, builder, [&](const auto& now, const auto& better, int64_t held) {
-        return plan_cache().replace(now, better, held) && (found.plan = better, true);
-      });
-    }
-    if (found.plan) return found.plan;
-  }
-  check_not_capturing(row.device());
-  const c10::InferenceMode normal(false);  // the plan may serve training later
-  std::shared_ptr<const Plan> plan = build(builder);
-  if (keyed) plan_cache().insert(*row_key, *col_key, rows, key_cols, plan);
-  return plan;
-}
-
-}  // namespace
-
-std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
-                                     const char* row_name, const char* col_name, bool cache) {
-  return find_or_build(row, col, rows, cols, cache, [&](const PlanBuilder& builder) {
-    return builder.build(row, col, rows, cols, row_name, col_name);
-  });
-}
-
-std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, bool cache) {
-  return find_or_build(index, index, rows, kSegments, cache, [&](const PlanBuilder& builder) {
-    const at::Tensor positions = at::arange(index.numel(), index.options());
-    return builder.build(index, positions, rows, index.numel(), "index", "position");
-  });
-}
-
-void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan) {
-  const auto row_key = TensorKey::of(row), col_key = TensorKey::of(col);
-  const int64_t rows = plan->rows, cols = plan->cols;
-  if (row_key && col_key) plan_cache().insert(*row_key, *col_key, rows, cols, std::move(plan));
-}
-
-bool has_plans(const at::Tensor& col, bool transposed) {
-  const auto key = TensorKey::of(col);
-  if (!key) return false;
-  const PlanBuilder& builder = builder_of(col.device());
-  const auto ready = [&](bool as_columns) {
-    const auto plans = plan_cache().plans_of(*key, as_columns);
-    return !plans.empty() &&
-           std::all_of(plans.begin(), plans.end(), [&](const auto& plan) { return builder.launchable(*plan); });
-  };
-  return ready(true) && (!transposed || ready(false));
-}
-
 bool capturing_on(at::Device device) { return builder_of(device).capturing(); }
 
 void check_not_capturing(at::Device device) {
@@ -392,29 +139,5 @@ void check_not_capturing(at::Device device) {
               "gnna: a plan cannot be built while a CUDA graph is captured; run one forward and backward step with the "
               "same edge index before capturing");
 }
-
-bool set_schedule(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
-                  const std::optional<at::Tensor>& order) {
-  const auto before = plan_for(row, col, rows, cols, "dst", "src", true);
-  const PlanBuilder& builder = builder_of(row.device());
-  const c10::InferenceMode normal(false);
-  std::shared_ptr<const Plan> plan = before;
-  if (order.has_value()) {
-    plan = in_order(*before, builder, *order, ScheduleKind::ByHand);
-  } else if (before->order.defined()) {
-    plan = in_order(*before, builder, {}, ScheduleKind::Ascending);
-  }
-  if (plan != before && !plan_cache().replace(before, plan, 0)) return false;
-  plan_cache().settle(plan, order.has_value() ? "kept" : "unchanged", "set by hand");
-  return true;
-}
-
-std::vector<ScheduleInfo> schedule_infos() { return plan_cache().schedules(); }
-CacheInfo cache_info() { return plan_cache().info(); }
-void clear_cache() {
-  clear_csr_forms();
-  plan_cache().clear();
-}
-void set_max_plan_bytes(int64_t bytes) { plan_cache().set_max_bytes(bytes); }
 
 }  // namespace gnna

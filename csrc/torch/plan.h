@@ -89,7 +89,9 @@ struct PlanBuilder {
   DeviceFacts (*facts)(at::Device device);
   bool (*launchable)(const Plan& plan);  // also while a CUDA graph is captured: its rows have been dealt out
 };
-DeviceFacts facts_of(at::Device device);  // NotImplementedError for a device without kernels
+// NotImplementedError for a device without kernels.
+const PlanBuilder& builder_of(at::Device device);
+DeviceFacts facts_of(at::Device device);
 void register_plan_builder(c10::DeviceType device, PlanBuilder builder);
 
 // The same plan with its rows in this order, int32 [rows] on its device; ascending where that is undefined.
