@@ -49,6 +49,36 @@ def test_every_width(device, width, weighted, reduce):
     assert relative_error(out, expected) < 1e-5
 
 
+CONFIGS = (
+    {"kernel": "groups"},
+    {"ngs": 1, "dw": 32, "warps_per_block": 1},
+    {"ngs": 16, "dw": 4, "warps_per_block": 8},
+    {"ngs": 64, "dw": 8, "vectors": 1, "vector_width": 1},
+    {"kernel": "rows", "groups": 4, "dw": 8, "warps_per_block": 16},
+    {"vectors": 4, "long_row": 7, "item_edges": 3},
+)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_launches_set_by_hand_give_the_same_results(device, config, dtype):
+    """Both CUDA kernels, rows that are cut and rows that are not, their gradients too; a CPU has no launches."""
+    with gnna_plugin.enabled(config=config):
+        for kind in reference.KINDS:
+            src, dst, n, m = reference.edges(kind, device)
+            for width, reduce in ((5, "sum"), (64, "mean"), (64, "max"), (136, "min")):
+                x = torch.randn(n, width, dtype=dtype, device=device, requires_grad=True)
+                weight = torch.rand(src.numel(), dtype=dtype, device=device)
+                out = torch.ops.gnna.spmm(x, weight, src, dst, m, reduce)
+                exact = x.detach().double().requires_grad_()
+                expected = reference.spmm(exact, weight.double(), src, dst, m, reduce)
+                assert relative_error(out, expected) < TOLERANCE[dtype], (kind, width, reduce)
+                if reduce in ("sum", "mean") and src.numel():
+                    (grad,) = torch.autograd.grad(out.sum(), x)
+                    (grad_expected,) = torch.autograd.grad(expected.sum(), exact)
+                    assert relative_error(grad, grad_expected) < TOLERANCE[dtype], (kind, width, reduce)
+
+
 @pytest.mark.parametrize("kind", ["random", "hub"])
 def test_rows_apart_offset_and_expanded(device, kind):
     """Feature rows need not be adjacent, nor start on a vector's boundary."""
