@@ -43,7 +43,7 @@ class Explanation:
     def __str__(self) -> str:
         lines = _graph_lines(self.graph)
         for decision, paper in zip(self.decisions, self.paper, strict=True):
-            lines += _decision_lines(decision, paper, self.min_work)
+            lines += _decision_lines(decision, self.graph.edges, paper, self.min_work)
         for name, counts in self.layers.items():
             lines += [f"{name}: {n} gathered by the framework for '{op}'" for op, n in counts.materialised.items()]
             lines += [f"{name}: {n} left to the framework: {why}" for why, n in counts.framework.items()]
@@ -64,11 +64,13 @@ def _graph_lines(g: GraphFacts) -> list[str]:
     ]
 
 
-def _decision_lines(d: dict, paper: PaperModel, min_work: int) -> list[str]:
+def _decision_lines(d: dict, graph_edges: int, paper: PaperModel, min_work: int) -> list[str]:
+    added = d["edges"] - graph_edges
+    loops = f", {added:,} of them self-loops that the layer adds" if added > 0 else ""
     weights = f", {d['heads']} weights per edge" if d["heads"] > 1 else ", weighted" if d["weighted"] else ""
     fits = "" if paper.shared_memory_fits else " (does not fit)"
     return [
-        f"{d['layer']}: {d['reduce']} of {d['width']} x {d['dtype']} over {d['edges']:,} edges{weights}",
+        f"{d['layer']}: {d['reduce']} of {d['width']} x {d['dtype']} over {d['edges']:,} edges{loops}{weights}",
         f"  chosen: {_parameters(d)}",
         f"  because {d['reason']}",
         *([f"  runner-up: {d['runner_up']}"] if "runner_up" in d else []),

@@ -43,6 +43,7 @@ def test_every_aggregation_is_explained(data):
     for words in (
         "3,000 nodes, 30,000 edges",
         "GCNConv: sum of 16 x float32",
+        "GINConv: sum of 16 x float32 over 33,000 edges, 3,000 of them self-loops that the layer adds",
         "because ",
         "the framework's gather and scatter would be chosen below",
         "the paper's model: ngs",
