@@ -1,6 +1,5 @@
 // The schedule's rules. On CUDA from timings of a prototype on an H200 (fp32 sums, synthetic and real graphs, ids as
-// given and shuffled); on CPUs from benchmarks/schedule.py on two cores of an AMD EPYC with AVX-512, 2026-11-20, on a
-// machine that was busy with other work (medians and minima of 25 turns; a gain of 1.2 there is 1.1 to 1.3).
+// given and shuffled); on CPUs from benchmarks/schedule.py on two cores of an AMD EPYC with AVX-512, 2026-11-20.
 #include "gnna/decide_schedule.h"
 
 #include <algorithm>
@@ -18,11 +17,12 @@ namespace {
 constexpr double kHit = 8.2e12, kMiss = 4.15e12, kMissShort = 2.6e12;
 constexpr int64_t kShortRow = 64;
 // CPU: what a miss takes beyond a hit, as a share of a hit, for a cache of four times L2 (beyond L2 it is L3 and the
-// reach of the TLB that communities save), and what the order itself costs (the rows' numbers, results stored here and
-// there, ids read through perm). Forecast against measured, shuffled, width 128: com-dblp 1.29 / 1.3 to 1.6, DD 1.44 /
-// 1.6, cnr-2000 1.2 / 1.5, amazon0601's stand-in 1.21 / 1.3 to 1.5; own ids: com-dblp 1.19 / 1.2, the others below 1 /
-// 0.9.
-constexpr double kCpuMiss = 0.75, kCpuOverhead = 1.05;
+// reach of the TLB that communities save), in rows of up to 64 bytes and in longer ones, and what the order itself
+// costs (the rows' numbers, results stored here and there, ids read through perm). Forecast / measured, shuffled, width
+// 16: com-dblp 1.05 / 0.98, DD 1.11 / 1.14, cnr-2000 1.08 / 1.10, amazon0601's stand-in 1.06 / 1.13; width 64: 1.34
+// / 1.23, 1.49 / 2.43, 1.28 / 1.34, 1.27 / 1.50; width 128: 1.31 / 1.45, 1.50 / 2.53, 1.26 / 2.07, 1.21 / 1.64. Where
+// local ids lost (facebook-links 0.91, cnr-2000 0.95, the stand-in 0.91) it says less than 1.05.
+constexpr double kCpuMissShort = 0.35, kCpuMiss = 1.0, kCpuOverhead = 1.1;
 constexpr int64_t kCpuCaches = 4;
 // CUDA, degrees uneven (H200, widths 16 / 64 / 128): all rows by degree against ascending ones 1.15 / 1.25 / 1.21 on
 // pubmed, 1.23 / 1.16 / 1.14 on BlogCatalog3, 1.24 / 1.21 / 1.11 on musae-github, 1.19 / 1.08 / 0.98 on facebook-links,
@@ -89,7 +89,8 @@ int64_t cached_rows(const DeviceFacts& device, int64_t row_bytes) {
 
 double forecast_gain(const ScheduleFacts& facts, double cold_before, double cold_after) {
   if (facts.device.cuda) return transfer_seconds(facts, cold_before) / transfer_seconds(facts, cold_after);
-  return (1 + kCpuMiss * cold_before) / (1 + kCpuMiss * cold_after) / kCpuOverhead;
+  const double miss = facts.row_bytes <= kShortRow ? kCpuMissShort : kCpuMiss;
+  return (1 + miss * cold_before) / (1 + miss * cold_after) / kCpuOverhead;
 }
 
 std::string as_kept(const GraphFacts& graph, const DeviceFacts& device) {
