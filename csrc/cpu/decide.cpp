@@ -1,6 +1,6 @@
 // The decider's rules, from timings on an H200: of the row kernel with float sums on 12 real graphs and a stand-in of
 // amazon0601 at widths 16, 64, 128, rows in the order that decide_schedule.cpp gives them (39 cases, 7,104 launches;
-// the rules cost 5 % over the best of 100 to 300 launches, geometric mean, on the graphs they were fitted on; on new
+// the rules cost 4 % over the best of 100 to 300 launches, geometric mean, on the graphs they were fitted on; on new
 // ones expect more), and before that of a prototype. Constants marked "estimate" were not timed.
 #include "gnna/decide.h"
 
