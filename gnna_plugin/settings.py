@@ -45,8 +45,7 @@ class Settings:
     def least_work(self, device_type: str) -> int:
         if self.min_work is not None:
             return self.min_work
-        tuned = self.tuned_min_work.get(device_type)
-        return tuned if tuned is not None else DEFAULT_MIN_WORK.get(device_type, 0)
+        return self.tuned_min_work.get(device_type, DEFAULT_MIN_WORK.get(device_type, 0))
 
     def chooses(self, layer: str) -> bool:
         return layer not in self.skip and (self.only is None or layer in self.only)

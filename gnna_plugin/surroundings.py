@@ -39,7 +39,7 @@ def reason(tensor: Tensor, src: Tensor | None = None) -> str | None:
     if device.type == "cuda":
         if not _load.built_with_cuda():
             return "gnna_plugin was built without CUDA"
-        if torch.cuda.is_current_stream_capturing():
+        if capturing(tensor):
             trained = tensor.requires_grad and torch.is_grad_enabled()
             if src is None or not torch.ops.gnna.has_plans(src, trained):
                 return "a CUDA graph is being captured"

@@ -31,6 +31,15 @@ def reasons(name="SAGEConv"):
     return dict(gnna_plugin.status().layers[name].framework)
 
 
+def test_bad_sizes_below_min_work_are_pyg_s_errors():
+    x, edge_index, layer = torch.empty(0, 4), torch.tensor([[0], [0]]), SAGEConv(4, 2)
+    with pytest.raises(IndexError):
+        layer(x, edge_index)
+    gnna_plugin.enable(min_work=10_000)
+    with pytest.raises(IndexError):
+        layer(x, edge_index)
+
+
 def test_below_min_work(case):
     layer, x, edge_index, expected = case
     gnna_plugin.enable(min_work=10_000)

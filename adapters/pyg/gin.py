@@ -43,7 +43,7 @@ def _foldable(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
         return False
     if conv._decomposed_layers > 1 or conv._propagate_forward_pre_hooks or conv._propagate_forward_hooks:
         return False
-    if hooks.is_below_min_work(edge_index.size(1), x):
+    if hooks.is_below_min_work(edge_index.size(1), x.size(1), x):
         return False
     return "message" not in conv.__dict__ and "propagate" not in conv.__dict__ and _has_constant_zero(conv)
 

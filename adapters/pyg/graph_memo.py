@@ -71,6 +71,13 @@ def _memorable(edge_index: Any, edge_weight: Any) -> bool:
     )
 
 
+def _key(original: Callable, inputs: tuple, *options: Any) -> tuple:
+    """What an entry is found by. With the stream: another could read what this one is still computing."""
+    edge_index = inputs[0]
+    stream = torch.cuda.current_stream(edge_index.device) if edge_index.is_cuda else None
+    return stream, original, *(None if t is None else id(t) for t in inputs), *options
+
+
 def _before_capture(inputs: tuple, key: tuple) -> tuple | None:
     """What was remembered, on whatever stream, before the CUDA graph's capture began, which waits for all of them. The
     graph reads it for as long as it may be replayed, so it is kept for good."""
@@ -88,9 +95,7 @@ def _remember(original: Callable) -> Callable:
         if any(type(option) not in _OPTIONS for option in options):
             return original(edge_index, edge_weight, *options)
         inputs = (edge_index, edge_weight)
-        # Another stream could read what this one is still computing.
-        stream = torch.cuda.current_stream(edge_index.device) if edge_index.is_cuda else None
-        key = (stream, original, id(edge_index), None if edge_weight is None else id(edge_weight), *options)
+        key = _key(original, inputs, *options)
         if surroundings.capturing(edge_index):
             return _before_capture(inputs, key) or original(edge_index, edge_weight, *options)
         entry = _memo.get(key)
@@ -144,7 +149,8 @@ def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
     if not _memorable(edge_index, None):
         return None
     if surroundings.capturing(edge_index):
-        found = _before_capture((edge_index, None), (None, add_self_loops, id(edge_index), None, None, num_nodes))
+        inputs = (edge_index, None)
+        found = _before_capture(inputs, _key(add_self_loops, inputs, None, num_nodes))
         return found and found[0]
     return _looped(edge_index, None, None, num_nodes)[0]
 

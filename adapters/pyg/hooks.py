@@ -103,21 +103,19 @@ def is_small(values: Any) -> bool:
     return values.numel() < settings.current.least_work("cuda" if values.is_cuda else "cpu")
 
 
-def is_below_min_work(edges: int, src: Tensor, dim: int = 0) -> bool:
-    """Whether so many messages of src's rows, which lie along dim, are too few."""
-    shape = src.shape
-    nodes = shape[dim] if -len(shape) <= dim < len(shape) else 0
-    width = src.numel() // nodes if nodes else 0
+def is_below_min_work(edges: int, width: int, src: Tensor) -> bool:
+    """Whether so many messages, of so many elements of src each, are too few."""
     return bool(edges) and edges * width < settings.current.least_work("cuda" if src.is_cuda else "cpu")
 
 
 def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
     if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or surroundings.tracing():
         return False
-    edges = index.numel()
-    if not is_below_min_work(edges, src, conv.node_dim):
+    shape, dim, edges = src.shape, conv.node_dim, index.numel()
+    nodes = shape[dim] if -len(shape) <= dim < len(shape) else 0
+    width = src.numel() // nodes if nodes else 0
+    if not is_below_min_work(edges, width, src):
         return False
-    width = src.numel() // src.shape[conv.node_dim]
     report.left_to_framework(type(conv).__name__, "below min_work", lambda: f"{edges:,} edges x {width}")
     return True
 
