@@ -19,8 +19,8 @@ constexpr int kWarp = 32;
 // amazon-computers 4, fb100-Cornell5 8 at width 16, of degrees 15, 36 and 85).
 constexpr int64_t kNarrowGroupDegrees[] = {14, 32, 80}, kGroupDegrees[] = {30, 48, 96};
 constexpr int kNarrow = 4;
-// Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead (cora
-// and PROTEINS; 24 made pubmed 17 % slower at width 16).
+// Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead (cora;
+// 24 made pubmed 17 % slower at width 16).
 constexpr int64_t kBusyWarps = 8;
 // Tiny: a warp per row fills less than half of one wave. Block 256 won there (cora, citeseer), and was 3 to 50 % slower
 // on graphs that fill the device (64 won on pubmed). The limit is an estimate that separates these graphs.
@@ -32,7 +32,7 @@ constexpr int kBlock = 64, kTinyBlock = 256;
 constexpr double kTileDegree = 30;
 constexpr int64_t kTileBytes[] = {256, 128};
 // Rows that are short and all alike: fewer lanes with more loads each are more rows per warp (DD, NCI-HIV-H, PROTEINS
-// at width 16: 7 to 16 %; DD and NCI-HIV-H at width 128: 7 %). Where degrees differ, a warp waits for its longest row.
+// at width 16: 8 to 16 %; DD at width 128: 7 %). Where degrees differ, a warp waits for its longest row.
 constexpr double kShortDegree = 8, kEvenSpread = 8;
 
 // Rows over 4 times the average degree outlast the others (6 times cost 4 % more, geometric mean); in small graphs the
@@ -72,7 +72,7 @@ struct Cover {
 // Lanes and vectors for a row of so many pieces: 4x1 for 4 pieces, 8x1 for 8, 8x2 for 16, 16x2 for 32, 32x2 for 64 (the
 // winners at widths 16, 32, 64, 128, 256 in fp32); four vectors where two would leave more lanes idle (8x4 at width
 // 96). A lane computes with twice the registers it loads in 16-bit types: one vector up to 32 pieces (bfloat16 at
-// widths 64 and 128; two were 6 to 20 % slower).
+// widths 64 and 128; two were 10 to 28 % slower).
 Cover cover_width(int64_t pieces, bool short_even, bool scalar, bool half) {
   const int64_t power = std::min<int64_t>(round_up_to_power(pieces), 64);
   if (half && !scalar) return power <= kWarp ? Cover{static_cast<int>(power), 1} : Cover{kWarp, 2};

@@ -10,7 +10,6 @@
 #include <map>
 #include <mutex>
 #include <tuple>
-#include <utility>
 
 #include "dtypes.h"
 #include "plan.h"
@@ -18,14 +17,6 @@
 
 namespace gnna {
 namespace {
-
-struct Before {
-  template <typename Key>
-  bool operator()(const Key& a, const Key& b) const {
-    const auto order = [](const Key& k) { return std::make_tuple(k.first.type(), k.first.index(), k.second); };
-    return order(a) < order(b);
-  }
-};
 
 at::Tensor mean_divisor(const at::Tensor& like, const std::optional<at::Tensor>& src, const at::Tensor& dst,
                         int64_t num_src, int64_t num_dst, bool cache) {
@@ -39,9 +30,10 @@ at::Tensor mean_divisor(const at::Tensor& like, const std::optional<at::Tensor>&
 // One NaN, written once per device and type, since a kernel for every layer's call would cost more than the rest of it.
 at::Tensor one_nan(const at::Tensor& like) {
   static std::mutex mutex;
-  static auto* const known = new std::map<std::pair<c10::Device, at::ScalarType>, at::Tensor, Before>;
+  using Key = std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>;
+  static auto* const known = new std::map<Key, at::Tensor>;  // never destroyed: CUDA is gone before it would be
   const std::lock_guard<std::mutex> lock(mutex);
-  const std::pair<c10::Device, at::ScalarType> key{like.device(), like.scalar_type()};
+  const Key key{like.device().type(), like.device().index(), like.scalar_type()};
   const auto found = known->find(key);
   if (found != known->end()) return found->second;
   const c10::InferenceMode normal(false);
