@@ -121,6 +121,7 @@ def main() -> None:
     device = torch.device(args.device)
     gnna_plugin.allocator.keep_freed_memory()
     torch.ops.gnna.set_auto_schedule(False)
+    torch.ops.gnna.set_max_plan_bytes(1 << 40)  # an evicted plan would come back unordered
     rows = []
     table = Table(title=f"SpMM by schedule, float32 sum on {device}, ms (median)")
     columns = "graph|ids|D|unordered|sorted|community|physical|x sorted|x community|x physical|cost|break-even"

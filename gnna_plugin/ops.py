@@ -154,6 +154,16 @@ def _(messages, index, num_rows, reduce, cache=True):
     return messages.new_empty((num_rows, *messages.shape[1:]))
 
 
+@torch.library.register_fake("gnna::gather_rows")
+def _(x, index, cache=True):
+    return x.new_empty((index.shape[0], *x.shape[1:]))
+
+
+@torch.library.register_fake("gnna::scatter_rows")
+def _(messages, index, num_rows, cache=True):
+    return messages.new_empty((num_rows, *messages.shape[1:]))
+
+
 @torch.library.register_fake("gnna::segment_softmax")
 def _(scores, index, num_rows, cache=True):
     return scores.new_empty(scores.shape)

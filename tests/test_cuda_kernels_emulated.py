@@ -149,6 +149,24 @@ def test_sddmm(dtype, tmp_path):
         assert (np.abs(out - answer) <= bound).all()
 
 
+# ---- rows gathered by edge
+
+
+@pytest.mark.parametrize("row_bytes", [2, 4, 6, 16, 20, 48, 64, 600, 2064])
+def test_gather(row_bytes, tmp_path):
+    rng = np.random.default_rng(row_bytes)
+    cases, expected = [], []
+    for at, (edges, shift, out_shift) in enumerate([(1, 0, 0), (700, 0, 0), (1025, 0, 4), (300, 2, 0), (0, 0, 0)]):
+        ids = IDS[at % 2]
+        x, index = rng.integers(0, 256, (90, row_bytes), np.uint8), rng.integers(0, 90, edges).astype(ids)
+        numbers = {"row_bytes": row_bytes, "out_shift": out_shift, **flags(ids=ids)}
+        cases.append(Case("gather", numbers, {"x": (x, shift), "index": index}, 2, at))
+        expected.append(x[index])
+    for result, wanted in zip(run(cases, tmp_path), expected, strict=True):
+        assert number(result["error"]) == 0
+        assert result["out"] == wanted.tobytes()
+
+
 # ---- gradients of max and min
 
 

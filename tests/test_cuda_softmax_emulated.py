@@ -7,7 +7,8 @@ import pytest
 from simt_driver import Case, run
 from storage import FLOAT32, STORAGES
 
-LONG = 512  # edges, above which a block shares a row
+LONG = 64  # edges, above which a row is cut into items of ITEM
+ITEM = 48
 
 
 def error_of(result) -> int:
@@ -32,10 +33,13 @@ def problem(dtype, degrees, heads, permuted, seed, special=False):
         "rowptr": rowptr,
         "col": np.zeros(edges, np.int32),
         "perm": edge if permuted else None,
+        "index": row.astype(np.int64 if seed % 2 else np.int32),
         "scores": dtype.encode(scores),
         "grad": dtype.encode(grad),
     }
-    numbers = {"cols": 1, "heads": heads, **dtype.flag()}
+    numbers = {"cols": 1, "heads": heads, "long_row": LONG, "item_edges": ITEM, **dtype.flag()}
+    if seed % 2:
+        numbers["int64"] = 1
     return Case("segment_softmax", numbers, arrays, 3, seed), row, scores.astype(np.float64), grad.astype(np.float64)
 
 
@@ -51,7 +55,7 @@ def softmax(scores, row, rows):
 
 @pytest.mark.parametrize("dtype", STORAGES, ids=str)
 def test_rows_and_heads(dtype, tmp_path):
-    """Few and many edges a row decide how many lanes it gets; long rows are shared by the block."""
+    """Few and many edges a row decide how many lanes it gets; long rows are items of a block each, which meet."""
     rng = np.random.default_rng(8)
     short = np.concatenate([[0], rng.integers(0, 3, 150), [33, 0]])
     middle = np.concatenate([[0], rng.integers(0, 30, 30), [LONG - 1, LONG, LONG + 1, 0]])

@@ -293,5 +293,5 @@ def test_a_cuda_graph_is_captured_of_our_kernels_after_warm_up(kind):
     gnna_plugin.clear_cache()  # the graph keeps what it reads
     torch.randn(1 << 20, device="cuda")
     graph.replay()
-    torch.testing.assert_close(list(captured), expected)
+    torch.testing.assert_close(list(captured), expected, rtol=1e-4, atol=1e-5)  # sums in another order
     assert not reasons(kind.__name__)

@@ -52,8 +52,11 @@ class Gather:
             return self.value
         self.check_version()
         try:
-            value = (self.x.movedim(0, self.lead) if self.lead else self.x).index_select(self.lead, self.src)
-        except (IndexError, RuntimeError):
+            if self.lead:
+                value = self.x.movedim(0, self.lead).index_select(self.lead, self.src)
+            else:
+                value = torch.ops.gnna.gather_rows(self.x, self.src)
+        except (IndexError, ValueError, RuntimeError):
             self.conv._index_select_safe(self.source, self.index)  # raises with PyG's own words
             raise
         if self.weight is not None:

@@ -1,7 +1,8 @@
-// The decider's rules, from timings on an H200: of the row kernel with float sums on 12 real graphs and a stand-in of
-// amazon0601 at widths 16, 64, 128, rows in the order that decide_schedule.cpp gives them (39 cases, 7,104 launches;
-// the rules cost 4 % over the best of 100 to 300 launches, geometric mean, on the graphs they were fitted on; on new
-// ones expect more), and before that of a prototype. Constants marked "estimate" were not timed.
+// The decider's rules, from timings on an H200 of the row kernel with float sums at widths 16, 64, 128, rows in the
+// order that decide_schedule.cpp gives them. Fitted on 12 real graphs and a stand-in of amazon0601 (39 cases, 7,104
+// launches; 4.0 % over the best launch of each case, geometric mean) they cost 5.5 %, at worst 28 %, on 13 graphs that
+// had no part in it (39 cases, 5,916 launches). What those showed has since been added: kBusyDegree and kManyRows.
+// Constants marked "estimate" were not timed.
 #include "gnna/decide.h"
 
 #include <algorithm>
@@ -19,9 +20,11 @@ constexpr int kWarp = 32;
 // amazon-computers 4, fb100-Cornell5 8 at width 16, of degrees 15, 36 and 85).
 constexpr int64_t kNarrowGroupDegrees[] = {14, 32, 80}, kGroupDegrees[] = {30, 48, 96};
 constexpr int kNarrow = 4;
-// Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead (cora;
-// 24 made pubmed 17 % slower at width 16).
-constexpr int64_t kBusyWarps = 8;
+// Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead: short
+// ones up to 8 warps (cora; 24 made pubmed 17 % slower at width 16), up to 48 where every group still gets 8 edges
+// (OhmNet-brain-tissues 10 and 22 %, PP-Pathways 8 %).
+constexpr int64_t kBusyWarps = 8, kBusyWarpsLong = 48;
+constexpr double kBusyDegree = 8;
 // Tiny: a warp per row fills less than half of one wave. Block 256 won there (cora, citeseer), and was 3 to 50 % slower
 // on graphs that fill the device (64 won on pubmed). The limit is an estimate that separates these graphs.
 constexpr int64_t kTinyWarps = 32;
@@ -34,6 +37,9 @@ constexpr int64_t kTileBytes[] = {256, 128};
 // Rows that are short and all alike: fewer lanes with more loads each are more rows per warp (DD, NCI-HIV-H, PROTEINS
 // at width 16: 8 to 16 %; DD at width 128: 7 %). Where degrees differ, a warp waits for its longest row.
 constexpr double kShortDegree = 8, kEvenSpread = 8;
+// A row of 16 loads takes 4 lanes with 4 each from so many rows per processor on (DD 2 %, NCI-HIV-H 4, Yeast, OVCAR-8H
+// and TWITTER stand-ins 12 to 14, road-rome 3), below that 8 with 2 (PROTEINS 8 %).
+constexpr int64_t kManyRows = 1024;
 
 // Rows over 4 times the average degree outlast the others (6 times cost 4 % more, geometric mean); in small graphs the
 // longest row sets the time, and 16 won (cora, pubmed, PROTEINS). What counts as small is an estimate.
@@ -73,11 +79,12 @@ struct Cover {
 // winners at widths 16, 32, 64, 128, 256 in fp32); four vectors where two would leave more lanes idle (8x4 at width
 // 96). A lane computes with twice the registers it loads in 16-bit types: one vector up to 32 pieces (bfloat16 at
 // widths 64 and 128; two were 10 to 28 % slower).
-Cover cover_width(int64_t pieces, bool short_even, bool scalar, bool half) {
+Cover cover_width(int64_t pieces, bool short_even, bool many_rows, bool scalar, bool half) {
   const int64_t power = std::min<int64_t>(round_up_to_power(pieces), 64);
   if (half && !scalar) return power <= kWarp ? Cover{static_cast<int>(power), 1} : Cover{kWarp, 2};
   if (short_even && !scalar && pieces >= 4) {
-    return power <= 16 ? Cover{static_cast<int>(power / 2), 2} : Cover{static_cast<int>(power / 4), 4};
+    const bool four = power > 16 || (power == 16 && many_rows);
+    return four ? Cover{static_cast<int>(power / 4), 4} : Cover{static_cast<int>(power / 2), 2};
   }
   if (pieces <= 8) return {static_cast<int>(power), 1};
   if (pieces > 64 && scalar) return {kWarp, 4};
@@ -115,12 +122,13 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
   const bool half = layer.itemsize == 2;
   const bool alike = static_cast<double>(graph.max_degree) < kEvenSpread * why.degree;
   why.short_even = alike && why.degree < kShortDegree && graph.rows >= kTinyWarps * device.processors;
-  Cover cover = cover_width(pieces, why.short_even, scalar, half);
+  const bool many_rows = graph.rows >= kManyRows * device.processors;
+  Cover cover = cover_width(pieces, why.short_even, many_rows, scalar, half);
   if (!scalar && why.degree >= kTileDegree && graph.cols * width * layer.itemsize > device.l2_bytes) {
     for (const int64_t bytes : kTileBytes) {
       const bool fits = graph.cols * bytes <= device.l2_bytes + device.l2_bytes / 4;
       if (!fits || width * layer.itemsize <= bytes) continue;
-      cover = cover_width(bytes / 16, false, false, half);
+      cover = cover_width(bytes / 16, false, many_rows, false, half);
       why.tile_bytes = bytes;
       break;
     }
@@ -193,8 +201,9 @@ KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, co
   why.warp_full = config.groups < 1 << degree_class;
   why.groups_by_degree = config.groups;
   why.warps = warps();
-  why.busy_warps = kBusyWarps;
-  while (config.groups < most_groups && warps() < kBusyWarps * device.processors) config.groups *= 2;
+  const auto busy_warps = [&] { return why.degree >= kBusyDegree * config.groups ? kBusyWarpsLong : kBusyWarps; };
+  why.busy_warps = busy_warps();
+  while (config.groups < most_groups && warps() < busy_warps() * device.processors) config.groups *= 2;
   if (manual.groups) config.groups = std::min(manual.groups, most_groups);
   why.tiny = !manual.block && graph.rows * tiles < kTinyWarps * device.processors;
   config.block = manual.block ? manual.block : (why.tiny ? kTinyBlock : kBlock);

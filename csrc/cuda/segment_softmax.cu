@@ -1,17 +1,14 @@
-// Softmax over the edges of a row, and its gradient, without atomics. A team of lanes owns a row: `heads` lanes (a
-// power of two) take one head each, the team's other lanes other edges, and they meet by shuffles; a row that is long
-// is shared by the block. Forward, the maximum and the sum of exponentials come from one pass over the row's scores,
-// and a second pass writes. Per edge and pass: its place in the user's list and one score, or one each of out and grad.
-#include "gnna/cuda_api.h"
-#include "gnna/launch.cuh"
-#include "gnna/pack.cuh"
+// Softmax over the edges of a row, and its gradient, without atomics. First a row task (row_task.cuh) finds what the
+// edges of a row have in common: the largest score and the sum of exponentials, or the sum of out * grad. Then every
+// edge, in the user's order, is computed from its row's total. Per edge and head: in the first part its place in the
+// user's list and one score, or out and grad; in the second its row, the same again, its row's total and the result.
+#include "gnna/row_task.cuh"
 
 namespace gnna::cuda {
 
 namespace {
 
-constexpr int kSoftmaxBlock = 128, kSoftmaxWarps = kSoftmaxBlock / 32;
-constexpr int64_t kSoftmaxLongRow = 512;  // edges, an estimate
+constexpr int kEdgeBlock = 256;
 
 __device__ __forceinline__ float exponential(float x) { return expf(x); }
 __device__ __forceinline__ double exponential(double x) { return exp(x); }
@@ -21,13 +18,23 @@ __device__ __forceinline__ int64_t scores_at(const CsrView& csr, int64_t slot, i
   return (csr.perm != nullptr ? __ldg(csr.perm + slot) : slot) * heads;
 }
 
-// The largest score so far and the sum of exp(score - most): of some edges of a row, and one head.
+// The largest score so far and the sum of exp(score - most).
 template <typename T>
-struct SoftmaxTotal {
+struct SoftmaxTask {
   using C = Compute<T>;
-  C most, sum;
+  using Found = Pack<C, 2>;  // most, sum
+  static constexpr int kPiece = 1;
+  struct Args : SegmentSoftmaxArgs<T> {
+    Found* totals;  // [rows, heads]
+    __host__ __device__ int64_t width() const { return this->heads; }
+  };
 
-  static __device__ __forceinline__ SoftmaxTotal start() { return {static_cast<C>(-INFINITY), C(0)}; }
+  const Args& args;
+  int64_t row, head;
+
+  __device__ __forceinline__ SoftmaxTask(const Args& a, int64_t r, int64_t h) : args(a), row(r), head(h) {}
+
+  __device__ __forceinline__ Found start() const { return {{static_cast<C>(-INFINITY), C(0)}}; }
 
   // By what a sum relative to `most` is multiplied when `next` takes its place. Equals need no exponential, which would
   // make NaN of minus infinity; of infinity it should.
@@ -35,148 +42,121 @@ struct SoftmaxTotal {
     return most == next && most != static_cast<C>(INFINITY) ? C(1) : exponential(most - next);
   }
 
-  __device__ __forceinline__ void add(SoftmaxTotal other) {
-    const C larger = other.most > most ? other.most : most;
-    sum = sum * rescale(most, larger) + other.sum * rescale(other.most, larger);
-    most = larger;
+  static __device__ __forceinline__ void combine(Found& found, const Found& other) {
+    const C larger = other.v[0] > found.v[0] ? other.v[0] : found.v[0];
+    found.v[1] = found.v[1] * rescale(found.v[0], larger) + other.v[1] * rescale(other.v[0], larger);
+    found.v[0] = larger;
   }
 
-  // A NaN never becomes `most`, but stays in the sum.
-  __device__ __forceinline__ void add_edge(const SegmentSoftmaxArgs<T>& args, int64_t at) {
-    const C score = widen(load_one(args.scores + at));
-    if (score > most) {
-      sum = sum * rescale(most, score) + rescale(score, score);
-      most = score;
+  // A NaN never becomes the largest, but stays in the sum.
+  __device__ __forceinline__ void add(Found& found, int64_t slot) const {
+    const C score = widen(load_one(args.scores + scores_at(args.csr, slot, args.heads) + head));
+    if (score > found.v[0]) {
+      found.v[1] = found.v[1] * rescale(found.v[0], score) + rescale(score, score);
+      found.v[0] = score;
     } else {
-      sum += rescale(score, most);
+      found.v[1] += rescale(score, found.v[0]);
     }
   }
 
-  __device__ __forceinline__ void write(const SegmentSoftmaxArgs<T>& args, int64_t at) const {
-    args.out[at] = narrow<T>(exponential(widen(load_one(args.scores + at)) - most) / sum);
-  }
+  __device__ __forceinline__ void finish(const Found& found) const { args.totals[row * args.heads + head] = found; }
 
-  __device__ __forceinline__ SoftmaxTotal from_lane(int offset) const {
-    return {__shfl_xor_sync(kFullWarp, most, offset), __shfl_xor_sync(kFullWarp, sum, offset)};
+  static __device__ __forceinline__ void write(const Args& args, int64_t at, const Found& total) {
+    args.out[at] = narrow<T>(exponential(widen(load_one(args.scores + at)) - total.v[0]) / total.v[1]);
   }
 };
 
 // The sum of out * grad.
 template <typename T>
-struct GradientTotal {
+struct GradientTask {
   using C = Compute<T>;
-  C sum;
+  using Found = Pack<C, 1>;
+  static constexpr int kPiece = 1;
+  struct Args : SegmentSoftmaxBackwardArgs<T> {
+    Found* totals;  // [rows, heads]
+    __host__ __device__ int64_t width() const { return this->heads; }
+  };
 
-  static __device__ __forceinline__ GradientTotal start() { return {C(0)}; }
+  const Args& args;
+  int64_t row, head;
 
-  __device__ __forceinline__ void add(GradientTotal other) { sum += other.sum; }
+  __device__ __forceinline__ GradientTask(const Args& a, int64_t r, int64_t h) : args(a), row(r), head(h) {}
 
-  __device__ __forceinline__ void add_edge(const SegmentSoftmaxBackwardArgs<T>& args, int64_t at) {
-    sum = fma(widen(load_one(args.out + at)), widen(load_one(args.grad + at)), sum);
+  __device__ __forceinline__ Found start() const { return {{C(0)}}; }
+
+  static __device__ __forceinline__ void combine(Found& found, const Found& other) { found.v[0] += other.v[0]; }
+
+  __device__ __forceinline__ void add(Found& found, int64_t slot) const {
+    const int64_t at = scores_at(args.csr, slot, args.heads) + head;
+    found.v[0] = fma(widen(load_one(args.out + at)), widen(load_one(args.grad + at)), found.v[0]);
   }
 
-  __device__ __forceinline__ void write(const SegmentSoftmaxBackwardArgs<T>& args, int64_t at) const {
-    args.grad_scores[at] = narrow<T>(widen(load_one(args.out + at)) * (widen(load_one(args.grad + at)) - sum));
-  }
+  __device__ __forceinline__ void finish(const Found& found) const { args.totals[row * args.heads + head] = found; }
 
-  __device__ __forceinline__ GradientTotal from_lane(int offset) const {
-    return {__shfl_xor_sync(kFullWarp, sum, offset)};
+  static __device__ __forceinline__ void write(const Args& args, int64_t at, const Found& total) {
+    args.grad_scores[at] = narrow<T>(widen(load_one(args.out + at)) * (widen(load_one(args.grad + at)) - total.v[0]));
   }
 };
 
-// Lanes of one team that hold the same head, 2^heads_log2 apart, all get the total of all; the whole warp takes part.
-template <typename Total>
-__device__ __forceinline__ void combine_lanes(Total& total, int heads_log2, int team_log2) {
-  __syncwarp();
-  for (int offset = 1 << heads_log2; offset < 1 << team_log2; offset *= 2) total.add(total.from_lane(offset));
+template <typename Task, typename Id>
+__global__ void __launch_bounds__(kEdgeBlock, 1)
+    write_edges(const __grid_constant__ typename Task::Args args, const Id* index, int64_t elements) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kEdgeBlock + threadIdx.x;
+  if (at >= elements) return;
+  int64_t edge = at, head = 0;
+  if (args.heads > 1) {  // 64-bit division is an order of magnitude slower
+    edge = elements <= UINT32_MAX ? static_cast<uint32_t>(at) / static_cast<uint32_t>(args.heads) : at / args.heads;
+    head = at - edge * args.heads;
+  }
+  Task::write(args, at, args.totals[static_cast<int64_t>(__ldg(index + edge)) * args.heads + head]);
 }
 
-template <typename Total, typename Args>
-__global__ void __launch_bounds__(kSoftmaxBlock, 1)
-    softmax_rows(const __grid_constant__ Args args, int heads_log2, int team_log2) {
-  __shared__ Total of_warp[kSoftmaxWarps][32];
-  const CsrView& csr = args.csr;
-  const int head_lane = threadIdx.x & ((1 << heads_log2) - 1);
-  const int rows_per_block = kSoftmaxBlock >> team_log2;
-  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * rows_per_block;
-
-  const int64_t own = first_row + (threadIdx.x >> team_log2);
-  int64_t begin = 0, end = 0;
-  if (own < csr.rows) {
-    begin = __ldg(csr.rowptr + own);
-    end = __ldg(csr.rowptr + own + 1);
-    if (end - begin > kSoftmaxLongRow) end = begin;
-  }
-  const int64_t start = begin + ((threadIdx.x & ((1 << team_log2) - 1)) >> heads_log2);
-  const int step = 1 << (team_log2 - heads_log2);
-  for (int64_t tile = 0; tile < args.heads; tile += int64_t{1} << heads_log2) {
-    const int64_t head = tile + head_lane;
-    const bool active = head < args.heads;
-    Total total = Total::start();
-    for (int64_t slot = start; active && slot < end; slot += step)
-      total.add_edge(args, scores_at(csr, slot, args.heads) + head);
-    combine_lanes(total, heads_log2, team_log2);
-    for (int64_t slot = start; active && slot < end; slot += step)
-      total.write(args, scores_at(csr, slot, args.heads) + head);
-  }
-
-  for (int64_t row = first_row; row < first_row + rows_per_block && row < csr.rows; ++row) {
-    begin = __ldg(csr.rowptr + row);
-    end = __ldg(csr.rowptr + row + 1);
-    if (end - begin <= kSoftmaxLongRow) continue;  // the same for the whole block
-    const int64_t first = begin + (threadIdx.x >> heads_log2);
-    for (int64_t tile = 0; tile < args.heads; tile += int64_t{1} << heads_log2) {
-      const int64_t head = tile + head_lane;
-      const bool active = head < args.heads;
-      Total total = Total::start();
-      for (int64_t slot = first; active && slot < end; slot += kSoftmaxBlock >> heads_log2)
-        total.add_edge(args, scores_at(csr, slot, args.heads) + head);
-      combine_lanes(total, heads_log2, 5);
-      of_warp[threadIdx.x >> 5][threadIdx.x & 31] = total;
-      __syncthreads();
-      total = of_warp[0][head_lane];
-      for (int warp = 1; warp < kSoftmaxWarps; ++warp) total.add(of_warp[warp][head_lane]);
-      for (int64_t slot = first; active && slot < end; slot += kSoftmaxBlock >> heads_log2)
-        total.write(args, scores_at(csr, slot, args.heads) + head);
-      __syncthreads();  // before the next tile overwrites what others read
-    }
-  }
-}
-
-template <typename Total, typename Args>
-cudaError_t launch_softmax(const Args& args, cudaStream_t stream) {
-  const CsrView& csr = args.csr;
-  if (csr.rows < 0 || csr.rows > kMaxIndex || csr.edges < 0 || csr.edges > kMaxIndex || args.heads < 0) {
+template <typename T, typename Task, typename Id, typename Given>
+cudaError_t softmax_with(const Id* index, const Given& given, const LongRows& long_rows, void* totals, void* scratch,
+                         cudaStream_t stream) {
+  const CsrView& csr = given.csr;
+  if (csr.rows < 0 || csr.rows > kMaxIndex || csr.edges < 0 || csr.edges > kMaxIndex || given.heads < 0) {
     return cudaErrorInvalidValue;
   }
-  if (csr.edges == 0 || args.heads == 0) return cudaSuccess;
-  int heads_log2 = 0;
-  while (heads_log2 < 5 && int64_t{1} << heads_log2 < args.heads) ++heads_log2;
-  int team_log2 = heads_log2;
-  while (team_log2 < 5 && csr.rows << (team_log2 - heads_log2) < csr.edges) ++team_log2;
-  const auto blocks = static_cast<unsigned>(ceil_div(csr.rows, kSoftmaxBlock >> team_log2));
-  return launch(softmax_rows<Total, Args>, blocks, kSoftmaxBlock, 0, stream, args, heads_log2, team_log2);
+  if (csr.edges == 0 || given.heads == 0) return cudaSuccess;
+  if (totals == nullptr || !is_aligned(totals, kVectorBytes)) return cudaErrorInvalidValue;
+  typename Task::Args args{};
+  static_cast<Given&>(args) = given;
+  args.totals = static_cast<typename Task::Found*>(totals);
+  const int64_t elements = csr.edges * given.heads, blocks = ceil_div(elements, kEdgeBlock);
+  if (blocks > kMaxIndex) return cudaErrorInvalidValue;
+  const cudaError_t error = launch_task<T, Task>(args, long_rows, scratch, stream);
+  if (error != cudaSuccess) return error;
+  return launch(write_edges<Task, Id>, static_cast<unsigned>(blocks), kEdgeBlock, 0, stream, args, index, elements);
 }
 
 }  // namespace
 
-template <typename T>
-cudaError_t segment_softmax(const SegmentSoftmaxArgs<T>& args, cudaStream_t stream) {
-  return launch_softmax<SoftmaxTotal<T>>(args, stream);
+template <typename T, typename Id>
+cudaError_t segment_softmax(const Id* index, const SegmentSoftmaxArgs<T>& args, const LongRows& long_rows, void* totals,
+                            void* scratch, cudaStream_t stream) {
+  return softmax_with<T, SoftmaxTask<T>>(index, args, long_rows, totals, scratch, stream);
 }
 
-template <typename T>
-cudaError_t segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, cudaStream_t stream) {
-  return launch_softmax<GradientTotal<T>>(args, stream);
+template <typename T, typename Id>
+cudaError_t segment_softmax_backward(const Id* index, const SegmentSoftmaxBackwardArgs<T>& args,
+                                     const LongRows& long_rows, void* totals, void* scratch, cudaStream_t stream) {
+  return softmax_with<T, GradientTask<T>>(index, args, long_rows, totals, scratch, stream);
 }
 
-template cudaError_t segment_softmax(const SegmentSoftmaxArgs<float>&, cudaStream_t);
-template cudaError_t segment_softmax(const SegmentSoftmaxArgs<double>&, cudaStream_t);
-template cudaError_t segment_softmax(const SegmentSoftmaxArgs<Float16>&, cudaStream_t);
-template cudaError_t segment_softmax(const SegmentSoftmaxArgs<BFloat16>&, cudaStream_t);
-template cudaError_t segment_softmax_backward(const SegmentSoftmaxBackwardArgs<float>&, cudaStream_t);
-template cudaError_t segment_softmax_backward(const SegmentSoftmaxBackwardArgs<double>&, cudaStream_t);
-template cudaError_t segment_softmax_backward(const SegmentSoftmaxBackwardArgs<Float16>&, cudaStream_t);
-template cudaError_t segment_softmax_backward(const SegmentSoftmaxBackwardArgs<BFloat16>&, cudaStream_t);
+#define GNNA_INSTANTIATE(T, Id)                                                                                   \
+  template cudaError_t segment_softmax(const Id*, const SegmentSoftmaxArgs<T>&, const LongRows&, void*, void*,    \
+                                       cudaStream_t);                                                             \
+  template cudaError_t segment_softmax_backward(const Id*, const SegmentSoftmaxBackwardArgs<T>&, const LongRows&, \
+                                                void*, void*, cudaStream_t)
+GNNA_INSTANTIATE(float, int32_t);
+GNNA_INSTANTIATE(float, int64_t);
+GNNA_INSTANTIATE(double, int32_t);
+GNNA_INSTANTIATE(double, int64_t);
+GNNA_INSTANTIATE(Float16, int32_t);
+GNNA_INSTANTIATE(Float16, int64_t);
+GNNA_INSTANTIATE(BFloat16, int32_t);
+GNNA_INSTANTIATE(BFloat16, int64_t);
+#undef GNNA_INSTANTIATE
 
 }  // namespace gnna::cuda

@@ -140,12 +140,12 @@ struct SegmentReduce : torch::autograd::Function<SegmentReduce> {
       grad = divide_by_count(grad, count);
     } else if (messages.defined()) {  // max or min: equal winners share, with torch.scatter_reduce's phantom zero
       const auto dtype = compute_dtype(grad.scalar_type());
-      const at::Tensor wins = messages.eq(out.index_select(0, index)).to(dtype).detach();
+      const at::Tensor wins = messages.eq(ops::gather_rows(out, index, cache)).to(dtype).detach();
       const at::Tensor sharers = ops::segment_reduce(wins, index, num_rows, "sum", cache) + out.eq(0);
-      const at::Tensor share = (grad / sharers.detach()).index_select(0, index);
+      const at::Tensor share = ops::gather_rows(grad / sharers.detach(), index, cache);
       return {(wins * share).to(grad.scalar_type()), {}, {}, {}, {}};
     }
-    return {grad.index_select(0, index), {}, {}, {}, {}};
+    return {ops::gather_rows(grad, index, cache), {}, {}, {}, {}};
   }
 };
 

@@ -1,5 +1,6 @@
 // The CPU as a device of the ops (dispatch.h): how its plans are built, and its kernels, run on the framework's own
 // threads.
+#include <ATen/ops/index_select.h>
 #include <torch/library.h>
 #include <unistd.h>
 
@@ -7,6 +8,7 @@
 
 #include "cpu_executor.h"
 #include "dispatch.h"
+#include "gather.h"
 #include "gnna/order.h"
 #include "segment_softmax.h"
 
@@ -101,13 +103,17 @@ struct Cpu {
     if (args.grad_weight) cpu::extremum_grad_weight(forward.view(), args, run);
   }
 
+  static void gather_rows(const at::Tensor& x, const at::Tensor& index, at::Tensor& out) {
+    at::index_select_out(out, x, 0, index);
+  }
+
   template <typename T>
-  static void segment_softmax(const Plan&, const SegmentSoftmaxArgs<T>& args) {
+  static void segment_softmax(const Plan&, const SegmentSoftmaxArgs<T>& args, const at::Tensor&) {
     cpu::segment_softmax(args, cpu_executor());
   }
 
   template <typename T>
-  static void segment_softmax_backward(const Plan&, const SegmentSoftmaxBackwardArgs<T>& args) {
+  static void segment_softmax_backward(const Plan&, const SegmentSoftmaxBackwardArgs<T>& args, const at::Tensor&) {
     cpu::segment_softmax_backward(args, cpu_executor());
   }
 };
@@ -118,6 +124,8 @@ TORCH_LIBRARY_IMPL(gnna, CPU, m) {
   m.impl("spmm_arg", &spmm_arg_on<Cpu>);
   m.impl("sddmm", &sddmm_on<Cpu>);
   m.impl("extremum_backward", &extremum_backward_on<Cpu>);
+  m.impl("gather_rows", &gather_rows_on<Cpu>);
+  m.impl("scatter_rows", &scatter_rows_on<Cpu>);
   m.impl("segment_softmax", &segment_softmax_on<Cpu>);
   m.impl("segment_softmax_backward", &segment_softmax_backward_on<Cpu>);
 }

@@ -11,6 +11,7 @@
 #include "cuda_partition.h"
 #include "cuda_timer.h"
 #include "dispatch.h"
+#include "gather.h"
 #include "manual.h"
 #include "segment_softmax.h"
 
@@ -199,21 +200,38 @@ struct Cuda {
     });
   }
 
-  template <typename T>
-  static void segment_softmax(const Plan& plan, const SegmentSoftmaxArgs<T>& args) {
+  static void gather_rows(const at::Tensor& x, const at::Tensor& index, at::Tensor& out) {
     const auto stream = c10::cuda::getCurrentCUDAStream();
-    use_on(plan, stream);
-    C10_CUDA_CHECK(cuda::segment_softmax(args, stream));
+    const int64_t row_bytes = out.numel() / index.numel() * static_cast<int64_t>(out.element_size());
+    for_ids(index, index, [&](const auto* ids, const auto*) {
+      C10_CUDA_CHECK(
+          cuda::gather_rows(x.const_data_ptr(), ids, index.numel(), row_bytes, out.mutable_data_ptr(), stream));
+    });
   }
 
   template <typename T>
-  static void segment_softmax_backward(const Plan& plan, const SegmentSoftmaxBackwardArgs<T>& args) {
-    const auto stream = c10::cuda::getCurrentCUDAStream();
-    use_on(plan, stream);
-    C10_CUDA_CHECK(cuda::segment_softmax_backward(args, stream));
+  static void segment_softmax(const Plan& plan, const SegmentSoftmaxArgs<T>& args, const at::Tensor& index) {
+    softmax_by_totals(plan, args, index, [](auto... given) { return cuda::segment_softmax(given...); });
+  }
+
+  template <typename T>
+  static void segment_softmax_backward(const Plan& plan, const SegmentSoftmaxBackwardArgs<T>& args,
+                                       const at::Tensor& index) {
+    softmax_by_totals(plan, args, index, [](auto... given) { return cuda::segment_softmax_backward(given...); });
   }
 
  private:
+  template <template <typename> typename Args, typename T, typename Run>
+  static void softmax_by_totals(const Plan& plan, const Args<T>& args, const at::Tensor& index, const Run& run) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    use_on(plan, stream);
+    const auto cut = CutRows::of<T>(plan, args.heads, stream);
+    const at::Tensor totals = bytes_on(plan.rowptr, cuda::softmax_bytes<T>(plan.rows, args.heads));
+    for_ids(index, index, [&](const auto* row, const auto*) {
+      C10_CUDA_CHECK(run(row, args, cut.long_rows, totals.mutable_data_ptr(), cut.scratch(), stream));
+    });
+  }
+
   template <typename Body>
   static void for_ids(const at::Tensor& src, const at::Tensor& dst, const Body& body) {
     const at::Tensor s = src.contiguous(), d = dst.contiguous();
@@ -231,6 +249,8 @@ TORCH_LIBRARY_IMPL(gnna, CUDA, m) {
   m.impl("spmm_arg", &spmm_arg_on<Cuda>);
   m.impl("sddmm", &sddmm_on<Cuda>);
   m.impl("extremum_backward", &extremum_backward_on<Cuda>);
+  m.impl("gather_rows", &gather_rows_on<Cuda>);
+  m.impl("scatter_rows", &scatter_rows_on<Cuda>);
   m.impl("segment_softmax", &segment_softmax_on<Cuda>);
   m.impl("segment_softmax_backward", &segment_softmax_backward_on<Cuda>);
 }

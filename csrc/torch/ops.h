@@ -76,6 +76,20 @@ inline at::Tensor segment_softmax_backward(const at::Tensor& grad, const at::Ten
   return op.call(grad, out, index, std::move(num_rows), cache);
 }
 
+inline at::Tensor gather_rows(const at::Tensor& x, const at::Tensor& index, bool cache) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gnna::gather_rows", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, bool)>();
+  return op.call(x, index, cache);
+}
+
+inline at::Tensor scatter_rows(const at::Tensor& messages, const at::Tensor& index, c10::SymInt num_rows, bool cache) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gnna::scatter_rows", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymInt, bool)>();
+  return op.call(messages, index, std::move(num_rows), cache);
+}
+
 inline at::Tensor lift(const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("gnna::lift", "")

@@ -79,6 +79,11 @@ std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& co
 // The plan of a list of messages: row r gathers the positions at which index holds r. Errors as plan_for's.
 std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, bool cache);
 
+// The same where it is in the cache and its kernels can be launched, also while a CUDA graph is captured; else nullptr.
+std::shared_ptr<const Plan> segments_if_there(const at::Tensor& index, int64_t rows);
+// The same, built when this index is asked for the second time; before, nullptr.
+std::shared_ptr<const Plan> segments_if_repeated(const at::Tensor& index, int64_t rows);
+
 // How plans are built on one kind of device; csrc/torch/cpu_dispatch.cpp and cuda_dispatch.cpp register theirs.
 struct PlanBuilder {
   std::shared_ptr<Plan> (*build)(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,

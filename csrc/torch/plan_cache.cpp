@@ -18,6 +18,9 @@
 namespace gnna {
 namespace {
 
+constexpr int64_t kSegments = -1;  // stands for the number of columns in the key of a segment plan
+constexpr size_t kAskedMost = 64;  // index tensors remembered without a plan: more than the layers of a model have
+
 struct Entry {
   TensorKey row, col;
   int64_t rows, cols;
@@ -92,12 +95,31 @@ class PlanCache {
     return true;
   }
 
-  // The plans of which one side is this tensor: the columns, or for the transposed ones the rows.
+  bool has(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return peek(row, col, rows, cols) != nullptr;
+  }
+
+  // Whether this was asked of the same tensor before; the latest tensors are remembered.
+  bool asked_before(const TensorKey& key) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    asked_.remove_if([](const TensorKey& asked) { return asked.expired(); });
+    const auto it = std::find(asked_.begin(), asked_.end(), key);
+    if (it != asked_.end()) {
+      asked_.erase(it);
+      return true;
+    }
+    asked_.push_front(key);
+    if (asked_.size() > kAskedMost) asked_.pop_back();
+    return false;
+  }
+
+  // The plans of edge lists of which one side is this tensor: the columns, or for the transposed ones the rows.
   std::vector<std::shared_ptr<const Plan>> plans_of(const TensorKey& key, bool as_columns) {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<std::shared_ptr<const Plan>> found;
     for (const Entry& entry : entries_)
-      if ((as_columns ? entry.col : entry.row) == key) found.push_back(entry.plan);
+      if (entry.cols != kSegments && (as_columns ? entry.col : entry.row) == key) found.push_back(entry.plan);
     return found;
   }
 
@@ -129,6 +151,7 @@ class PlanCache {
     const std::lock_guard<std::mutex> lock(mutex_);
     entries_.clear();
     index_.clear();
+    asked_.clear();
     bytes_ = 0;
   }
 
@@ -177,6 +200,7 @@ class PlanCache {
   std::list<Entry> entries_;  // most recently used first
   std::unordered_multimap<size_t, Iterator> index_;
   std::vector<std::shared_ptr<const Plan>> pinned_;
+  std::list<TensorKey> asked_;  // latest first
   int64_t bytes_ = 0, hits_ = 0, misses_ = 0;
   int64_t max_bytes_ = int64_t{4} << 30;
 };
@@ -196,8 +220,6 @@ PlanCache& plan_cache() {
 }  // namespace
 
 namespace {
-
-constexpr int64_t kSegments = -1;  // stands for the number of columns in the key of a segment plan
 
 // The plan under this key, or what `build` makes of the device's builder.
 template <typename Build>
@@ -241,6 +263,22 @@ std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, 
     const at::Tensor positions = at::arange(index.numel(), index.options());
     return builder.build(index, positions, rows, index.numel(), "index", "position");
   });
+}
+
+std::shared_ptr<const Plan> segments_if_there(const at::Tensor& index, int64_t rows) {
+  const auto key = TensorKey::of(index);
+  if (!key || !plan_cache().has(*key, *key, rows, kSegments)) return nullptr;
+  auto plan = segments_for(index, rows, true);
+  const PlanBuilder& builder = builder_of(index.device());
+  return !builder.capturing() || builder.launchable(*plan) ? plan : nullptr;
+}
+
+std::shared_ptr<const Plan> segments_if_repeated(const at::Tensor& index, int64_t rows) {
+  const auto key = TensorKey::of(index);
+  if (!key) return nullptr;
+  const bool there = plan_cache().has(*key, *key, rows, kSegments);
+  if (!there && (capturing_on(index.device()) || !plan_cache().asked_before(*key))) return nullptr;
+  return segments_for(index, rows, true);
 }
 
 void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan) {

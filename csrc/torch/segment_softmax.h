@@ -1,6 +1,6 @@
 // The bodies of segment_softmax and its backward, the same for every device (see dispatch.h). The device's part is
-//   static void segment_softmax(const Plan&, const SegmentSoftmaxArgs<T>&);
-//   static void segment_softmax_backward(const Plan&, const SegmentSoftmaxBackwardArgs<T>&);
+//   static void segment_softmax(const Plan&, const SegmentSoftmaxArgs<T>&, const at::Tensor& index);
+//   static void segment_softmax_backward(const Plan&, const SegmentSoftmaxBackwardArgs<T>&, const at::Tensor& index);
 #pragma once
 
 #include "dispatch.h"
@@ -31,7 +31,7 @@ at::Tensor segment_softmax_on(const at::Tensor& scores, const at::Tensor& index,
     args.scores = const_data<T>(from);
     args.out = mutable_data<T>(out);
     args.heads = layer_shape(scores, 0).width();
-    Device::segment_softmax(*plan, args);
+    Device::segment_softmax(*plan, args, index);
   });
   return out;
 }
@@ -54,7 +54,7 @@ at::Tensor segment_softmax_backward_on(const at::Tensor& grad, const at::Tensor&
     args.grad = const_data<T>(with);
     args.grad_scores = mutable_data<T>(grad_scores);
     args.heads = layer_shape(out, 0).width();
-    Device::segment_softmax_backward(*plan, args);
+    Device::segment_softmax_backward(*plan, args, index);
   });
   return grad_scores;
 }

@@ -51,7 +51,7 @@ struct SegmentSoftmaxBackward : torch::autograd::Function<SegmentSoftmaxBackward
     const c10::SymInt num_rows = ctx->saved_data["num_rows"].toSymInt();
     const bool cache = ctx->saved_data["cache"].toBool();
     const auto sum_over_row = [&](const at::Tensor& values) {
-      return ops::segment_reduce(values, index, num_rows, "sum", cache).index_select(0, index);
+      return ops::gather_rows(ops::segment_reduce(values, index, num_rows, "sum", cache), index, cache);
     };
     const at::Tensor to_grad = ops::segment_softmax_backward(g, out, index, num_rows, cache);
     const at::Tensor to_out = g * (grad - sum_over_row(out * grad)) - grad * sum_over_row(g * out);

@@ -86,6 +86,15 @@ T __ldcg(const T* p) {
   return *p;
 }
 
+template <typename T>
+T __ldcs(const T* p) {
+  return *p;
+}
+template <typename T>
+void __stcs(T* p, T value) {
+  *p = value;
+}
+
 inline void __threadfence() { simt::preempt(16); }
 
 namespace simt {

@@ -187,14 +187,20 @@ void extremum(const Case& c, Results& results) {
   put_error(results, cuda::extremum_grad_weight(c.array<Id>("src"), c.array<Id>("dst"), forward.edges, args, nullptr));
 }
 
-template <typename T>
+template <typename T, typename Id>
 void segment_softmax(const Case& c, Results& results) {
   SegmentSoftmaxArgs<T> args;
   args.csr = csr_of(c, "");
   args.scores = c.array<T>("scores");
   args.heads = c.number("heads");
   args.out = output<T>(results, "out", args.csr.edges * args.heads);
-  put_error(results, cuda::segment_softmax(args, nullptr));
+  const auto* index = c.array<Id>("index");
+  const Parts parts = items_of(args.csr.rowptr, args.csr.rows, c.number("long_row"), c.number("item_edges"), results);
+  const cuda::LongRows long_rows = parts.view(c.number("long_row")).long_rows;
+  const Buffer totals(cuda::softmax_bytes<T>(args.csr.rows, args.heads));
+  const Buffer memory(cuda::task_scratch_bytes<T>(long_rows, args.heads));
+  void* const scratch = long_rows.meet ? memory.template as<void>() : nullptr;
+  put_error(results, cuda::segment_softmax(index, args, long_rows, totals.as<void>(), scratch, nullptr));
 
   SegmentSoftmaxBackwardArgs<T> backward;
   backward.csr = args.csr;
@@ -202,7 +208,15 @@ void segment_softmax(const Case& c, Results& results) {
   backward.grad = c.array<T>("grad");
   backward.heads = args.heads;
   backward.grad_scores = output<T>(results, "grad_scores", args.csr.edges * args.heads);
-  put_error(results, cuda::segment_softmax_backward(backward, nullptr));
+  put_error(results, cuda::segment_softmax_backward(index, backward, long_rows, totals.as<void>(), scratch, nullptr));
+}
+
+template <typename Id>
+void gather(const Case& c, Results& results) {
+  const int64_t edges = static_cast<int64_t>(c.bytes("index") / sizeof(Id)), row_bytes = c.number("row_bytes");
+  auto* out = output<unsigned char>(results, "out", edges * row_bytes, c.number("out_shift"));
+  put_error(results,
+            cuda::gather_rows(c.array<unsigned char>("x"), c.array<Id>("index"), edges, row_bytes, out, nullptr));
 }
 
 template <typename Id>
@@ -255,7 +269,9 @@ void run_of_type(const Case& c, Results& results) {
   const bool wide = c.numbers.count("int64") != 0;
   if (c.operation == "spmm") return spmm<T>(c, results);
   if (c.operation == "spmm_arg") return spmm_arg<T>(c, results);
-  if (c.operation == "segment_softmax") return segment_softmax<T>(c, results);
+  if (c.operation == "segment_softmax") {
+    return wide ? segment_softmax<T, int64_t>(c, results) : segment_softmax<T, int32_t>(c, results);
+  }
   if (c.operation == "sddmm") return wide ? sddmm<T, int64_t>(c, results) : sddmm<T, int32_t>(c, results);
   if (c.operation == "extremum") return wide ? extremum<T, int64_t>(c, results) : extremum<T, int32_t>(c, results);
   simt::fail("there is no operation %s", c.operation.c_str());
@@ -266,6 +282,7 @@ void run(const Case& c, Results& results) {
   const std::string& name = c.operation;
   if (name == "check") return wide ? check<int64_t>(c, results) : check<int32_t>(c, results);
   if (name == "csr") return wide ? csr<int64_t>(c, results) : csr<int32_t>(c, results);
+  if (name == "gather") return wide ? gather<int64_t>(c, results) : gather<int32_t>(c, results);
   if (name == "items") return items(c, results);
   if (name == "schedule") return schedule(c, results);
   if (name == "groups") return groups(c, results);

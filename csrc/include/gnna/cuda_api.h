@@ -143,11 +143,23 @@ template <typename T, typename Id>
 cudaError_t extremum_grad_weight(const Id* src, const Id* dst, int64_t edges, const ExtremumArgs<T>& args,
                                  cudaStream_t stream);
 
-// Rows that are long are shared by a block, the others by a few lanes each, as many as the average degree keeps busy.
+// index [edges] is the row of each edge in the user's order; totals are softmax_bytes<T>, aligned to 16, that belong to
+// the launch.
 template <typename T>
-cudaError_t segment_softmax(const SegmentSoftmaxArgs<T>& args, cudaStream_t stream);
+size_t softmax_bytes(int64_t rows, int64_t heads) {
+  return static_cast<size_t>(rows) * static_cast<size_t>(heads) * kTaskBytes<T>;
+}
+template <typename T, typename Id>
+cudaError_t segment_softmax(const Id* index, const SegmentSoftmaxArgs<T>& args, const LongRows& long_rows, void* totals,
+                            void* scratch, cudaStream_t stream);
 
-template <typename T>
-cudaError_t segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, cudaStream_t stream);
+template <typename T, typename Id>
+cudaError_t segment_softmax_backward(const Id* index, const SegmentSoftmaxBackwardArgs<T>& args,
+                                     const LongRows& long_rows, void* totals, void* scratch, cudaStream_t stream);
+
+// out[e] = x[index[e]], rows of so many bytes, an even number. The ids must have been checked.
+template <typename Id>
+cudaError_t gather_rows(const void* x, const Id* index, int64_t edges, int64_t row_bytes, void* out,
+                        cudaStream_t stream);
 
 }  // namespace gnna::cuda

@@ -1,7 +1,8 @@
 // A row kernel for tasks other than sums: something is found out about every element of a row from the row's edges.
-// A warp takes a row: `lanes` threads cover the width in pieces, the other lanes take other edges, and they meet by
-// shuffles. A long row is cut into items, a block each; the block that finishes last among a row's parts combines their
-// partial results in part order. So there are no atomics on results, and the bits do not change from run to run.
+// A team, a warp or a part of one, takes a row: `lanes` threads cover the width in pieces, the team's other lanes take
+// other edges, and they meet by shuffles. A long row is cut into items, a block each; the block that finishes last
+// among a row's parts combines their partial results in part order. So there are no atomics on results, and the bits do
+// not change from run to run.
 //
 // A Task is made for one piece of one row; it has
 //   Args                         what the launch is given: its kernel parameter
@@ -24,6 +25,10 @@
 namespace gnna::cuda {
 
 constexpr int kTaskBlock = 128, kTaskWarps = kTaskBlock / 32;
+// Edges that a lane of a team takes of a row of average degree, its loads of them in flight together. 8 were up to 25 %
+// faster than 4 (max with its edge, gradients of max; DD, cnr-2000 at widths 16 and 64) and 1 to 10 % in a softmax;
+// with few rows every lane counts: 1 was 30 % faster on cora (H200). What are few is an estimate.
+constexpr int64_t kTaskEdges = 8, kTaskFewRows = 8192;
 
 // The words of plain data, for shuffles and for loads that other blocks' stores must be seen by.
 template <typename Found>
@@ -62,7 +67,7 @@ struct TaskParams {
   int32_t* counters;               // [item_count], zero at launch; only that of a row's part 0 is used
   uint32_t item_count;
   int64_t long_row;
-  int lanes_log2;
+  int lanes_log2, team_log2;
 };
 
 template <typename Task>
@@ -73,14 +78,16 @@ __global__ void __launch_bounds__(kTaskBlock, 1) run_task(const __grid_constant_
   const CsrView& csr = p.args.csr;
   const int lanes = 1 << p.lanes_log2;
   const int lane = threadIdx.x & (lanes - 1), warp = threadIdx.x >> 5;
-  const int groups = 32 >> p.lanes_log2;
   const int64_t width = p.args.width(), pieces = (width + Task::kPiece - 1) / Task::kPiece;
   const bool is_item = blockIdx.x < p.item_count;
 
-  // The team that shares an edge range: a warp for a row, the block for an item.
+  // The threads that share an edge range: a team for a row, the block for an item, whose warps are the teams then.
+  const int team_log2 = is_item ? 5 : p.team_log2;
+  const int groups = 1 << (team_log2 - p.lanes_log2);
   const int64_t stride = is_item ? kTaskWarps * groups : groups;
-  int64_t group = (threadIdx.x & 31) >> p.lanes_log2;
+  int64_t group = (threadIdx.x & ((1 << team_log2) - 1)) >> p.lanes_log2;
   int64_t place, begin, end;  // place of the row in the plan's order
+  bool owns = true;
   if (is_item) {
     const LongItem& item = p.items[blockIdx.x];
     group += warp * groups;
@@ -88,11 +95,13 @@ __global__ void __launch_bounds__(kTaskBlock, 1) run_task(const __grid_constant_
     begin = item.begin;
     end = item.end;
   } else {
-    place = static_cast<int64_t>(blockIdx.x - p.item_count) * kTaskWarps + warp;
-    if (place >= csr.rows) return;  // the whole warp
+    place = static_cast<int64_t>(blockIdx.x - p.item_count) * (kTaskBlock >> team_log2) + (threadIdx.x >> team_log2);
+    owns = place < csr.rows;
+    if (!owns) place = csr.rows - 1;  // somebody else's; the shuffles below name the whole warp, so nobody leaves
     begin = __ldg(csr.rowptr + place);
     end = __ldg(csr.rowptr + place + 1);
-    if (end - begin > p.long_row) return;
+    owns = owns && end - begin <= p.long_row;
+    if (!owns) end = begin;
   }
   const int64_t row = row_at(csr.order, place);
 
@@ -106,9 +115,9 @@ __global__ void __launch_bounds__(kTaskBlock, 1) run_task(const __grid_constant_
       for (int64_t slot = begin + group; slot < end; slot += stride) task.add(found, slot);
     }
     __syncwarp();
-    for (int offset = lanes; offset < 32; offset *= 2) Task::combine(found, shuffle_xor(found, offset));
+    for (int offset = lanes; offset < 1 << team_log2; offset *= 2) Task::combine(found, shuffle_xor(found, offset));
     if (!is_item) {
-      if (active && group == 0) task.finish(found);
+      if (owns && active && group == 0) task.finish(found);
       continue;
     }
     if ((threadIdx.x & 31) < lanes) met[warp][lane] = found;
@@ -171,8 +180,12 @@ cudaError_t launch_task(const typename Task::Args& args, const LongRows& long_ro
     const cudaError_t error = cudaMemsetAsync(scratch, 0, counters, stream);
     if (error != cudaSuccess) return error;
   }
-  params.lanes_log2 = log2_of(lanes_for(pieces));
-  const int64_t blocks = long_rows.count + ceil_div(args.csr.rows, kTaskWarps);
+  params.lanes_log2 = params.team_log2 = log2_of(lanes_for(pieces));
+  const int64_t of_a_lane = args.csr.rows * (args.csr.rows <= kTaskFewRows ? 1 : kTaskEdges);
+  while (params.team_log2 < 5 && of_a_lane << (params.team_log2 - params.lanes_log2) < args.csr.edges) {
+    ++params.team_log2;
+  }
+  const int64_t blocks = long_rows.count + ceil_div(args.csr.rows, kTaskBlock >> params.team_log2);
   if (blocks > kMaxIndex) return cudaErrorInvalidValue;
   return launch(run_task<Task>, static_cast<unsigned>(blocks), kTaskBlock, 0, stream, params);
 }

@@ -1,0 +1,137 @@
+"""gather_rows, the messages of a layer that cannot be fused, and its adjoint scatter_rows: torch's index_select and
+index_add, by a plan where the same index comes again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+import gnna_plugin
+
+
+def plans() -> int:
+    return gnna_plugin.status().plans
+
+
+def passes(x, index, count=3):
+    """What gather_rows and the gradient of x are in the first pass, and in passes that come again."""
+    for _ in range(count):
+        leaf = x.clone().requires_grad_()
+        out = torch.ops.gnna.gather_rows(leaf, index)
+        scale = torch.arange(1, out.size(0) + 1, device=out.device, dtype=out.dtype).view(-1, *[1] * (out.dim() - 1))
+        out.backward(scale.expand_as(out))
+        yield out.detach(), leaf.grad, scale
+
+
+@pytest.mark.parametrize("order", ["sorted", "unsorted"])
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (4,), (17,), (3, 8), (130,)])
+@pytest.mark.parametrize("ids", [torch.int32, torch.int64])
+def test_equals_index_select_and_index_add(device, shape, order, ids):
+    index = torch.randint(2, 40, (600,), device=device).to(ids)
+    if order == "sorted":
+        index = index.sort().values
+    x = torch.randn(45, *shape, dtype=torch.float64, device=device)
+    for out, grad, scale in passes(x, index):
+        assert torch.equal(out, x.index_select(0, index))
+        torch.testing.assert_close(grad, torch.zeros_like(x).index_add(0, index, scale.expand_as(out)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 64, 257])
+def test_every_type_and_width_also_off_16_bytes(device, dtype, width):
+    index = torch.randint(0, 300, (5000,), device=device)
+    stored = torch.randn(300 * width + 1, device=device).to(dtype)
+    for start in (0, 1):
+        x = stored[start : start + 300 * width].view(300, width)
+        for _ in range(2):
+            assert torch.equal(torch.ops.gnna.gather_rows(x, index), x.index_select(0, index))
+    apart = torch.randn(300, 2 * width, device=device).to(dtype)[:, ::2]
+    assert torch.equal(torch.ops.gnna.gather_rows(apart, index), apart.index_select(0, index))
+
+
+def test_a_plan_is_built_when_the_index_comes_again(device):
+    x = torch.randn(9, 4, device=device)
+    index = torch.randint(0, 9, (50,), device=device)
+    torch.ops.gnna.gather_rows(x, index)
+    torch.ops.gnna.scatter_rows(x[index], index, 9)  # asks for none of its own
+    assert plans() == 0
+    torch.ops.gnna.gather_rows(x, index)
+    assert plans() == 1
+    torch.ops.gnna.gather_rows(x, index)
+    assert plans() == 1
+    for _ in range(100):  # the batches of an epoch: none comes again
+        torch.ops.gnna.gather_rows(x, torch.randint(0, 9, (50,), device=device))
+    assert plans() == 1
+    for _ in range(2):
+        torch.ops.gnna.gather_rows(x, index.clone(), cache=False)
+    assert plans() == 1
+
+
+def test_an_index_changed_in_place_is_seen(device):
+    x = torch.randn(9, 4, device=device)
+    index = torch.randint(0, 9, (50,), device=device)
+    for _ in range(3):
+        torch.ops.gnna.gather_rows(x, index)
+    index.copy_(torch.randint(0, 9, (50,), device=device))
+    for out, grad, scale in passes(x, index):
+        assert torch.equal(out, x[index])
+        torch.testing.assert_close(grad, torch.zeros_like(x).index_add(0, index, scale.expand_as(out)))
+
+
+def test_the_same_bits_once_there_is_a_plan(device):
+    index = torch.randint(0, 50, (20000,), device=device)
+    x = torch.randn(50, 16, device=device)
+    torch.ops.gnna.gather_rows(x, index)
+    grads = [grad for _, grad, _ in passes(x, index, 4)]
+    assert all(torch.equal(grad, grads[0]) for grad in grads)
+
+
+def test_gradients(device):
+    index = torch.randint(0, 4, (9,), device=device)
+    x = torch.randn(5, 3, dtype=torch.float64, device=device, requires_grad=True)
+    messages = torch.randn(9, 3, dtype=torch.float64, device=device, requires_grad=True)
+    assert gradcheck(lambda x: torch.ops.gnna.gather_rows(x, index), x)
+    assert gradgradcheck(lambda x: torch.ops.gnna.gather_rows(x, index), x)
+    assert gradcheck(lambda m: torch.ops.gnna.scatter_rows(m, index, 5), messages)
+    assert gradgradcheck(lambda m: torch.ops.gnna.scatter_rows(m, index, 5), messages)
+    torch.library.opcheck(torch.ops.gnna.gather_rows.default, (x, index, False))
+    torch.library.opcheck(torch.ops.gnna.scatter_rows.default, (messages, index, 5, False))
+
+
+def test_nothing_to_gather(device):
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    for _ in range(2):
+        assert torch.ops.gnna.gather_rows(torch.randn(5, 3, device=device), none).shape == (0, 3)
+        assert torch.ops.gnna.gather_rows(torch.randn(0, 3, device=device), none).shape == (0, 3)
+        index = torch.zeros(4, dtype=torch.int64, device=device)
+        assert torch.ops.gnna.gather_rows(torch.randn(5, 0, device=device), index).shape == (4, 0)
+    assert torch.equal(torch.ops.gnna.scatter_rows(torch.randn(0, 3, device=device), none, 2).cpu(), torch.zeros(2, 3))
+
+
+def test_refusals(device):
+    x, index = torch.ones(3, 2, device=device), torch.tensor([0, 1], device=device)
+    with pytest.raises(ValueError, match="3 messages and 2 indices"):
+        torch.ops.gnna.scatter_rows(x, index, 5)
+    with pytest.raises(TypeError, match="both must be int32 or both int64"):
+        torch.ops.gnna.gather_rows(x, index.float())
+
+
+def test_a_layer_that_cannot_be_fused_gathers_by_plan(device):
+    pytest.importorskip("torch_geometric")
+    import pyg_layers as layers
+
+    x, edge_index, _ = layers.graph(device)
+    layer = layers.build(layers.NOT_FUSED["EdgeConv"], device)
+
+    def run():
+        leaf = x.clone().requires_grad_()
+        out = layer(leaf, edge_index)
+        return out.detach(), torch.autograd.grad(out.square().sum(), leaf)[0]
+
+    plain = run()
+    gnna_plugin.enable(min_work=0)
+    for _ in range(3):
+        for found, wanted in zip(run(), plain, strict=True):
+            torch.testing.assert_close(found, wanted)
+    assert plans() == 2  # of the sources and of the targets, which the reduction shares
