@@ -1,7 +1,8 @@
 """The PyTorch Geometric adapter: which of PyG's functions are replaced, and how that is undone.
 
 Seven replacements carry all of it. MessagePassing._index_select returns a gather that has not happened yet (lazy.py);
-Aggregation.reduce and torch's scatter functions turn it into one spmm; what layers compute from the graph alone,
+Aggregation.reduce and torch's scatter functions turn it into one spmm, and the product of two of them that is summed
+over its features into one sddmm (lazy_operations.py); what layers compute from the graph alone,
 gcn_norm and self-loops, is remembered (graph_memo.py); utils.softmax is one kernel (softmax.py); and TorchScript and
 autograd.Function, which see past a tensor's Python class, receive plain ones. GINConv's own term becomes a self-loop
 (gin.py). PyG has no registry for aggregation backends: these hooks are it.
@@ -15,7 +16,7 @@ import torch
 import torch_geometric
 from torch_geometric.nn import Aggregation, GINConv, MessagePassing
 
-from gnna_plugin.adapters.pyg import gin, graph_memo, hooks, softmax
+from gnna_plugin.adapters.pyg import gin, graph_memo, hooks, lazy_operations, softmax  # noqa: F401
 from gnna_plugin.patching import Patches, misfit
 
 TESTED = ((2, 8), (2, 9))  # first and first-after-last tested release of torch_geometric

@@ -32,7 +32,7 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     """The reduction of lazy messages over their destinations, [*B, num_dst, *S], or NotImplemented."""
     gather = lazy._gather
     dst = plain_index(index)
-    if gather.pinned or reduce not in _REDUCES or dst is None:
+    if gather.pinned or not gather.foldable or reduce not in _REDUCES or dst is None:
         return NotImplemented
     if dst.numel() != gather.src.numel() or dst.dtype != gather.src.dtype or dst.device != gather.src.device:
         return NotImplemented
@@ -41,7 +41,7 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     try:
         out = torch.ops.gnna.spmm(gather.x, gather.weight, gather.src, dst, num_dst, reduce, True)
     except ValueError as error:
-        raise _as_index_error(str(error), gather) from None
+        raise as_index_error(str(error), gather) from None
     report.aggregated(gather.layer, gather.x, gather.weight, gather.src, dst, out, reduce)
     if gather.lead:
         return out.movedim(0, gather.lead).contiguous()
@@ -63,7 +63,7 @@ def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim:
     return out.movedim(0, dim).contiguous() if dim else out
 
 
-def _as_index_error(text: str, gather: Any) -> Exception:
+def as_index_error(text: str, gather: Any) -> Exception:
     """The op's refusal in the type and with the words that PyG's users know; PyG itself turns a bad destination into
     ValueError."""
     side, _, rest = text.partition("[")

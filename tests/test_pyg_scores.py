@@ -1,0 +1,150 @@
+"""(x_i * x_j).sum(-1), the score of an edge from the features of both its ends: one sddmm, and whatever else is done
+with such a product comes out as PyG's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("torch_geometric")
+
+import pyg_layers as layers
+from torch_geometric.nn import MessagePassing, SuperGATConv, TransformerConv
+
+import gnna_plugin
+
+
+def in_place(q_i, k_j):
+    product = q_i * k_j
+    product += 1
+    return product.sum(-1)
+
+
+def hooked(q_i, k_j):
+    product = q_i * k_j
+    if product.requires_grad:
+        product.register_hook(lambda grad: 3 * grad)
+    return product.sum(-1)
+
+
+# heads x 4 features: q [N, H, 4], k [N, H, 4] -> scores [E, H]
+ONE_KERNEL = {
+    "method": lambda q_i, k_j: (q_i * k_j).sum(dim=-1),
+    "the other way round": lambda q_i, k_j: (k_j * q_i).sum(-1),
+    "function": lambda q_i, k_j: torch.sum(torch.mul(q_i, k_j), dim=2),
+    "list": lambda q_i, k_j: (q_i * k_j).sum([-1]),
+    "viewed": lambda q_i, k_j: (q_i.view(-1, 6, 2) * k_j.view(-1, 6, 2)).sum(-1)[:, :3],
+    "scaled afterwards": lambda q_i, k_j: (q_i * k_j).sum(dim=-1) / 2,
+    "of one end": lambda q_i, k_j: (k_j * k_j).sum(dim=-1),
+}
+NOT_ONE_KERNEL = {
+    "over heads": lambda q_i, k_j: (q_i * k_j).sum(dim=1)[:, :3],
+    "over everything": lambda q_i, k_j: (q_i * k_j).sum(),
+    "kept dimension": lambda q_i, k_j: (q_i * k_j).sum(-1, keepdim=True).squeeze(-1),
+    "two dimensions": lambda q_i, k_j: (q_i * k_j).sum((1, 2)).unsqueeze(-1).expand(-1, 3),
+    "another function": lambda q_i, k_j: (q_i * k_j).tanh().sum(-1),
+    "of three": lambda q_i, k_j: (q_i * k_j * k_j).sum(-1),
+    "viewed product": lambda q_i, k_j: (q_i * k_j).view(-1, 6, 2).sum(-1)[:, :3],
+    "in place": in_place,
+    "hooked": hooked,
+    "shape questions": lambda q_i, k_j: (q_i * k_j).relu().sum(-1) * (q_i * k_j).size(1) * (q_i * k_j).dim(),
+}
+
+
+class Scored(MessagePassing):
+    """A user's attention without softmax: messages are v_j times the score."""
+
+    def __init__(self, score):
+        super().__init__(aggr="sum", node_dim=0)
+        self.score = score
+        self.q, self.k, self.v = (torch.nn.Linear(layers.WIDTH, 12) for _ in range(3))
+
+    def forward(self, x, edge_index):
+        q, k, v = (lin(x).view(-1, 3, 4) for lin in (self.q, self.k, self.v))
+        return self.propagate(edge_index, q=q, k=k, v=v).flatten(1)
+
+    def message(self, q_i, k_j, v_j):
+        score = self.score(q_i, k_j)
+        return v_j * (score if score.dim() == 0 else score.unsqueeze(-1))
+
+
+class Aggregated(MessagePassing):
+    """The product itself is the message."""
+
+    def forward(self, x, edge_index):
+        return self.propagate(edge_index, x=x)
+
+    def message(self, x_i, x_j):
+        return x_i * x_j
+
+
+def compare(layer, device, passes=2):
+    x, edge_index, _ = layers.graph(device)
+    expected = layers.outputs_and_gradients(layer, x, edge_index)
+    with torch.no_grad():
+        without = layer(x, edge_index)
+    gnna_plugin.enable(min_work=0)
+    for _ in range(passes):
+        found = layers.outputs_and_gradients(layer, x, edge_index)
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+    counts = gnna_plugin.status().layers[type(layer).__name__]
+    done = counts.fused, dict(counts.materialised)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, edge_index), without)
+    return done
+
+
+@pytest.mark.parametrize("name", ONE_KERNEL)
+def test_scores_are_one_kernel(device, name):
+    fused, materialised = compare(layers.build((lambda: Scored(ONE_KERNEL[name]),), device), device)
+    assert fused == 4 and not materialised  # the scores and the aggregation, twice
+
+
+@pytest.mark.parametrize("name", NOT_ONE_KERNEL)
+def test_everything_else_comes_out_as_the_frameworks(device, name):
+    fused, materialised = compare(layers.build((lambda: Scored(NOT_ONE_KERNEL[name]),), device), device)
+    assert materialised and fused <= 2
+
+
+@pytest.mark.parametrize("make", [TransformerConv, SuperGATConv], ids=lambda kind: kind.__name__)
+def test_attention_layers(device, make):
+    fused, materialised = compare(layers.build((lambda: make(layers.WIDTH, 4, heads=3),), device), device)
+    assert fused == 4
+    if make is TransformerConv:
+        assert not materialised
+
+
+def test_a_product_is_no_message_of_one_gather(device):
+    fused, materialised = compare(Aggregated().to(device), device)
+    assert fused == 0 and materialised
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_features_changed_in_place_before_the_sum_are_refused(changed):
+    x, edge_index, _ = layers.graph()
+    given = [torch.randn_like(x), torch.randn_like(x)]
+
+    class Late(MessagePassing):
+        def forward(self, edge_index):
+            return self.propagate(edge_index, q=given[0], k=given[1])
+
+        def message(self, q_i, k_j):
+            product = q_i * k_j
+            given[changed].add_(1)
+            return product.sum(-1, keepdim=False)
+
+    gnna_plugin.enable(min_work=0)
+    with pytest.raises(RuntimeError, match="modified in place"):
+        Late()(edge_index)
+
+
+def test_an_index_out_of_range_is_pygs_error():
+    x, edge_index, _ = layers.graph()
+    layer = layers.build((lambda: Scored(ONE_KERNEL["method"]),))
+    edge_index = edge_index.clone()
+    edge_index[0, 3] = layers.NODES
+    gnna_plugin.enable(min_work=0)
+    with pytest.raises(IndexError, match="Found"):
+        layer(x, edge_index)
