@@ -64,7 +64,7 @@ def prepare(ends: torch.Tensor, n: int, device: torch.device):
             torch.ops.gnna.set_auto_schedule(False)
             costs[kind] = sum(s.stored_in for s in status().schedules if s.kind == "degree") * 1e3
             continue
-        order, found = seconds(lambda k=kind: torch.ops.gnna.schedule_order(*on_cpu, n, n, k), device)
+        order, found = seconds(lambda k=kind: torch.ops.gnna.community_order(*on_cpu, n, n), device)
         done, stored = seconds(lambda k=kind, o=order: torch.ops.gnna.set_schedule(*lists[k], n, n, o), device)
         assert done
         costs[kind] = (found + stored) * 1e3

@@ -130,7 +130,7 @@ def test_degree_order_descends_and_is_stable():
 def test_community_schedule_sorts_by_degree_inside_communities():
     edge_index, _ = planted(30, 50, 6, 1)
     src, dst = edge_index
-    order = torch.ops.gnna.schedule_order(src, dst, 1500, 1500, "community").long()
+    order = torch.ops.gnna.community_order(src, dst, 1500, 1500).long()
     rabbit, community = rabbit_order(edge_index, 1500)
     degree = torch.bincount(dst, minlength=1500)
     place = inverse(rabbit)
@@ -142,7 +142,7 @@ def test_a_bipartite_graph_is_ordered_by_its_rows():
     """Rows 0-49 gather columns 0-19, rows 50-99 columns 20-39, in turns: two communities of rows."""
     dst = torch.arange(100).repeat_interleave(8)
     src = torch.randint(0, 20, dst.shape) + 20 * (dst % 2)
-    order = torch.ops.gnna.schedule_order(src, dst, 40, 100, "community").long()
+    order = torch.ops.gnna.community_order(src, dst, 40, 100).long()
     assert order.sort().values.equal(torch.arange(100))
     half = order[:50] % 2
     assert half.eq(half[0]).all()

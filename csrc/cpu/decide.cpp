@@ -25,9 +25,8 @@ constexpr int kNarrow = 4;
 // (OhmNet-brain-tissues 10 and 22 %, PP-Pathways 8 %).
 constexpr int64_t kBusyWarps = 8, kBusyWarpsLong = 48;
 constexpr double kBusyDegree = 8;
-// Tiny: a warp per row fills less than half of one wave. Block 256 won there (cora, citeseer), and was 3 to 50 % slower
-// on graphs that fill the device (64 won on pubmed). The limit is an estimate that separates these graphs.
-constexpr int64_t kTinyWarps = 32;
+// Block 256 won on tiny graphs (cora, citeseer), and was 3 to 50 % slower on graphs that fill the device (64 won on
+// pubmed).
 constexpr int kBlock = 64, kTinyBlock = 256;
 // X above L2: column tiles that fit make up for reading the edges again from degree 30 on (reddit twin: width 128 7.1
 // -> 6.3 ms, width 256 18.8 -> 12.3 ms). The quarter above L2 that a tile may take is an estimate (gathers from 64 MB
@@ -36,7 +35,7 @@ constexpr double kTileDegree = 30;
 constexpr int64_t kTileBytes[] = {256, 128};
 // Rows that are short and all alike: fewer lanes with more loads each are more rows per warp (DD, NCI-HIV-H, PROTEINS
 // at width 16: 8 to 16 %; DD at width 128: 7 %). Where degrees differ, a warp waits for its longest row.
-constexpr double kShortDegree = 8, kEvenSpread = 8;
+constexpr double kShortDegree = 8;
 // A row of 16 loads takes 4 lanes with 4 each from so many rows per processor on (DD 2 %, NCI-HIV-H 4, Yeast, OVCAR-8H
 // and TWITTER stand-ins 12 to 14, road-rome 3), below that 8 with 2 (PROTEINS 8 %).
 constexpr int64_t kManyRows = 1024;
@@ -58,10 +57,6 @@ int64_t round_up_to_power(int64_t n) {
   int64_t power = 1;
   while (power < n) power *= 2;
   return power;
-}
-
-double average_degree(const GraphFacts& graph) {
-  return graph.rows > 0 ? static_cast<double>(graph.edges) / static_cast<double>(graph.rows) : 0.0;
 }
 
 struct Cover {
@@ -120,8 +115,7 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
   const bool scalar = config.vector_width == 1;
   const int64_t pieces = ceil_div(width, config.vector_width);
   const bool half = layer.itemsize == 2;
-  const bool alike = static_cast<double>(graph.max_degree) < kEvenSpread * why.degree;
-  why.short_even = alike && why.degree < kShortDegree && graph.rows >= kTinyWarps * device.processors;
+  why.short_even = !uneven_degrees(graph) && why.degree < kShortDegree && !is_tiny(graph.rows, device);
   const bool many_rows = graph.rows >= kManyRows * device.processors;
   Cover cover = cover_width(pieces, why.short_even, many_rows, scalar, half);
   if (!scalar && why.degree >= kTileDegree && graph.cols * width * layer.itemsize > device.l2_bytes) {
@@ -205,7 +199,7 @@ KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, co
   why.busy_warps = busy_warps();
   while (config.groups < most_groups && warps() < busy_warps() * device.processors) config.groups *= 2;
   if (manual.groups) config.groups = std::min(manual.groups, most_groups);
-  why.tiny = !manual.block && graph.rows * tiles < kTinyWarps * device.processors;
+  why.tiny = !manual.block && is_tiny(graph.rows * tiles, device);
   config.block = manual.block ? manual.block : (why.tiny ? kTinyBlock : kBlock);
   fit_shared_memory(layer, config, why);
   return config;

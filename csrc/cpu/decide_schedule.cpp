@@ -30,8 +30,7 @@ constexpr int64_t kCpuCaches = 4;
 // where windows of 1024 rows keep what locality the ids have: 1.11 / 1.10 / 1.05 there, 1.17 / 1.23 / 1.11 on com-dblp,
 // 1.01 / 1.02 / 1.01 on cnr-2000. Even degrees gain nothing (DD 0.95 / 1.02 / 1.03), nor do graphs that fill less than
 // a wave (cora 1.00 / 0.95 / 0.92).
-constexpr double kDegreeSpread = 8;
-constexpr int64_t kWindow = 1024, kSortedRow = 256, kRowsPerProcessor = 32;
+constexpr int64_t kWindow = 1024, kSortedRow = 256;
 // Expected of communities before they are known. CPU: 1.2 to 1.7 on shuffled ids, 1.0 to 1.3 on com-dblp's own; H200:
 // 1.2 to 2.4 on shuffled ids.
 constexpr double kCommunityGain = 1.25;
@@ -63,9 +62,7 @@ double cache_bytes(const DeviceFacts& device) {
 }  // namespace
 
 int64_t degree_window(const GraphFacts& graph, const DeviceFacts& device) {
-  if (!device.cuda || graph.rows < kRowsPerProcessor * device.processors) return 0;
-  const double mean = static_cast<double>(graph.edges) / static_cast<double>(graph.rows);
-  if (static_cast<double>(graph.max_degree) < kDegreeSpread * mean) return 0;
+  if (!device.cuda || is_tiny(graph.rows, device) || !uneven_degrees(graph)) return 0;
   return graph.cols * kSortedRow <= device.l2_bytes ? graph.rows : std::min(kWindow, graph.rows);
 }
 

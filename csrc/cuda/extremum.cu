@@ -153,10 +153,7 @@ cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& ar
 #define GNNA_INSTANTIATE(T)                                                                                          \
   template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<T>&, const LongRows&, void*, cudaStream_t); \
   template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<T>&, const LongRows&, void*, cudaStream_t)
-GNNA_INSTANTIATE(float);
-GNNA_INSTANTIATE(double);
-GNNA_INSTANTIATE(Float16);
-GNNA_INSTANTIATE(BFloat16);
+GNNA_FOR_EACH_TYPE(GNNA_INSTANTIATE);
 #undef GNNA_INSTANTIATE
 
 }  // namespace gnna::cuda

@@ -48,21 +48,9 @@ cudaError_t extremum_grad_weight(const Id* src, const Id* dst, int64_t edges, co
   return launch_edge_pairs<T, 1>(src, dst, edges, args.heads, args.head_dim, args.grad_weight, term, stream);
 }
 
-template cudaError_t extremum_grad_weight(const int32_t*, const int32_t*, int64_t, const ExtremumArgs<float>&,
-                                          cudaStream_t);
-template cudaError_t extremum_grad_weight(const int64_t*, const int64_t*, int64_t, const ExtremumArgs<float>&,
-                                          cudaStream_t);
-template cudaError_t extremum_grad_weight(const int32_t*, const int32_t*, int64_t, const ExtremumArgs<double>&,
-                                          cudaStream_t);
-template cudaError_t extremum_grad_weight(const int64_t*, const int64_t*, int64_t, const ExtremumArgs<double>&,
-                                          cudaStream_t);
-template cudaError_t extremum_grad_weight(const int32_t*, const int32_t*, int64_t, const ExtremumArgs<Float16>&,
-                                          cudaStream_t);
-template cudaError_t extremum_grad_weight(const int64_t*, const int64_t*, int64_t, const ExtremumArgs<Float16>&,
-                                          cudaStream_t);
-template cudaError_t extremum_grad_weight(const int32_t*, const int32_t*, int64_t, const ExtremumArgs<BFloat16>&,
-                                          cudaStream_t);
-template cudaError_t extremum_grad_weight(const int64_t*, const int64_t*, int64_t, const ExtremumArgs<BFloat16>&,
-                                          cudaStream_t);
+#define GNNA_INSTANTIATE(T, Id) \
+  template cudaError_t extremum_grad_weight(const Id*, const Id*, int64_t, const ExtremumArgs<T>&, cudaStream_t)
+GNNA_FOR_EACH_TYPE_AND_ID(GNNA_INSTANTIATE);
+#undef GNNA_INSTANTIATE
 
 }  // namespace gnna::cuda

@@ -35,13 +35,8 @@ cudaError_t sddmm(const Id* src, const Id* dst, const SddmmArgs<T>& args, cudaSt
   return launch_edge_pairs<T, 1>(src, dst, edges, args.heads, args.head_dim, args.out, term, stream);
 }
 
-template cudaError_t sddmm(const int32_t*, const int32_t*, const SddmmArgs<float>&, cudaStream_t);
-template cudaError_t sddmm(const int64_t*, const int64_t*, const SddmmArgs<float>&, cudaStream_t);
-template cudaError_t sddmm(const int32_t*, const int32_t*, const SddmmArgs<double>&, cudaStream_t);
-template cudaError_t sddmm(const int64_t*, const int64_t*, const SddmmArgs<double>&, cudaStream_t);
-template cudaError_t sddmm(const int32_t*, const int32_t*, const SddmmArgs<Float16>&, cudaStream_t);
-template cudaError_t sddmm(const int64_t*, const int64_t*, const SddmmArgs<Float16>&, cudaStream_t);
-template cudaError_t sddmm(const int32_t*, const int32_t*, const SddmmArgs<BFloat16>&, cudaStream_t);
-template cudaError_t sddmm(const int64_t*, const int64_t*, const SddmmArgs<BFloat16>&, cudaStream_t);
+#define GNNA_INSTANTIATE(T, Id) template cudaError_t sddmm(const Id*, const Id*, const SddmmArgs<T>&, cudaStream_t)
+GNNA_FOR_EACH_TYPE_AND_ID(GNNA_INSTANTIATE);
+#undef GNNA_INSTANTIATE
 
 }  // namespace gnna::cuda

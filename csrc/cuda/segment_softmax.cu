@@ -149,14 +149,7 @@ cudaError_t segment_softmax_backward(const Id* index, const SegmentSoftmaxBackwa
                                        cudaStream_t);                                                             \
   template cudaError_t segment_softmax_backward(const Id*, const SegmentSoftmaxBackwardArgs<T>&, const LongRows&, \
                                                 void*, void*, cudaStream_t)
-GNNA_INSTANTIATE(float, int32_t);
-GNNA_INSTANTIATE(float, int64_t);
-GNNA_INSTANTIATE(double, int32_t);
-GNNA_INSTANTIATE(double, int64_t);
-GNNA_INSTANTIATE(Float16, int32_t);
-GNNA_INSTANTIATE(Float16, int64_t);
-GNNA_INSTANTIATE(BFloat16, int32_t);
-GNNA_INSTANTIATE(BFloat16, int64_t);
+GNNA_FOR_EACH_TYPE_AND_ID(GNNA_INSTANTIATE);
 #undef GNNA_INSTANTIATE
 
 }  // namespace gnna::cuda

@@ -29,10 +29,7 @@ cudaError_t spmm(const SpmmArgs<T>& args, const KernelConfig& config, const Part
 #define GNNA_INSTANTIATE(T)                                                                     \
   template size_t spmm_scratch_bytes(const SpmmArgs<T>&, const KernelConfig&, const LongRows&); \
   template cudaError_t spmm(const SpmmArgs<T>&, const KernelConfig&, const Partition&, void*, cudaStream_t)
-GNNA_INSTANTIATE(float);
-GNNA_INSTANTIATE(double);
-GNNA_INSTANTIATE(Float16);
-GNNA_INSTANTIATE(BFloat16);
+GNNA_FOR_EACH_TYPE(GNNA_INSTANTIATE);
 #undef GNNA_INSTANTIATE
 
 }  // namespace gnna::cuda

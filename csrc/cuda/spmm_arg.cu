@@ -112,10 +112,7 @@ cudaError_t spmm_arg(const SpmmArgs<T>& args, int32_t* arg, const LongRows& long
 
 #define GNNA_INSTANTIATE(T) \
   template cudaError_t spmm_arg(const SpmmArgs<T>&, int32_t*, const LongRows&, void*, cudaStream_t)
-GNNA_INSTANTIATE(float);
-GNNA_INSTANTIATE(double);
-GNNA_INSTANTIATE(Float16);
-GNNA_INSTANTIATE(BFloat16);
+GNNA_FOR_EACH_TYPE(GNNA_INSTANTIATE);
 #undef GNNA_INSTANTIATE
 
 }  // namespace gnna::cuda

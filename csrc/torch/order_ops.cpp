@@ -52,19 +52,12 @@ at::Tensor degree_order(const at::Tensor& src, const at::Tensor& dst, int64_t nu
   return order;
 }
 
-// The order in which a schedule of this kind processes the rows dst of this edge list.
-at::Tensor schedule_order(const at::Tensor& src, const at::Tensor& dst, int64_t num_src, int64_t num_dst,
-                          c10::string_view kind) {
-  TORCH_CHECK_VALUE(kind == "community" || kind == "degree", "kind is '", kind,
-                    "'; accepted are 'community' and 'degree'");
+// The order in which a schedule by community processes the rows dst of this edge list.
+at::Tensor community_order(const at::Tensor& src, const at::Tensor& dst, int64_t num_src, int64_t num_dst) {
   const auto plan = plan_of(src, dst, num_src, num_dst);
   at::Tensor order = at::empty({num_dst}, at::kInt);
   auto* const out = order.mutable_data_ptr<int32_t>();
-  if (kind == "degree") {
-    cpu::degree_order(plan->view().rowptr, num_dst, nullptr, nullptr, out);
-  } else {
-    cpu::community_schedule(plan->view(), cpu::rabbit_order(plan->view(), cpu_executor()), 0, out);
-  }
+  cpu::community_schedule(plan->view(), cpu::rabbit_order(plan->view(), cpu_executor()), 0, out);
   return order;
 }
 
@@ -128,7 +121,7 @@ TORCH_LIBRARY_FRAGMENT(gnna, m) {
       "row_bytes, int calls, float seconds) -> (str, float, float, bool, str)",
       &choose_schedule_op);
   // kind: 'community' or 'degree', as the decider names them.
-  m.def("schedule_order(Tensor src, Tensor dst, int num_src, int num_dst, str kind) -> Tensor", &schedule_order);
+  m.def("community_order(Tensor src, Tensor dst, int num_src, int num_dst) -> Tensor", &community_order);
   m.def("cold_gathers(Tensor src, Tensor dst, int num_src, int num_dst, Tensor? order, int capacity) -> float",
         &cold_gathers);
   m.def("set_schedule(Tensor src, Tensor dst, int num_src, int num_dst, Tensor? order) -> bool", &set_schedule_op);

@@ -32,6 +32,20 @@ struct DeviceFacts {
   int64_t l2_bytes = 0;
 };
 
+inline double average_degree(const GraphFacts& graph) {
+  return graph.rows > 0 ? static_cast<double>(graph.edges) / static_cast<double>(graph.rows) : 0.0;
+}
+
+// Whether some row is so much longer than the average that warps wait for it, and rows gain by being sorted. Between
+// PROTEINS, DD and NCI-HIV-H (3 to 7 times the average) and pubmed, facebook-links and com-dblp (38 to 52).
+inline bool uneven_degrees(const GraphFacts& graph) {
+  return static_cast<double>(graph.max_degree) >= 8 * average_degree(graph);
+}
+
+// Whether so many rows, a warp each, fill less than half of one wave on the device: cora and citeseer do not, pubmed
+// does (an estimate that separates these graphs).
+inline bool is_tiny(int64_t rows, const DeviceFacts& device) { return rows < 32 * device.processors; }
+
 // Two kernels aggregate on CUDA. Rows (spmm_rows.cuh): the groups of a row share its edges in turn, inside one warp.
 // Groups (spmm_groups.cuh), the paper's: a row's edges are cut into neighbour groups of ngs.
 enum class Kernel : int { Rows = 0, Groups = 1 };

@@ -14,23 +14,25 @@ constexpr int kPairBlock = 128;
 // Term::add<VW>(acc, source offset, destination offset, pair) -> acc plus VW elements' worth. A lane takes V pieces of
 // VW elements from each row at once: their number is known to the compiler, so that all these loads leave together.
 template <typename T, int VW, int V, typename Id, typename Term>
-__global__ void __launch_bounds__(kPairBlock, 1) edge_pairs(const Id* src, const Id* dst, int64_t pairs, int64_t heads,
-                                                            int64_t head_dim, T* out, int lanes_log2, Term term) {
+__global__ void __launch_bounds__(kPairBlock, 1) edge_pairs(const Id* src, const Id* dst, int64_t pairs, int heads,
+                                                            int head_dim, T* out, int lanes_log2, Term term) {
   const int lanes = 1 << lanes_log2;
   const int lane = threadIdx.x & (lanes - 1);
   const int64_t mine = static_cast<int64_t>(blockIdx.x) * (kPairBlock >> lanes_log2) + (threadIdx.x >> lanes_log2);
   const int64_t pair = mine < pairs ? mine : pairs - 1;  // the shuffles name the whole warp, so nobody leaves
-  int64_t edge = pair, head = 0;
+  int64_t edge = pair;
+  int column = lane * VW;
   if (heads > 1) {  // 64-bit division is an order of magnitude slower
     edge = pairs <= UINT32_MAX ? static_cast<uint32_t>(pair) / static_cast<uint32_t>(heads) : pair / heads;
-    head = pair - edge * heads;
+    column += static_cast<int>(pair - edge * heads) * head_dim;
   }
-  const int64_t width = heads * head_dim;
-  const int64_t source = static_cast<int64_t>(__ldcs(src + edge)) * width + head * head_dim + lane * VW;
-  const int64_t destination = static_cast<int64_t>(__ldcs(dst + edge)) * width + head * head_dim + lane * VW;
+  // Ids and widths have 31 bits, and the product of two such numbers is one instruction.
+  const auto row_start = [&](Id id) { return static_cast<int64_t>(static_cast<int>(id)) * (heads * head_dim); };
+  const int64_t source = row_start(__ldcs(src + edge)) + column;
+  const int64_t destination = row_start(__ldcs(dst + edge)) + column;
   const int step = lanes * VW;
   Compute<T> acc = 0;
-  int64_t tile = 0;
+  int tile = 0;
   for (; tile + V * step <= head_dim; tile += V * step) {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -57,10 +59,10 @@ cudaError_t launch_edge_pairs(const Id* src, const Id* dst, int64_t edges, int64
   int lanes = 1;
   while (lanes < 32 && 2 * lanes * load_bytes <= at_once) lanes *= 2;
   const int64_t pairs = edges * heads, blocks = ceil_div(pairs, kPairBlock / lanes);
-  if (blocks > kMaxIndex) return cudaErrorInvalidValue;
+  if (blocks > kMaxIndex || heads * head_dim > kMaxIndex) return cudaErrorInvalidValue;
   const auto run = [&](auto* kernel) {
-    return launch(kernel, static_cast<unsigned>(blocks), kPairBlock, 0, stream, src, dst, pairs, heads, head_dim, out,
-                  log2_of(lanes), term);
+    return launch(kernel, static_cast<unsigned>(blocks), kPairBlock, 0, stream, src, dst, pairs,
+                  static_cast<int>(heads), static_cast<int>(head_dim), out, log2_of(lanes), term);
   };
   const int64_t pieces = head_dim / (lanes * VW);
   if (pieces >= 4) return run(edge_pairs<T, VW, 4, Id, Term>);

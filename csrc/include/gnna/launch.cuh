@@ -26,6 +26,22 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, unsigned block, size_t share
   return cudaGetLastError();
 }
 
+// The element types of all operations, and with them the types of ids, for explicit instantiations.
+#define GNNA_FOR_EACH_TYPE(INSTANTIATE) \
+  INSTANTIATE(float);                   \
+  INSTANTIATE(double);                  \
+  INSTANTIATE(Float16);                 \
+  INSTANTIATE(BFloat16)
+#define GNNA_FOR_EACH_TYPE_AND_ID(INSTANTIATE) \
+  INSTANTIATE(float, int32_t);                 \
+  INSTANTIATE(float, int64_t);                 \
+  INSTANTIATE(double, int32_t);                \
+  INSTANTIATE(double, int64_t);                \
+  INSTANTIATE(Float16, int32_t);               \
+  INSTANTIATE(Float16, int64_t);               \
+  INSTANTIATE(BFloat16, int32_t);              \
+  INSTANTIATE(BFloat16, int64_t)
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline bool is_power_of_two(int64_t n) { return n > 0 && (n & (n - 1)) == 0; }
