@@ -116,6 +116,15 @@ def test_attention_layers(device, make):
         assert not materialised
 
 
+def test_scores_need_no_plan_of_their_own(device):
+    x, edge_index, _ = layers.graph(device)
+    layer = layers.build((lambda: TransformerConv(layers.WIDTH, 4, heads=3),), device)
+    gnna_plugin.enable(min_work=0)
+    with torch.no_grad():
+        layer(x, edge_index)
+    assert gnna_plugin.status().plans == 2  # the aggregation's and the softmax's
+
+
 def test_a_product_is_no_message_of_one_gather(device):
     fused, materialised = compare(Aggregated().to(device), device)
     assert fused == 0 and materialised
