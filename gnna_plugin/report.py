@@ -25,10 +25,10 @@ logger = logging.getLogger("gnna_plugin")
 class LayerCounts:
     """Calls of one layer class.
 
-    fused: aggregations, and scores of edges from the features of both ends, that ran as one kernel. reduced: reductions of existing messages as one kernel, counted under
-    the aggregation's class. materialised: gathered features that another operation wanted as a plain
-    tensor, by that operation's name; the framework did the rest. framework: gathers left to the framework, by reason;
-    examples keeps the particulars of the first case of each.
+    fused: aggregations, and scores of edges from the features of both ends, that ran as one kernel. reduced: reductions
+    of existing messages as one kernel, counted under the aggregation's class. materialised: gathered features that
+    another operation wanted as a plain tensor, by that operation's name; the framework did the rest. framework: gathers
+    left to the framework, by reason; examples keeps the particulars of the first case of each.
     """
 
     fused: int = 0

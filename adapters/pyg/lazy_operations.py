@@ -166,8 +166,8 @@ def _product(first: Gather, second: Gather) -> LazyMessage | Any:
     same = first.x.dtype == second.x.dtype and first.src.dtype == second.src.dtype
     if not same or len(first.shape) < 2 or surroundings.saved_tensor_hooks():
         return NotImplemented
-    # The placeholder, which stands for both, is made of the first: one that has a gradient where there is one. Otherwise
-    # of x_j in x_i * x_j, whose plan, by destination, is the aggregation's as well.
+    # The placeholder, which stands for both, is made of the first: one that has a gradient where there is one.
+    # Otherwise of x_j in x_i * x_j, whose plan, by destination, is the aggregation's as well.
     if second.x.requires_grad or not first.x.requires_grad:
         first, second = second, first
     return wrap(Product(first, second))
