@@ -226,7 +226,7 @@ class Status:
     def __str__(self) -> str:
         on = ", ".join(self.frameworks) if self.frameworks else "off"
         lines = [
-            f"gnna_plugin: {on}; {self.fused_calls} fused aggregations, {self.fallback_calls} left to the framework; "
+            f"gnna_plugin: {on}; {self.fused_calls} fused calls, {self.fallback_calls} left to the framework; "
             f"{self.plans} plans, {self.plan_bytes / 2**20:.1f} MiB"
         ]
         for name, counts in sorted(self.layers.items()):

@@ -71,6 +71,24 @@ def no_grad_look(x_j, w):
     return x_j * scale.item()
 
 
+def in_place_function(x_j, w):
+    torch.nn.functional.relu(x_j, inplace=True)
+    return x_j
+
+
+def through_a_view(x_j, w):
+    first, _ = x_j.chunk(2, -1)
+    with torch.no_grad():
+        first.mul_(2)
+    return x_j
+
+
+def weighted_without_gradients(x_j, w):
+    with torch.no_grad():
+        weighted = x_j * w.view(-1, 1)
+    return weighted + x_j
+
+
 def multiple_views(x_j, w):
     heads = x_j.view(-1, 2, 4) * torch.stack([w, w * w], 1).unsqueeze(-1)
     return heads.reshape(-1, 8) * w.view(-1, 1)
@@ -99,6 +117,9 @@ MESSAGES = {
     "list": lambda x_j, w: torch.stack([x_j, x_j]).sum(0),
     "numpy": lambda x_j, w: x_j * float(x_j.detach().numpy().mean()),
     "transpose": lambda x_j, w: x_j.t().contiguous().t(),
+    "in-place function": in_place_function,
+    "through a view": through_a_view,
+    "weighted without gradients": weighted_without_gradients,
     "unsqueeze in front": lambda x_j, w: x_j.unsqueeze(0).squeeze(0),
     "flatten": lambda x_j, w: x_j.flatten().view(-1, 8),
     "clone": lambda x_j, w: x_j.clone(),

@@ -1,11 +1,11 @@
 """The PyTorch Geometric adapter: which of PyG's functions are replaced, and how that is undone.
 
 Seven replacements carry all of it. MessagePassing._index_select returns a gather that has not happened yet (lazy.py);
-Aggregation.reduce and torch's scatter functions turn it into one spmm, and the product of two of them that is summed
-over its features into one sddmm (lazy_operations.py); what layers compute from the graph alone,
-gcn_norm and self-loops, is remembered (graph_memo.py); utils.softmax is one kernel (softmax.py); and TorchScript and
-autograd.Function, which see past a tensor's Python class, receive plain ones. GINConv's own term becomes a self-loop
-(gin.py). PyG has no registry for aggregation backends: these hooks are it.
+Aggregation.reduce and torch's scatter functions turn it into one spmm; the product of two, summed over its features, is
+one sddmm (lazy_operations.py); what layers compute from the graph alone, gcn_norm and self-loops, is remembered
+(graph_memo.py); utils.softmax is one kernel (softmax.py); and TorchScript and autograd.Function, which see past a
+tensor's Python class, receive plain ones. GINConv's own term becomes a self-loop (gin.py). PyG has no registry for
+aggregation backends: these hooks are it.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     reduce = _REDUCES[reduce]
     gather.check_version()
     try:
-        out = torch.ops.gnna.spmm(gather.x, gather.weight, gather.src, dst, num_dst, reduce, True)
+        with gather.grad_mode():
+            out = torch.ops.gnna.spmm(gather.x, gather.weight, gather.src, dst, num_dst, reduce, True)
     except ValueError as error:
         raise as_index_error(str(error), gather) from None
     report.aggregated(gather.layer, gather.x, gather.weight, gather.src, dst, out, reduce)

@@ -8,6 +8,7 @@ back cannot go unnoticed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,21 +26,37 @@ class Gather:
     """What a LazyMessage stands for: messages [E, *S] = (weight [E, *W] * x [N, *K])[src], re-viewed to `shape`.
 
     W is a prefix of K. With `lead` batch dimensions the messages are [*B, E, *S], while x stays [N, *B, *S], a view of
-    the user's features; weights are then one per edge. `value` holds the messages once somebody needed them; `pinned`
-    means that they were changed or observed in place, so that only they are the truth from then on.
+    the user's features; weights are then one per edge. `value` holds the messages once somebody needed them, recorded
+    for a gradient or not as when the gather was made; `observed` means that a hook, say, was put on them.
     """
 
     foldable = True  # into one spmm
-    __slots__ = ("conv", "index", "lead", "pinned", "shape", "source", "src", "value", "version", "weight", "x")
+    __slots__ = ("conv", "index", "lead", "made", "observed", "recorded", "shape", "source", "src", "value", "version")
+    __slots__ += ("weight", "x")
 
     def __init__(self, x, weight, src, shape, conv, source, index, version, lead=0):
         self.x, self.weight, self.src, self.shape, self.lead = x, weight, src, shape, lead
         self.conv, self.source, self.index, self.version = conv, source, index, version
-        self.value, self.pinned = None, False
+        self.recorded = torch.is_grad_enabled()
+        self.value, self.made, self.observed = None, None, False  # made: the version that the value had at first
 
     @property
     def layer(self) -> str:
         return type(self.conv).__name__
+
+    @property
+    def changed(self) -> bool:
+        """Whether the messages were written to, under whatever name, since they were computed."""
+        return self.value is not None and _version(self.value) != self.made
+
+    @property
+    def pinned(self) -> bool:
+        """Whether only the messages are the truth by now."""
+        return self.observed or self.changed
+
+    def grad_mode(self) -> contextlib.AbstractContextManager:
+        """Around what is computed of the gather: no gradient is recorded where none was when it was made."""
+        return contextlib.nullcontext() if self.recorded or not torch.is_grad_enabled() else torch.no_grad()
 
     def check_version(self) -> None:
         if self.version is not None and self.source._version != self.version:
@@ -50,15 +67,24 @@ class Gather:
 
     def messages(self, operation: str) -> Tensor:
         """The real messages, as PyG computes them."""
-        if self.value is not None:
-            return self.value
+        if self.value is None:
+            with torch.set_grad_enabled(self.recorded):
+                value = self.compute(operation)
+            if surroundings.saved_tensor_hooks():  # checkpointing recomputes on purpose
+                return value
+            self.value, self.made = value, _version(value)
+        return self.value
+
+    def compute(self, operation: str) -> Tensor:
         self.check_version()
         try:
             if self.lead:
                 value = self.x.movedim(0, self.lead).index_select(self.lead, self.src)
             else:
                 value = torch.ops.gnna.gather_rows(self.x, self.src)
-        except (IndexError, ValueError, RuntimeError):
+        except ValueError as error:
+            raise IndexError(str(error)) from None
+        except (IndexError, RuntimeError):
             self.conv._index_select_safe(self.source, self.index)  # raises with PyG's own words
             raise
         if self.weight is not None:
@@ -66,11 +92,6 @@ class Gather:
         if value.shape != self.shape:
             value = value.view(self.shape)
         report.materialised(self.layer, operation)
-        # A value made without a graph must not serve code that wants gradients, and checkpointing recomputes on
-        # purpose.
-        tracked = torch.is_grad_enabled() or not (self.x.requires_grad or requires_grad(self.weight))
-        if tracked and not surroundings.saved_tensor_hooks():
-            self.value = value
         return value
 
 
@@ -108,8 +129,8 @@ class LazyMessage(Tensor):
         return self.shape[0]
 
 
-def requires_grad(tensor: Tensor | None) -> bool:
-    return tensor is not None and tensor.requires_grad
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
 
 
 def with_dims(weight: Tensor, dims: int) -> Tensor:
@@ -178,5 +199,5 @@ def _on_messages(func: Callable, args: tuple, kwargs: dict) -> Any:
     plain_kwargs = {key: unwrap(value, operation) for key, value in kwargs.items()}
     if args and type(args[0]) is LazyMessage and _changes_in_place(name):
         args[0]._gather.value = plain_args[0]
-        args[0]._gather.pinned = True
+        args[0]._gather.observed = True
     return func(*plain_args, **plain_kwargs)

@@ -136,8 +136,8 @@ def _as_weight(gather: Gather, other: Any) -> Tensor | None:
 
 
 class Product(Gather):
-    """The product of two gathers of one shape, unweighted: x is that of `first`. Its sum over the last dimension is one
-    sddmm."""
+    """The product of two gathers of one shape, unweighted and not yet looked at: x is that of `first`. Its sum over the
+    last dimension is one sddmm."""
 
     foldable = False
     __slots__ = ("first", "second")
@@ -148,10 +148,11 @@ class Product(Gather):
         )
         self.first, self.second = first, second
 
-    def messages(self, operation: str) -> Tensor:
-        if self.value is not None:
-            return self.value
-        return self.first.messages(operation) * self.second.messages(operation)
+    def compute(self, operation: str) -> Tensor:
+        def then(gather: Gather) -> Tensor:  # what was written to one of them since is no part of the product
+            return gather.compute(operation) if gather.changed else gather.messages(operation)
+
+        return then(self.first) * then(self.second)
 
     def rows(self, gather: Gather) -> Tensor:
         """The features [N, *S] that one of the two gathers."""
@@ -161,7 +162,7 @@ class Product(Gather):
 
 def _product(first: Gather, second: Gather) -> LazyMessage | Any:
     for gather in (first, second):
-        if gather.pinned or gather.lead or gather.weight is not None or not gather.foldable:
+        if gather.value is not None or gather.lead or gather.weight is not None or not gather.foldable:
             return NotImplemented
     same = first.x.dtype == second.x.dtype and first.src.dtype == second.src.dtype
     if not same or len(first.shape) < 2 or surroundings.saved_tensor_hooks():
@@ -175,15 +176,19 @@ def _product(first: Gather, second: Gather) -> LazyMessage | Any:
 
 def _sum(func: Callable, args: tuple, kwargs: dict) -> Any:
     given = {**dict(zip(("input", "dim"), args, strict=False)), **kwargs}
-    product = args[0]._gather if type(args[0]) is LazyMessage else None
-    if type(product) is not Product or product.pinned or len(args) > 2 or set(given) != {"input", "dim"}:
+    lazy = given.get("input")
+    product = lazy._gather if type(lazy) is LazyMessage else None
+    if type(product) is not Product or len(args) > 2 or set(given) != {"input", "dim"}:
         return NotImplemented
-    dims, last = given["dim"], len(product.shape) - 1
-    if dims not in (-1, last, [-1], [last], (-1,), (last,)):
+    dims, last, gathers = given["dim"], len(product.shape) - 1, (product.first, product.second)
+    if dims not in (-1, last, [-1], [last], (-1,), (last,)) or any(g.value is not None for g in (product, *gathers)):
         return NotImplemented
-    a, b = product.rows(product.first), product.rows(product.second)
+    a, b = map(product.rows, gathers)
+    if a.is_cuda and torch.is_autocast_enabled():  # which sums 16 bits in float32
+        a, b = (t.float() if t.itemsize == 2 else t for t in (a, b))
     try:
-        scores = torch.ops.gnna.sddmm(a, b, product.first.src, product.second.src, last - 1, True)
+        with product.grad_mode():
+            scores = torch.ops.gnna.sddmm(a, b, product.first.src, product.second.src, last - 1, True)
     except ValueError as error:
         raise consume.as_index_error(str(error), product) from None
     report.fused(product.layer)

@@ -21,7 +21,7 @@ constexpr int kWarp = 32;
 constexpr int64_t kNarrowGroupDegrees[] = {14, 32, 80}, kGroupDegrees[] = {30, 48, 96};
 constexpr int kNarrow = 4;
 // Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead: short
-// ones up to 8 warps (cora; 24 made pubmed 17 % slower at width 16), up to 48 where every group still gets 8 edges
+// ones up to 8 warps (cora; 24 made pubmed 17 % slower at width 16), up to 48 where every group still gets 4 edges
 // (OhmNet-brain-tissues 10 and 22 %, PP-Pathways 8 %).
 constexpr int64_t kBusyWarps = 8, kBusyWarpsLong = 48;
 constexpr double kBusyDegree = 8;

@@ -1,7 +1,7 @@
 // Feature rows copied to the edges that read them: out[e] = x[index[e]], whatever the elements are. A few lanes copy a
-// row in the widest accesses that rows and pointers allow, several rows at once, so that all their loads are in flight
-// together; what is written is not read again here and leaves the cache first. Per edge: its id, one row read, one
-// written.
+// row in accesses of 16 bytes, or of 4 or 2 where rows and pointers allow no more, several rows at once, so that all
+// their loads are in flight together; what is written is not read again here and leaves the cache first. Per edge: its
+// id, one row read, one written.
 #include "gnna/cuda_api.h"
 #include "gnna/launch.cuh"
 #include "gnna/pack.cuh"

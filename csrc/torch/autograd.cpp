@@ -36,7 +36,7 @@ at::Tensor sum_to_weight(const at::Tensor& messages, int64_t weight_dims) {
   return dims.empty() ? messages : messages.sum(dims);
 }
 
-at::Tensor scatter_rows(const at::Tensor& messages, const at::Tensor& index, c10::SymInt rows) {
+at::Tensor sum_by_index(const at::Tensor& messages, const at::Tensor& index, c10::SymInt rows) {
   std::vector<c10::SymInt> sizes(messages.sym_sizes().begin(), messages.sym_sizes().end());
   sizes[0] = std::move(rows);
   return messages.new_zeros_symint(sizes).index_add(0, index, messages);
@@ -169,19 +169,19 @@ struct ExtremumBackward : torch::autograd::Function<ExtremumBackward> {
     const at::Tensor x_src = x.index_select(0, src);
     const at::Tensor w = weight.defined() ? broadcast_to_messages(weight, dims) : at::ones_like(x_src);
     const at::Tensor wins = (w * x_src).eq(out.index_select(0, dst)).to(x.scalar_type()).detach();
-    const at::Tensor sharers = scatter_rows(wins, dst, out.sym_size(0)) + out.eq(0).to(x.scalar_type()).detach();
+    const at::Tensor sharers = sum_by_index(wins, dst, out.sym_size(0)) + out.eq(0).to(x.scalar_type()).detach();
     const at::Tensor share = wins * (grad / sharers).index_select(0, dst);
     at::Tensor to_grad, to_x, to_weight;
     if (grads[0].defined()) {  // grad_x = scatter(share * w)
       const at::Tensor g = grads[0].index_select(0, src);
-      to_grad = scatter_rows(wins * w * g, dst, out.sym_size(0)) / sharers;
+      to_grad = sum_by_index(wins * w * g, dst, out.sym_size(0)) / sharers;
       if (weight.defined()) to_weight = sum_to_weight(share * g, weight.dim());
     }
     if (ctx->saved_data["with_weight"].toBool() && grads[1].defined()) {  // grad_weight = sum(share * x_src)
       const at::Tensor g = broadcast_to_messages(grads[1], dims);
-      const at::Tensor part = scatter_rows(wins * x_src * g, dst, out.sym_size(0)) / sharers;
+      const at::Tensor part = sum_by_index(wins * x_src * g, dst, out.sym_size(0)) / sharers;
       to_grad = to_grad.defined() ? to_grad + part : part;
-      to_x = scatter_rows(share * g, src, x.sym_size(0));
+      to_x = sum_by_index(share * g, src, x.sym_size(0));
     }
     return {to_grad, to_x, to_weight, {}, {}, {}, {}, {}};
   }
@@ -205,7 +205,7 @@ struct Lift : torch::autograd::Function<Lift> {
     at::Tensor grad_x, grad_weight;
     if (ctx->saved_data["x_grad"].toBool()) {
       const at::Tensor messages = weight.defined() ? grad * broadcast_to_messages(weight, grad.dim()) : grad;
-      grad_x = scatter_rows(messages, src, ctx->saved_data["rows"].toSymInt());
+      grad_x = sum_by_index(messages, src, ctx->saved_data["rows"].toSymInt());
     }
     if (ctx->saved_data["weight_grad"].toBool())
       grad_weight = sum_to_weight(grad * x.index_select(0, src), weight.dim());

@@ -1,6 +1,5 @@
 // The CPU as a device of the ops (dispatch.h): how its plans are built, and its kernels, run on the framework's own
 // threads.
-#include <ATen/ops/index_select.h>
 #include <torch/library.h>
 #include <unistd.h>
 
@@ -103,9 +102,7 @@ struct Cpu {
     if (args.grad_weight) cpu::extremum_grad_weight(forward.view(), args, run);
   }
 
-  static void gather_rows(const at::Tensor& x, const at::Tensor& index, at::Tensor& out) {
-    at::index_select_out(out, x, 0, index);
-  }
+  static constexpr bool kGathersByPlan = false;
 
   template <typename T>
   static void segment_softmax(const Plan&, const SegmentSoftmaxArgs<T>& args, const at::Tensor&) {

@@ -200,6 +200,7 @@ struct Cuda {
     });
   }
 
+  static constexpr bool kGathersByPlan = true;
   static void gather_rows(const at::Tensor& x, const at::Tensor& index, at::Tensor& out) {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     const int64_t row_bytes = out.numel() / index.numel() * static_cast<int64_t>(out.element_size());

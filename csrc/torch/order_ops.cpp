@@ -120,7 +120,6 @@ TORCH_LIBRARY_FRAGMENT(gnna, m) {
       "choose_schedule(int rows, int cols, int edges, int max_degree, bool cuda, int processors, int l2_bytes, int "
       "row_bytes, int calls, float seconds) -> (str, float, float, bool, str)",
       &choose_schedule_op);
-  // kind: 'community' or 'degree', as the decider names them.
   m.def("community_order(Tensor src, Tensor dst, int num_src, int num_dst) -> Tensor", &community_order);
   m.def("cold_gathers(Tensor src, Tensor dst, int num_src, int num_dst, Tensor? order, int capacity) -> float",
         &cold_gathers);

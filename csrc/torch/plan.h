@@ -81,7 +81,8 @@ std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, 
 
 // The same where it is in the cache and its kernels can be launched, also while a CUDA graph is captured; else nullptr.
 std::shared_ptr<const Plan> segments_if_there(const at::Tensor& index, int64_t rows);
-// The same, built when this index is asked for the second time; before, nullptr.
+// The same, built when this index is asked for the second time. nullptr before that, where it cannot be recognised or
+// kept, and where it would have to be built while a CUDA graph is captured.
 std::shared_ptr<const Plan> segments_if_repeated(const at::Tensor& index, int64_t rows);
 
 // How plans are built on one kind of device; csrc/torch/cpu_dispatch.cpp and cuda_dispatch.cpp register theirs.

@@ -18,8 +18,8 @@
 namespace gnna {
 namespace {
 
-constexpr int64_t kSegments = -1;  // stands for the number of columns in the key of a segment plan
-constexpr size_t kAskedMost = 64;  // index tensors remembered without a plan: more than the layers of a model have
+constexpr int64_t kSegments = -1;   // stands for the number of columns in the key of a segment plan
+constexpr size_t kAskedMost = 256;  // index tensors remembered without a plan: more than a model's edge types have
 
 struct Entry {
   TensorKey row, col;
@@ -100,15 +100,13 @@ class PlanCache {
     return peek(row, col, rows, cols) != nullptr;
   }
 
-  // Whether this was asked of the same tensor before; the latest tensors are remembered.
-  bool asked_before(const TensorKey& key) {
+  // Whether this was asked of the same tensor before, and a plan of so many bytes can be kept; the latest tensors are
+  // remembered.
+  bool asked_before(const TensorKey& key, int64_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (bytes > max_bytes_) return false;
     asked_.remove_if([](const TensorKey& asked) { return asked.expired(); });
-    const auto it = std::find(asked_.begin(), asked_.end(), key);
-    if (it != asked_.end()) {
-      asked_.erase(it);
-      return true;
-    }
+    if (std::find(asked_.begin(), asked_.end(), key) != asked_.end()) return true;
     asked_.push_front(key);
     if (asked_.size() > kAskedMost) asked_.pop_back();
     return false;
@@ -277,7 +275,8 @@ std::shared_ptr<const Plan> segments_if_repeated(const at::Tensor& index, int64_
   const auto key = TensorKey::of(index);
   if (!key) return nullptr;
   const bool there = plan_cache().has(*key, *key, rows, kSegments);
-  if (!there && (capturing_on(index.device()) || !plan_cache().asked_before(*key))) return nullptr;
+  const int64_t bytes = 8 * (rows + 1) + 8 * index.numel();  // rowptr, col and perm
+  if (!there && (capturing_on(index.device()) || !plan_cache().asked_before(*key, bytes))) return nullptr;
   return segments_for(index, rows, true);
 }
 

@@ -78,7 +78,8 @@ TORCH_LIBRARY(gnna, m) {
   m.def("segment_reduce(Tensor messages, Tensor index, SymInt num_rows, str reduce, bool cache=True) -> Tensor",
         kNotCaptured);
   // x[index], and its adjoint: messages [E, *S] summed over equal index, [num_rows, *S]. Where the same index comes
-  // again they go by its plan, several times faster than torch's on a GPU and deterministic; at first they are torch's.
+  // again they go by its plan (gather.h), several times faster than torch's on a GPU, and deterministic; before they
+  // are torch's.
   m.def("gather_rows(Tensor x, Tensor index, bool cache=True) -> Tensor", kNotCaptured);
   m.def("scatter_rows(Tensor messages, Tensor index, SymInt num_rows, bool cache=True) -> Tensor", kNotCaptured);
   // Softmax of scores [E, *S] over equal index, per element of S: attention normalised over the edges of a node.

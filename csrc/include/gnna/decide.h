@@ -42,8 +42,8 @@ inline bool uneven_degrees(const GraphFacts& graph) {
   return static_cast<double>(graph.max_degree) >= 8 * average_degree(graph);
 }
 
-// Whether so many rows, a warp each, fill less than half of one wave on the device: cora and citeseer do not, pubmed
-// does (an estimate that separates these graphs).
+// Whether so many rows, a warp each, fill less than half of one wave on the device: those of cora and citeseer do,
+// pubmed's do not (an estimate that separates these graphs).
 inline bool is_tiny(int64_t rows, const DeviceFacts& device) { return rows < 32 * device.processors; }
 
 // Two kernels aggregate on CUDA. Rows (spmm_rows.cuh): the groups of a row share its edges in turn, inside one warp.
