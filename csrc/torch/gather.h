@@ -17,13 +17,14 @@ template <typename Device>
 at::Tensor gather_rows_on(const at::Tensor& x, const at::Tensor& index, bool cache) {
   check_indices(x, index, index);
   const typename Device::Guard guard(x.device());
-  const bool by_plan = Device::kGathersByPlan && cache && index.numel() > 0;
-  if (!by_plan || !segments_if_repeated(index, x.size(0))) return x.index_select(0, index);
-  at::Tensor out = empty_like_rows(x, with_rows(x, index.numel()));
   if constexpr (Device::kGathersByPlan) {
-    if (out.numel() > 0) Device::gather_rows(x.contiguous(), index.contiguous(), out);
+    if (cache && index.numel() > 0 && segments_if_repeated(index, x.size(0))) {
+      at::Tensor out = empty_like_rows(x, with_rows(x, index.numel()));
+      if (out.numel() > 0) Device::gather_rows(x.contiguous(), index, out);
+      return out;
+    }
   }
-  return out;
+  return x.index_select(0, index);
 }
 
 template <typename Device>
