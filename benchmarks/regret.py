@@ -1,12 +1,12 @@
 """What the decider's rules cost: the time of the launch it chooses over that of the best launch of a grid.
 
-    python benchmarks/regret.py measure OUT.json --graph G [G ...] [--widths 16 64 128]     (on a GPU)
-    python benchmarks/regret.py show OUT.json [MORE.json ...]                               (anywhere)
+    python benchmarks/regret.py measure OUT.json --graph G [G ...] [--widths 16 64 128] [--dtype bfloat16] [--heads 4]
+    python benchmarks/regret.py show OUT.json [MORE.json ...]
 
-`measure` times, for every graph and width, launches of both kernels over lanes, loads, groups, block sizes and cuts of
-long rows, float32 sums, each compared with the chosen one's result; rows are in the order that a plan has after some
-calls. `show` prints the regret per case, its geometric mean, and the worst above 10 us. Rules are fitted by reading it:
-say which graphs had no part in that.
+`measure`, on a GPU, times for every graph and width launches of both kernels over lanes, loads, groups, block sizes and
+cuts of long rows, each compared with the chosen one's result; rows are in the order that a plan has after some calls.
+`show` prints the regret per case, its geometric mean, and the worst above 10 us. Rules are fitted by reading it: say
+which graphs had no part in that.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def measure(args) -> None:
     from gnna_plugin.graphs import load_graph
     from gnna_plugin.tune.launches import Launch, timed
 
-    device = torch.device("cuda", torch.cuda.current_device())
-    cases = []
+    device, dtype = torch.device("cuda", torch.cuda.current_device()), getattr(torch, args.dtype)
+    cases, heads = [], args.heads
     for name in args.graph:
         graph = load_graph(name)
         row, col = torch.from_numpy(graph.dst).to(device), torch.from_numpy(graph.src).to(device)
@@ -61,12 +61,15 @@ def measure(args) -> None:
         for _ in range(CALLS_TO_SORT):
             torch.ops.gnna.spmm(torch.ones(nodes, 1, device=device), None, col, row, nodes, "sum")
         for width in args.widths:
-            facts = tuned.Facts(nodes, nodes, row.numel(), longest, width, width, 4, False, "sum")
-            launch = Launch(facts, row, col, (width,), None, torch.float32)
+            facts = tuned.Facts(
+                nodes, nodes, row.numel(), longest, width, width // max(heads, 1), dtype.itemsize, heads > 0, "sum"
+            )
+            shape, weights = ((heads, width // heads), (row.numel(), heads)) if heads else ((width,), None)
+            launch = Launch(facts, row, col, shape, weights, dtype)
             times: dict[str, float] = {}
             with timed(launch, Rounds(3, 0.002, 3)) as (decided, time_of):
                 chosen = decided({})
-                for partial in [chosen, *grid(-(-width // 4), chosen)]:
+                for partial in [chosen, *grid(-(-width * dtype.itemsize // 16), chosen)]:
                     try:
                         key = json.dumps(decided(partial), sort_keys=True)
                     except ValueError:
@@ -92,15 +95,32 @@ def differences(chosen: dict, best: dict) -> str:
 
 
 def show(cases: list[dict]) -> None:
-    table = Table(title=f"time of the chosen launch over the best's, float32 sum on {cases[0]['gpu']}")
-    for heading in ("graph", "width", "launches", "chosen us", "best us", "regret", "the best launch has"):
+    table = Table(title=f"time of the chosen launch over the best's, sum on {cases[0]['gpu']}")
+    for heading in (
+        "graph",
+        "width",
+        "bytes each",
+        "weights",
+        "launches",
+        "chosen us",
+        "best us",
+        "regret",
+        "the best launch has",
+    ):
         table.add_column(heading, justify="right")
     regrets, large = [], []
     for case in cases:
         regret = case["chosen_ms"] / case["best_ms"]
         regrets.append(regret)
         large += [regret] if case["best_ms"] > ABOVE_MS else []
-        cells = (case["graph"], case["width"], case["launches"], f"{case['chosen_ms'] * 1e3:.1f}")
+        cells = (
+            case["graph"],
+            case["width"],
+            case["itemsize"],
+            case["width"] // case["head_dim"] if case["weighted"] else 0,
+            case["launches"],
+            f"{case['chosen_ms'] * 1e3:.1f}",
+        )
         cells += (f"{case['best_ms'] * 1e3:.1f}", f"{regret:.2f}", differences(case["chosen"], case["best"]))
         table.add_row(*map(str, cells))
     console = Console(width=160)
@@ -116,6 +136,8 @@ def main() -> None:
     sub.add_argument("file")
     sub.add_argument("--graph", nargs="+", required=True)
     sub.add_argument("--widths", nargs="+", type=int, default=[16, 64, 128])
+    sub.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    sub.add_argument("--heads", type=int, default=0, help="of a weight per edge and head; 0: without weights")
     sub = commands.add_parser("show")
     sub.add_argument("files", nargs="+")
     args = parser.parse_args()

@@ -19,27 +19,46 @@ def on_h200(monkeypatch):
     monkeypatch.setattr(decider, "device_facts", lambda device: H200)
 
 
-# (rows, edges, max degree, width) -> (dw, groups, vector width, vectors): the winners of the width's regime on an H200
+# (rows, edges, max degree) of com-dblp, facebook-links, BlogCatalog3, cora, DD, PROTEINS, musae-github, pubmed
+DBLP, FACEBOOK, BLOG, CORA = (
+    (317_080, 2_099_732, 343), (63_731, 1_634_180, 1_098), (10_312, 667_966, 3_992), (2_708, 10_556, 168)
+)  # fmt: skip
+DD, PROTEINS, GITHUB, PUBMED = (
+    (334_925, 1_686_092, 19), (43_471, 162_088, 25), (37_700, 578_006, 9_458), (19_717, 88_651, 171)
+)  # fmt: skip
+
+# graph, width -> (dw, groups, vector width, vectors): the winners of the width's regime on an H200
 TABLE = [
-    (317_080, 2_099_732, 343, 16, (4, 1, 4, 1)),
-    (317_080, 2_099_732, 343, 64, (8, 1, 4, 2)),
-    (317_080, 2_099_732, 343, 128, (16, 1, 4, 2)),
-    (317_080, 2_099_732, 343, 256, (32, 1, 4, 2)),
-    (63_731, 1_634_180, 1_098, 16, (4, 2, 4, 1)),
-    (63_731, 1_634_180, 1_098, 64, (8, 1, 4, 2)),
-    (10_312, 667_966, 3_992, 64, (8, 4, 4, 2)),
-    (2_708, 10_556, 168, 16, (4, 4, 4, 1)),
-    (334_925, 1_686_092, 19, 16, (2, 1, 4, 2)),
-    (334_925, 1_686_092, 19, 64, (4, 1, 4, 4)),
-    (43_471, 162_088, 25, 64, (8, 1, 4, 2)),
-    (16_985, 442_281, 488, 64, (8, 2, 4, 2)),
-    (334_925, 1_686_092, 19, 128, (8, 1, 4, 4)),
-    (317_080, 2_099_732, 343, 22, None),
+    (DBLP, 16, (4, 1, 4, 1)),
+    (DBLP, 32, (4, 1, 4, 2)),
+    (DBLP, 64, (4, 1, 4, 4)),
+    (DBLP, 128, (8, 1, 4, 4)),
+    (DBLP, 256, (16, 1, 4, 4)),
+    (FACEBOOK, 16, (4, 2, 4, 1)),
+    (FACEBOOK, 32, (8, 1, 4, 1)),
+    (FACEBOOK, 64, (8, 1, 4, 2)),
+    (FACEBOOK, 256, (16, 1, 4, 4)),
+    (BLOG, 64, (8, 4, 4, 2)),
+    (BLOG, 256, (32, 1, 4, 2)),
+    (CORA, 16, (4, 8, 4, 1)),
+    (CORA, 64, (16, 2, 4, 1)),
+    (CORA, 128, (32, 1, 4, 1)),
+    (DD, 16, (2, 1, 4, 2)),
+    (DD, 64, (4, 1, 4, 4)),
+    (DD, 128, (8, 1, 4, 4)),
+    (PROTEINS, 16, (4, 1, 4, 1)),
+    (PROTEINS, 64, (8, 1, 4, 2)),
+    (PROTEINS, 128, (8, 1, 4, 4)),
+    (GITHUB, 128, (16, 1, 4, 2)),
+    (PUBMED, 128, (16, 1, 4, 2)),
+    (DBLP, 96, (8, 1, 4, 4)),
+    (DBLP, 22, None),
 ]
 
 
-@pytest.mark.parametrize(("rows", "edges", "longest", "width", "expected"), TABLE)
-def test_table_of_facts(on_h200, rows, edges, longest, width, expected):
+@pytest.mark.parametrize(("graph", "width", "expected"), TABLE)
+def test_table_of_facts(on_h200, graph, width, expected):
+    rows, edges, longest = graph
     config = decider.decide(rows, rows, edges, longest, width, device=torch.device("cuda"))
     if expected is None:
         assert config.vector_width == 1  # 22 floats are not whole vectors of 16 bytes
@@ -48,16 +67,46 @@ def test_table_of_facts(on_h200, rows, edges, longest, width, expected):
     assert f"width {width}" in config.reason and "average degree" in config.reason
 
 
+# graph, width, bytes per element, heads of the weight or 0 -> (dw, vectors): where weights and 16 bits want others
 @pytest.mark.parametrize(
-    ("width", "expected"), [(16, (2, 8, 1)), (64, (8, 8, 1)), (128, (16, 8, 1)), (512, (32, 8, 2))]
+    ("graph", "width", "itemsize", "heads", "expected"),
+    [
+        (DBLP, 64, 4, 1, (8, 2)),
+        (DBLP, 128, 4, 1, (8, 4)),
+        (DD, 64, 4, 1, (4, 4)),
+        (FACEBOOK, 128, 4, 1, (16, 2)),
+        (DBLP, 32, 4, 4, (8, 1)),
+        (DBLP, 64, 4, 4, (4, 4)),
+        (FACEBOOK, 64, 4, 4, (16, 1)),
+        (FACEBOOK, 128, 4, 4, (8, 4)),
+        (DBLP, 64, 2, 0, (8, 1)),
+        (DBLP, 64, 2, 1, (4, 2)),
+        (DBLP, 128, 2, 0, (8, 2)),
+        (FACEBOOK, 128, 2, 0, (16, 1)),
+        (FACEBOOK, 128, 2, 1, (8, 2)),
+        (DD, 64, 2, 0, (4, 2)),
+        (DBLP, 512, 2, 0, (32, 2)),
+        (CORA, 64, 2, 0, (8, 1)),
+        (DBLP, 128, 8, 0, (32, 2)),
+    ],
 )
-def test_16_bit_lanes_hold_one_load_while_there_are_lanes(on_h200, width, expected):
-    config = decider.decide(317_080, 317_080, 2_099_732, 343, width, itemsize=2, device=torch.device("cuda"))
-    assert (config.dw, config.vector_width, config.vectors) == expected
+def test_loads_of_a_lane(on_h200, graph, width, itemsize, heads, expected):
+    rows, edges, longest = graph
+    config = decider.decide(
+        rows, rows, edges, longest, width, itemsize=itemsize, weighted=heads > 0, head_dim=width // max(heads, 1),
+        device=torch.device("cuda"),
+    )  # fmt: skip
+    assert (config.dw, config.vectors) == expected
+
+
+def test_many_loads_are_said(on_h200):
+    cuda, said = torch.device("cuda"), "for short rows, of which there are many"
+    assert said in decider.decide(DBLP[0], *DBLP, 64, device=cuda).reason
+    assert said not in decider.decide(FACEBOOK[0], *FACEBOOK, 64, device=cuda).reason
 
 
 def test_pure_whatever_was_asked_before(on_h200):
-    cases = [(rows, edges, longest, width) for rows, edges, longest, width, _ in TABLE]
+    cases = [(*graph, width) for graph, width, _ in TABLE]
     first = [decider.decide(r, r, e, d, w, device=torch.device("cuda")) for r, e, d, w in cases]
     order = list(range(len(cases)))
     random.Random(0).shuffle(order)
@@ -104,7 +153,7 @@ def test_the_papers_parameters_set_by_hand(on_h200):
 
 @pytest.mark.parametrize("name", [n for n in decider.PARAMETERS if n != "ngs"])
 def test_every_parameter_of_the_row_kernel_can_be_set(on_h200, name):
-    value = {"dw": 2, "groups": 4, "vector_width": 1, "vectors": 4, "warps_per_block": 8}.get(name, 77)
+    value = {"dw": 2, "groups": 4, "vector_width": 1, "vectors": 1, "warps_per_block": 8}.get(name, 77)
     chosen, free = (decider.decide(**FACTS, width=64, config=c) for c in ({name: value}, None))
     assert chosen.kernel == "rows" and getattr(chosen, name) == value != getattr(free, name)
     assert f"set by hand: {name}" in chosen.reason and free.runner_up.startswith("the neighbour-group kernel")
@@ -121,6 +170,8 @@ def test_what_is_set_by_hand_still_fits_a_launch(on_h200):
     """Two groups a row for 32 lanes, or 16 warps of wide tiles, cannot be; the nearest that can is taken, and said."""
     c = decider.decide(**FACTS, width=256, config={"dw": 32, "groups": 32})
     assert (c.dw, c.groups) == (32, 1)
+    c = decider.decide(**FACTS, width=64, config={"kernel": "rows", "warps_per_block": 16})
+    assert c.warps_per_block == 8 and "warps_per_block, which the row kernel takes up to 8" in c.reason
     c = decider.decide(**FACTS, width=512, itemsize=2, config={"kernel": "groups", "vectors": 2, "warps_per_block": 16})
     assert 2 * c.vectors * c.vector_width * 4 * 32 * c.warps_per_block <= 48 << 10 and "48 KiB" in c.reason
     c = decider.decide(**FACTS, width=64, config={"ngs": 4, "long_row": 10**6})

@@ -1,8 +1,7 @@
-// The decider's rules, from timings on an H200 of the row kernel with float sums at widths 16, 64, 128, rows in the
-// order that decide_schedule.cpp gives them. Fitted on 12 real graphs and a stand-in of amazon0601 (39 cases, 7,104
-// launches; 4.0 % over the best launch of each case, geometric mean) they cost 5.5 %, at worst 28 %, on 13 graphs that
-// had no part in it (39 cases, 5,916 launches). What those showed has since been added: kBusyDegree and kManyRows.
-// Constants marked "estimate" were not timed.
+// The decider's rules, from timings on an H200 of the row kernel with sums at widths 16 to 256, rows in the order that
+// decide_schedule.cpp gives them, of 14 real graphs and 4 stand-ins; benchmarks/regret.py says what they cost: on 8
+// graphs that had no part in it (24 cases, 3,700 launches) 1.9 % over the best launch of each case, geometric mean, at
+// worst 8 %; with weights 1.0 %, with weights per head 2.4 %. Constants marked "estimate" were not timed.
 #include "gnna/decide.h"
 
 #include <algorithm>
@@ -22,8 +21,8 @@ constexpr int64_t kNarrowGroupDegrees[] = {14, 32, 80}, kGroupDegrees[] = {30, 4
 constexpr int kNarrow = 4;
 // Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead: short
 // ones up to 8 warps (cora; 24 made pubmed 17 % slower at width 16), up to 48 where every group still gets 4 edges
-// (OhmNet-brain-tissues 10 and 22 %, PP-Pathways 8 %).
-constexpr int64_t kBusyWarps = 8, kBusyWarpsLong = 48;
+// (OhmNet-brain-tissues 10 and 22 %, PP-Pathways 8 %). In tiny graphs every row has a warp.
+constexpr int64_t kBusyWarps = 8, kBusyWarpsLong = 48, kBusyWarpsTiny = 32;
 constexpr double kBusyDegree = 8;
 // Block 256 won on tiny graphs (cora, citeseer), and was 3 to 50 % slower on graphs that fill the device (64 won on
 // pubmed).
@@ -33,12 +32,27 @@ constexpr int kBlock = 64, kTinyBlock = 256;
 // still ran at 6.8 of 8.2 TB/s).
 constexpr double kTileDegree = 30;
 constexpr int64_t kTileBytes[] = {256, 128};
-// Rows that are short and all alike: fewer lanes with more loads each are more rows per warp (DD, NCI-HIV-H, PROTEINS
-// at width 16: 8 to 16 %; DD at width 128: 7 %). Where degrees differ, a warp waits for its longest row.
+// Loads of 16 bytes a lane makes of a row of 4, 8, 16, 32 and 64 of them: `many` where the average degree is below the
+// bound, so that more rows are on their way at once, `few` elsewhere. Winners at widths 16 to 256 (16 bits: 32 to 256)
+// of 18 graphs, of degree 3 to 85; degrees between 10 and 15, and between 26 and 32, were not among them.
+struct Loads {
+  int many;
+  double below;
+  int few;
+};
+constexpr double kShort = 12, kMiddling = 30;
+constexpr Loads kLoads[] = {{1, 0, 1}, {2, kShort, 1}, {4, kShort, 2}, {4, kShort, 2}, {4, kMiddling, 2}};
+constexpr Loads kLoadsPerEdge[] = {{1, 0, 1}, {2, kShort, 1}, {2, 0, 2}, {4, kShort, 2}, {4, kMiddling, 2}};
+constexpr Loads kLoadsPerHead[] = {{1, 0, 1}, {1, 0, 1}, {4, kShort, 1}, {4, kMiddling, 2}, {4, kMiddling, 2}};
+// A lane computes with twice the registers it loads in 16-bit types.
+constexpr Loads kLoads16[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, 0, 2}};
+constexpr Loads kLoads16Weighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, kMiddling, 1}, {2, kMiddling, 1}, {2, 0, 2}};
+constexpr int64_t kTabled = 4, kTabledMost = 64;  // the loads of a row that the tables are for
+// The same for rows that are short and all alike (DD, road-rome). Where degrees differ, a warp waits for its longest.
 constexpr double kShortDegree = 8;
-// A row of 16 loads takes 4 lanes with 4 each from so many rows per processor on (DD 2 %, NCI-HIV-H 4, Yeast, OVCAR-8H
-// and TWITTER stand-ins 12 to 14, road-rome 3), below that 8 with 2 (PROTEINS 8 %).
-constexpr int64_t kManyRows = 1024;
+constexpr int kLoadsEven[] = {2, 2, 4, 4, 4}, kLoadsEven16 = 2;
+// Many loads want so many warps per processor: PROTEINS gained with 82 and lost with 41, pubmed lost with 75.
+constexpr int64_t kManyLoadsWarps = 80;
 
 // Rows over 4 times the average degree outlast the others (6 times cost 4 % more, geometric mean); in small graphs the
 // longest row sets the time, and 16 won (cora, pubmed, PROTEINS). What counts as small is an estimate.
@@ -70,22 +84,36 @@ struct Cover {
   }
 };
 
-// Lanes and vectors for a row of so many pieces: 4x1 for 4 pieces, 8x1 for 8, 8x2 for 16, 16x2 for 32, 32x2 for 64 (the
-// winners at widths 16, 32, 64, 128, 256 in fp32); four vectors where two would leave more lanes idle (8x4 at width
-// 96). A lane computes with twice the registers it loads in 16-bit types: one vector up to 32 pieces (bfloat16 at
-// widths 64 and 128; two were 10 to 28 % slower).
-Cover cover_width(int64_t pieces, bool short_even, bool many_rows, bool scalar, bool half) {
-  const int64_t power = std::min<int64_t>(round_up_to_power(pieces), 64);
-  if (half && !scalar) return power <= kWarp ? Cover{static_cast<int>(power), 1} : Cover{kWarp, 2};
-  if (short_even && !scalar && pieces >= 4) {
-    const bool four = power > 16 || (power == 16 && many_rows);
-    return four ? Cover{static_cast<int>(power / 4), 4} : Cover{static_cast<int>(power / 2), 2};
-  }
-  if (pieces <= 8) return {static_cast<int>(power), 1};
-  if (pieces > 64 && scalar) return {kWarp, 4};
-  const Cover two{static_cast<int>(power / 2), 2};
-  const Cover four{static_cast<int>(power / 4), 4};
-  return four.slots(pieces) < two.slots(pieces) ? four : two;
+// Lanes and loads for a row of so many pieces, `loads` of them by one lane where the row has enough of them; four where
+// that leaves fewer lanes idle (8x4 at width 96).
+Cover cover_width(int64_t pieces, int loads) {
+  const int64_t power = std::min<int64_t>(round_up_to_power(pieces), int64_t{kWarp} * loads);
+  const auto vectors = static_cast<int>(std::min<int64_t>(loads, power));
+  const Cover wanted{static_cast<int>(power / vectors), vectors};
+  if (vectors != 2) return wanted;
+  const Cover four{std::max(wanted.lanes / 2, 1), 4};
+  return four.slots(pieces) < wanted.slots(pieces) ? four : wanted;
+}
+
+// Loads a lane makes of a row of so many pieces: one in tiny graphs, where every row has a warp (cora and citeseer: 10
+// to 15 % at widths 64 and 128).
+int loads_of(int64_t pieces, const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, Why& why) {
+  const bool half = layer.itemsize == 2;
+  if (pieces < kTabled || pieces > kTabledMost || is_tiny(graph.rows, device)) return pieces > kWarp ? 2 : 1;
+  int row = 0;
+  while (kTabled << row < pieces) ++row;
+  const bool per_head = layer.weighted && layer.head_dim < layer.width;
+  const Loads& loads = half ? (layer.weighted ? kLoads16Weighted : kLoads16)[row]
+                            : (per_head         ? kLoadsPerHead
+                               : layer.weighted ? kLoadsPerEdge
+                                                : kLoads)[row];
+  if (layer.itemsize == 8) return loads.few;
+  const bool short_even = !uneven_degrees(graph) && why.degree < kShortDegree;
+  const int many = short_even ? (half ? kLoadsEven16 : kLoadsEven[row]) : why.degree < loads.below ? loads.many : 0;
+  const int64_t warps = many > 0 ? graph.rows * ((kTabled << row) / many) / kWarp : 0;
+  if (many <= loads.few || warps < kManyLoadsWarps * device.processors) return loads.few;
+  why.many_loads = true;
+  return many;
 }
 
 // Elements per load, and why it is one where 16 bytes are not possible.
@@ -114,15 +142,13 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
   }
   const bool scalar = config.vector_width == 1;
   const int64_t pieces = ceil_div(width, config.vector_width);
-  const bool half = layer.itemsize == 2;
-  why.short_even = !uneven_degrees(graph) && why.degree < kShortDegree && !is_tiny(graph.rows, device);
-  const bool many_rows = graph.rows >= kManyRows * device.processors;
-  Cover cover = cover_width(pieces, why.short_even, many_rows, scalar, half);
+  const int scalar_loads = pieces > 64 ? 4 : pieces > 8 ? 2 : 1;
+  Cover cover = cover_width(pieces, scalar ? scalar_loads : loads_of(pieces, graph, layer, device, why));
   if (!scalar && why.degree >= kTileDegree && graph.cols * width * layer.itemsize > device.l2_bytes) {
     for (const int64_t bytes : kTileBytes) {
       const bool fits = graph.cols * bytes <= device.l2_bytes + device.l2_bytes / 4;
       if (!fits || width * layer.itemsize <= bytes) continue;
-      cover = cover_width(bytes / 16, false, many_rows, false, half);
+      cover = cover_width(bytes / 16, loads_of(bytes / 16, graph, layer, device, why));
       why.tile_bytes = bytes;
       break;
     }
@@ -195,12 +221,16 @@ KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, co
   why.warp_full = config.groups < 1 << degree_class;
   why.groups_by_degree = config.groups;
   why.warps = warps();
-  const auto busy_warps = [&] { return why.degree >= kBusyDegree * config.groups ? kBusyWarpsLong : kBusyWarps; };
+  const bool tiny = is_tiny(graph.rows, device);
+  const auto busy_warps = [&] {
+    return tiny ? kBusyWarpsTiny : why.degree >= kBusyDegree * config.groups ? kBusyWarpsLong : kBusyWarps;
+  };
   why.busy_warps = busy_warps();
   while (config.groups < most_groups && warps() < busy_warps() * device.processors) config.groups *= 2;
   if (manual.groups) config.groups = std::min(manual.groups, most_groups);
   why.tiny = !manual.block && is_tiny(graph.rows * tiles, device);
-  config.block = manual.block ? manual.block : (why.tiny ? kTinyBlock : kBlock);
+  config.block = std::min(manual.block ? manual.block : (why.tiny ? kTinyBlock : kBlock), most_threads(Kernel::Rows));
+  why.held = config.block < manual.block;
   fit_shared_memory(layer, config, why);
   return config;
 }

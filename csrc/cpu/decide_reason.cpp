@@ -69,7 +69,7 @@ std::string reason_of(const KernelConfig& config, const GraphFacts& graph, const
   std::string text = "average degree " + one_digit(why.degree) + about_groups(config, device, manual, why);
   text +=
       "; width " + number(layer.width) + (why.scalar.empty() ? "" : " " + why.scalar) + ": " + lanes_and_loads(config);
-  if (why.short_even) text += " for short rows of like length";
+  if (why.many_loads) text += " for short rows, of which there are many";
   if (why.tile_bytes > 0) {
     text += ", in column tiles of " + number(why.tile_bytes) + " bytes that fit the L2 cache of " +
             number(device.l2_bytes >> 20) + " MiB";
@@ -84,6 +84,7 @@ std::string reason_of(const KernelConfig& config, const GraphFacts& graph, const
         "; rows of more than " + number(config.long_row) + " edges are cut into items of " + number(config.item_edges);
   }
   if (set_by_hand(manual)) text += "; set by hand: " + by_hand(manual);
+  if (why.held) text += ", which the row kernel takes up to " + number(config.block / 32);
   return text;
 }
 

@@ -13,7 +13,8 @@ struct Why {
   int64_t tile_bytes = 0;    // of column tiles that fit the L2 cache
   bool shrunk = false;       // so that shared memory fits
   bool tiny = false;         // larger blocks because of it
-  bool short_even = false;   // fewer lanes because of it
+  bool many_loads = false;   // of a lane, and few lanes, because rows are short and many
+  bool held = false;         // the block is the largest that the kernel takes, less than set by hand
   int64_t degree_bound = 0;  // of the degree class that gave groups_by_degree
   bool below_bound = false;  // or above
   bool warp_full = false;    // it would have been more groups

@@ -61,10 +61,13 @@ struct KernelConfig {
   int ngs = 0;               // Groups: edges per neighbour group, at least 1
   int vector_width = 1;      // elements per load: 16 bytes' worth, or 1
   int vectors = 1;           // loads per lane and neighbour: 1, 2 or 4; Groups: 1 or 2
-  int block = 64;            // threads per block (warps per block * 32): 32 to 512
+  int block = 64;            // threads per block (warps per block * 32): 32 to most_threads
   int64_t long_row = 512;    // rows with more edges are cut into items
   int64_t item_edges = 256;  // edges per item
 };
+
+// Threads that a block of the kernel may have; more would hold the row kernel to fewer registers than it needs.
+constexpr int most_threads(Kernel kernel) { return kernel == Kernel::Rows ? 256 : 512; }
 
 // What a launch may have without asking for more, but for the kernels' own few bytes.
 constexpr int64_t kMaxShared = (48 << 10) - 64;

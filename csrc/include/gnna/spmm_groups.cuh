@@ -30,7 +30,8 @@ __device__ __forceinline__ int64_t row_start(const NeighbourGroups& groups, int6
 }
 
 template <typename T, int VW, int V, Weighting W, typename Op>
-__global__ void __launch_bounds__(kMaxRowBlock, 1) spmm_groups(const __grid_constant__ GroupParams<T> p) {
+__global__ void __launch_bounds__(most_threads(Kernel::Groups), 1)
+    spmm_groups(const __grid_constant__ GroupParams<T> p) {
   using Lane = RowLane<T, VW, V, W, Op>;
   using Piece = typename Lane::Piece;
   extern __shared__ __align__(kVectorBytes) unsigned char shared_bytes[];

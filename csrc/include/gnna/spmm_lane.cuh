@@ -7,8 +7,6 @@
 
 namespace gnna::cuda {
 
-constexpr int kMaxRowBlock = 512;
-
 // PerEdge: one weight for the whole row of x, so one load per edge. PerHead: one for each piece of a lane.
 enum class Weighting { None, PerEdge, PerHead };
 
@@ -38,16 +36,25 @@ struct RowParams {
   bool mean;
 };
 
+// Neighbours in flight per group; fewer leave the latency of L2 uncovered. Four pieces of 16 bytes are already eight
+// loads with two neighbours, and twice that needs more registers than a thread has; so do two pieces of a 16-bit type,
+// which are summed in twice the registers. Three of two weighted pieces fit 72 registers, four were spilled (3 to 13 %
+// slower, H200, widths 32 to 256).
+template <typename T, int VW, int V, Weighting W>
+constexpr uint32_t neighbours_in_flight() {
+  if (VW == 1) return 4;
+  if (V * sizeof(Compute<T>) > 2 * sizeof(T)) return 2;
+  return V == 2 && sizeof(T) == 4 && W == Weighting::PerEdge ? 3 : 4;
+}
+
 // What one thread owns of a row: pieces of VW elements, `step` elements apart, so that the lanes of a group read one
 // contiguous run per piece.
 template <typename T, int VW, int V, Weighting W, typename Op>
 struct RowLane {
-  // Neighbours in flight per group; fewer leave the latency of L2 uncovered. Four pieces of 16 bytes are already eight
-  // loads with two neighbours, and twice that needs more registers than a thread has.
-  static constexpr uint32_t kUnroll = VW > 1 && V > 2 ? 2 : 4;
   static constexpr int kWeights = W == Weighting::PerHead ? V : 1;
   using C = Compute<T>;
   using Piece = Pack<C, VW>;
+  static constexpr uint32_t kUnroll = neighbours_in_flight<T, VW, V, W>();
 
   const RowParams<T>& p;
   uint32_t column;  // of the first piece
@@ -129,7 +136,7 @@ struct RowLane {
     }
   }
 
-  // Slots k, k + stride, ... below end. Slots are below 2^31 and the stride at most kMaxRowBlock: no sum here
+  // Slots k, k + stride, ... below end. Slots are below 2^31 and the stride at most a block: no sum here
   // overflows.
   __device__ __forceinline__ void gather(uint32_t k, uint32_t end, uint32_t stride, Piece (&acc)[V]) const {
     for (; k + (kUnroll - 1) * stride < end; k += kUnroll * stride) add_batch<true>(k, end, stride, acc);

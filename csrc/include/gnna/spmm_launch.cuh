@@ -26,7 +26,7 @@ cudaError_t check_config(const SpmmArgs<T>& args, const KernelConfig& config, in
   const bool known_vectors = config.vectors == 1 || config.vectors == 2 || (config.vectors == 4 && !groups);
   const bool known_width = config.vector_width == 1 || config.vector_width == kVectorWidth<T>;
   if (!known_vectors || !known_width || !is_power_of_two(config.lanes) || config.lanes > 32 || config.block < 32 ||
-      config.block % 32 != 0 || config.block > kMaxRowBlock ||
+      config.block % 32 != 0 || config.block > most_threads(config.kernel) ||
       shared_elements(config) * static_cast<int64_t>(sizeof(Compute<T>)) > kMaxShared) {
     return cudaErrorInvalidValue;
   }

@@ -11,15 +11,21 @@
 
 namespace gnna::cuda {
 
-// Four pieces a lane want 80 to 90 registers. Held to 64, some of which then are spilled, float without weights runs 7
-// to 8 % faster (DD, cnr-2000 at width 128, H200); two pieces, held to 64, lose 5 % (com-dblp at width 64). Weights and
-// other types, which spill more, were not tried.
-template <typename T, int V, Weighting W>
-constexpr int kRowBlocks = sizeof(T) == 4 && V > 2 && W == Weighting::None ? 2 : 1;
+// A thread's registers, said as the largest block of which a multiprocessor holds two: 512 threads leave each 64, 448
+// 72, 384 80, 320 96, 256 128. Fewer registers are more warps, and with them more loads that wait at the same time;
+// spilling eats the gain. On an H200, at widths 64 to 256: floats in four pieces held to 72 instead of 64 (spilled) 8
+// to 10 % faster, with weights to 72 instead of 88 5 to 9 %, with weights per head to 96 instead of 105 7 to 13 %;
+// 16-bit types in two pieces held to 64 instead of 87 10 to 30 %.
+template <typename T, int VW, int V, Weighting W>
+constexpr int two_blocks_of() {
+  if (VW == 1 || V == 1 || sizeof(T) == 8) return most_threads(Kernel::Rows);
+  if (sizeof(T) == 2) return V == 2 ? 512 : most_threads(Kernel::Rows);
+  if (W == Weighting::PerHead) return V == 2 ? 384 : 320;
+  return 448;
+}
 
 template <typename T, int VW, int V, Weighting W, typename Op>
-__global__ void __launch_bounds__(kMaxRowBlock, (kRowBlocks<T, V, W>))
-    spmm_rows(const __grid_constant__ RowParams<T> p) {
+__global__ void __launch_bounds__((two_blocks_of<T, VW, V, W>()), 2) spmm_rows(const __grid_constant__ RowParams<T> p) {
   using Lane = RowLane<T, VW, V, W, Op>;
   using Piece = typename Lane::Piece;
   extern __shared__ __align__(kVectorBytes) unsigned char shared_bytes[];
