@@ -43,6 +43,73 @@ def test_backward_builds_the_transpose_only_when_asked(graph):
     assert info()["plans"] == 2
 
 
+def symmetric_graph(device):
+    """With loops, an edge that comes twice in both directions, and the reversed edges in another order."""
+    one_way = torch.cat([torch.randint(0, 30, (2, 100)), torch.tensor([[3, 3, 7, 7], [8, 8, 7, 7]])], 1)
+    return torch.cat([one_way, one_way.flip(0)[:, torch.randperm(104)]], 1).to(device)
+
+
+def gradient(edge_index, reduce, weight=None):
+    x = torch.randn(30, 4, dtype=torch.float64, device=edge_index.device, requires_grad=True)
+    grad = torch.randn_like(x)
+    torch.autograd.backward(gnna_plugin.spmm(x, edge_index, weight, reduce=reduce), grad)
+    x_reference = x.detach().clone().requires_grad_()
+    torch.autograd.backward(reference.spmm(x_reference, weight, *edge_index, 30, reduce), grad)
+    torch.testing.assert_close(x.grad, x_reference.grad)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_a_symmetric_graph_has_one_plan_for_both_directions(device, reduce):
+    edge_index = symmetric_graph(device)
+    for _ in range(12):  # while its rows are brought into another order, too
+        gradient(edge_index, reduce)
+        assert info()["plans"] == 1
+    one = info()["bytes"]
+    gradient(edge_index, reduce, torch.rand(208, dtype=torch.float64, device=device))  # weights have a direction
+    assert info()["plans"] == 2 and info()["bytes"] == 2 * one
+    gradient(edge_index, reduce)
+    assert info()["plans"] == 2 and info()["bytes"] == 2 * one
+
+
+def test_a_capture_counts_on_the_plan_of_the_reverse_only_without_weights(device):
+    edge_index = symmetric_graph(device)
+    gradient(edge_index, "sum")
+    assert torch.ops.gnna.has_plans(edge_index[0], True)
+    weight = torch.rand(208, dtype=torch.float64, device=device)
+    run(torch.randn(30, 4, device=device, dtype=torch.float64), edge_index)
+    gnna_plugin.spmm(torch.randn(30, 4, device=device, dtype=torch.float64), edge_index, weight)
+    assert not torch.ops.gnna.has_plans(edge_index[0], True)  # a weighted backward pass would have to build one
+    gradient(edge_index, "sum", weight)
+    assert torch.ops.gnna.has_plans(edge_index[0], True)
+
+
+def test_what_a_symmetric_graph_lends_goes_with_it(device):
+    edge_index = symmetric_graph(device)
+    try:
+        gradient(edge_index, "sum")
+        torch.ops.gnna.set_max_plan_bytes(0)
+        assert info()["plans"] == 0 and not torch.ops.gnna.has_plans(edge_index[0], True)
+        gradient(edge_index, "sum")
+    finally:
+        torch.ops.gnna.set_max_plan_bytes(4 << 30)
+    gradient(edge_index, "sum")
+    assert info()["plans"] == 1
+
+
+@pytest.mark.parametrize("change", ["reversed", "once more", "moved"])
+def test_a_graph_that_is_almost_symmetric_has_two(device, change):
+    edge_index = symmetric_graph(device)
+    at = int((edge_index[0] != edge_index[1]).nonzero()[0])
+    if change == "reversed":
+        edge_index[:, at] = edge_index[:, at].flip(0)
+    elif change == "once more":
+        edge_index = torch.cat([edge_index, edge_index[:, at : at + 1]], 1)
+    else:
+        edge_index[0, at] = (edge_index[0, at] + 1) % 30
+    gradient(edge_index, "sum")
+    assert info()["plans"] == 2
+
+
 def test_change_in_place_is_seen(graph):
     x, edge_index = graph
     run(x, edge_index)

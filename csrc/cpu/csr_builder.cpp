@@ -2,9 +2,11 @@
 // plan costs one pass to check and two to sort, less than a single gather-and-scatter of a layer.
 #include <algorithm>
 #include <atomic>
+#include <numeric>
 #include <vector>
 
 #include "gnna/cpu_api.h"
+#include "gnna/edge_hash.h"
 
 namespace gnna::cpu {
 namespace {
@@ -57,6 +59,19 @@ EdgeCheck check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows,
     result.sorted = result.sorted && part.sorted;
   }
   return result;
+}
+
+template <typename Id>
+uint64_t reversal_sum(const Id* row, const Id* col, int64_t edges, const Executor& executor) {
+  const int64_t tasks = task_count(edges, executor);
+  std::vector<uint64_t> sums(tasks, 0);
+  executor.run(tasks, [&](int64_t t) {
+    const Range range = slice(edges, tasks, t);
+    uint64_t sum = 0;
+    for (int64_t i = range.begin; i < range.end; ++i) sum += hash_against_reverse(row[i], col[i]);
+    sums[t] = sum;
+  });
+  return std::accumulate(sums.begin(), sums.end(), uint64_t{0});
 }
 
 template <typename Id>
@@ -116,6 +131,7 @@ int64_t max_degree(const int64_t* rowptr, int64_t rows) {
 
 #define GNNA_INSTANTIATE(Id)                                                                            \
   template EdgeCheck check_edges<Id>(const Id*, const Id*, int64_t, int64_t, int64_t, const Executor&); \
+  template uint64_t reversal_sum<Id>(const Id*, const Id*, int64_t, const Executor&);                   \
   template void build_csr<Id>(const Id*, const Id*, int64_t, int64_t, int64_t*, int32_t*, int32_t*, const Executor&);
 GNNA_INSTANTIATE(int32_t)
 GNNA_INSTANTIATE(int64_t)

@@ -1,7 +1,8 @@
-// Facts about a graph that one pass finds: ids out of range, rows out of order, the largest degree.
+// Facts about a graph that one pass finds: ids out of range, rows out of order, symmetry, the largest degree.
 #include <cstddef>
 
 #include "gnna/cuda_api.h"
+#include "gnna/edge_hash.h"
 #include "gnna/launch.cuh"
 
 namespace gnna::cuda {
@@ -36,6 +37,20 @@ __global__ void __launch_bounds__(kBlock)
   if (__any_sync(0xffffffffu, unsorted) && (threadIdx.x & 31) == 0) atomicMax(unsorted_at, 1ull);
 }
 
+// Sums modulo 2^64, so in any order the same.
+template <typename Id>
+__global__ void __launch_bounds__(kBlock)
+    sum_against_reverse(const Id* row, const Id* col, int64_t edges, unsigned long long* sum) {
+  unsigned long long mine = 0;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x; i < edges;
+       i += static_cast<int64_t>(gridDim.x) * kBlock) {
+    mine += hash_against_reverse(static_cast<uint64_t>(__ldg(row + i)), static_cast<uint64_t>(__ldg(col + i)));
+  }
+  __syncwarp();
+  for (int offset = 16; offset > 0; offset /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, offset);
+  if ((threadIdx.x & 31) == 0) atomicAdd(sum, mine);
+}
+
 __global__ void __launch_bounds__(kBlock) max_of_rows(const int64_t* rowptr, int64_t rows, int64_t* result) {
   long long degree = 0;
   for (int64_t r = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x; r < rows;
@@ -66,6 +81,15 @@ cudaError_t check_edges(const Id* row, const Id* col, int64_t edges, int64_t row
   return launch(check_ids<Id>, blocks, kBlock, 0, stream, row, col, edges, rows, cols, device_result);
 }
 
+template <typename Id>
+cudaError_t reversal_sum(const Id* row, const Id* col, int64_t edges, uint64_t* device_sum, cudaStream_t stream) {
+  if (edges < 0) return cudaErrorInvalidValue;
+  const cudaError_t error = cudaMemsetAsync(device_sum, 0, sizeof(uint64_t), stream);
+  if (error != cudaSuccess || edges == 0) return error;
+  return launch(sum_against_reverse<Id>, stride_blocks(edges, kBlock, kMaxBlocks), kBlock, 0, stream, row, col, edges,
+                reinterpret_cast<unsigned long long*>(device_sum));
+}
+
 cudaError_t max_degree(const int64_t* rowptr, int64_t rows, int64_t* device_max, cudaStream_t stream) {
   if (rows < 0) return cudaErrorInvalidValue;
   const cudaError_t error = cudaMemsetAsync(device_max, 0, sizeof(int64_t), stream);
@@ -75,5 +99,7 @@ cudaError_t max_degree(const int64_t* rowptr, int64_t rows, int64_t* device_max,
 
 template cudaError_t check_edges(const int32_t*, const int32_t*, int64_t, int64_t, int64_t, EdgeCheck*, cudaStream_t);
 template cudaError_t check_edges(const int64_t*, const int64_t*, int64_t, int64_t, int64_t, EdgeCheck*, cudaStream_t);
+template cudaError_t reversal_sum(const int32_t*, const int32_t*, int64_t, uint64_t*, cudaStream_t);
+template cudaError_t reversal_sum(const int64_t*, const int64_t*, int64_t, uint64_t*, cudaStream_t);
 
 }  // namespace gnna::cuda

@@ -21,8 +21,8 @@ namespace {
 at::Tensor mean_divisor(const at::Tensor& like, const std::optional<at::Tensor>& src, const at::Tensor& dst,
                         int64_t num_src, int64_t num_dst, bool cache) {
   const c10::OptionalDeviceGuard guard(dst.device());
-  const auto plan =
-      src.has_value() ? plan_for(dst, *src, num_dst, num_src, "dst", "src", cache) : segments_for(dst, num_dst, cache);
+  const auto plan = src.has_value() ? plan_for(dst, *src, num_dst, num_src, "dst", "src", cache, /*edge_ids=*/false)
+                                    : segments_for(dst, num_dst, cache);
   for (const at::Tensor* t : {&plan->rowptr, &plan->order}) record_use(*t);
   return plan->degrees().clamp_min_(1).to(compute_dtype(like.scalar_type()));
 }

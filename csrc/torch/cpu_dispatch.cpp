@@ -46,6 +46,14 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
   return plan;
 }
 
+bool symmetric(const at::Tensor& row, const at::Tensor& col) {
+  const at::Tensor r = row.contiguous(), c = col.contiguous();
+  const cpu::Executor run = cpu_executor();
+  return (r.scalar_type() == at::kInt
+              ? cpu::reversal_sum(r.const_data_ptr<int32_t>(), c.const_data_ptr<int32_t>(), r.numel(), run)
+              : cpu::reversal_sum(r.const_data_ptr<int64_t>(), c.const_data_ptr<int64_t>(), r.numel(), run)) == 0;
+}
+
 std::shared_ptr<Plan> rearrange(const Plan& plan, const at::Tensor& places) {
   auto scheduled = plan.room_for_lists();
   cpu::schedule_csr(plan.view(), places.const_data_ptr<int32_t>(), scheduled->rowptr.mutable_data_ptr<int64_t>(),
@@ -65,9 +73,10 @@ DeviceFacts cpu_facts(at::Device) {
   return {false, at::get_num_threads(), l2};
 }
 
-const bool registered = (register_plan_builder(c10::DeviceType::CPU, {build_plan, [] { return false; }, rearrange,
-                                                                      cpu_facts, [](const Plan&) { return true; }}),
-                         true);
+const bool registered =
+    (register_plan_builder(c10::DeviceType::CPU, {build_plan, [] { return false; }, rearrange, cpu_facts,
+                                                  [](const Plan&) { return true; }, symmetric}),
+     true);
 
 struct Cpu {
   struct Guard {

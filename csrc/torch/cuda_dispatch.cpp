@@ -82,6 +82,20 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
   return plan;
 }
 
+bool symmetric(const at::Tensor& row, const at::Tensor& col) {
+  const c10::cuda::CUDAGuard guard(row.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const at::Tensor sum = at::empty({1}, row.options().dtype(at::kLong));
+  auto* const to = reinterpret_cast<uint64_t*>(sum.mutable_data_ptr<int64_t>());
+  const at::Tensor r = row.contiguous(), c = col.contiguous();
+  if (r.scalar_type() == at::kInt) {
+    C10_CUDA_CHECK(cuda::reversal_sum(r.const_data_ptr<int32_t>(), c.const_data_ptr<int32_t>(), r.numel(), to, stream));
+  } else {
+    C10_CUDA_CHECK(cuda::reversal_sum(r.const_data_ptr<int64_t>(), c.const_data_ptr<int64_t>(), r.numel(), to, stream));
+  }
+  return sum.item<int64_t>() == 0;
+}
+
 std::shared_ptr<Plan> rearrange(const Plan& plan, const at::Tensor& places) {
   const c10::cuda::CUDAGuard guard(plan.rowptr.device());
   const auto stream = c10::cuda::getCurrentCUDAStream();
@@ -114,8 +128,9 @@ bool launchable(const Plan& plan) {
   return is_dealt_out(plan, cut_of(plan));
 }
 
-const bool registered =
-    (register_plan_builder(c10::DeviceType::CUDA, {build_plan, capturing, rearrange, cuda_facts, launchable}), true);
+const bool registered = (register_plan_builder(c10::DeviceType::CUDA,
+                                               {build_plan, capturing, rearrange, cuda_facts, launchable, symmetric}),
+                         true);
 
 void use_on(const Plan& plan, c10::cuda::CUDAStream stream) {
   for (const at::Tensor* t : {&plan.rowptr, &plan.col, &plan.perm, &plan.order})

@@ -61,7 +61,7 @@ at::Tensor spmm_on(const at::Tensor& x, const std::optional<at::Tensor>& weight,
   const LayerShape shape = layer_shape(x, weight, src.numel());
   const typename Device::Guard guard(x.device());
   if (src.numel() == 0) return at::zeros(with_rows(x, num_dst), x.options());
-  const auto plan = plan_for(dst, src, num_dst, x.size(0), "dst", "src", cache);
+  const auto plan = plan_for(dst, src, num_dst, x.size(0), "dst", "src", cache, /*edge_ids=*/weight.has_value());
   at::Tensor out = empty_like_rows(x, with_rows(x, num_dst));
   if (out.numel() == 0) return out;
 

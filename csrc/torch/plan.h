@@ -73,8 +73,10 @@ struct Plan {
 // computes, whose buffers are reused without a change that a key could see. Raises ValueError naming side, position,
 // value and limit when an index is out of range, RuntimeError when a plan would have to be built during CUDA-graph
 // capture. row_name and col_name are what the user calls the two sides.
+// The edges of a row, and their order, are the list's; where edge_ids is false, perm is not used, and a symmetric graph
+// is served the plan of its reverse: its neighbours are the same, and one plan is held instead of two.
 std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
-                                     const char* row_name, const char* col_name, bool cache);
+                                     const char* row_name, const char* col_name, bool cache, bool edge_ids = true);
 
 // The plan of a list of messages: row r gathers the positions at which index holds r. Errors as plan_for's.
 std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, bool cache);
@@ -94,6 +96,7 @@ struct PlanBuilder {
   std::shared_ptr<Plan> (*rearrange)(const Plan& plan, const at::Tensor& places);
   DeviceFacts (*facts)(at::Device device);
   bool (*launchable)(const Plan& plan);  // also while a CUDA graph is captured: its rows have been dealt out
+  bool (*symmetric)(const at::Tensor& row, const at::Tensor& col);  // every edge's reverse is there, as often
 };
 // NotImplementedError for a device without kernels.
 const PlanBuilder& builder_of(at::Device device);

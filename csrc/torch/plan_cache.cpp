@@ -29,6 +29,10 @@ struct Entry {
   std::shared_ptr<Schedule> schedule;
   int64_t bytes;        // the plan's, and those of the one before while two are compared
   bool pinned = false;  // a captured CUDA graph reads the plan
+  // Of the reverse of a symmetric list: the plan, schedule and bytes are that one's, and perm means nothing.
+  bool borrowed = false;
+  std::optional<bool> symmetric;  // once it was asked
+  bool edge_ids = true;           // some call used perm
 
   bool matches(const TensorKey& r, const TensorKey& c, int64_t n_rows, int64_t n_cols) const {
     return rows == n_rows && cols == n_cols && row == r && col == c;
@@ -42,18 +46,19 @@ class PlanCache {
     std::shared_ptr<Schedule> due;  // where it has something to do
   };
 
-  Found find(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols, bool pin) {
+  Found find(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols, bool pin, bool edge_ids) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto range = index_.equal_range(hash(row, col));
     for (auto it = range.first; it != range.second; ++it) {
-      if (!it->second->matches(row, col, rows, cols)) continue;
+      if (!it->second->matches(row, col, rows, cols) || (edge_ids && it->second->borrowed)) continue;
       entries_.splice(entries_.begin(), entries_, it->second);
       ++hits_;
       Entry& entry = *it->second;
+      entry.edge_ids = entry.edge_ids || edge_ids;
       // A captured graph holds raw pointers into the plan and may be replayed for as long as the process lives.
       if (pin && !entry.pinned) {
-        entry.pinned = true;
         pinned_.push_back(entry.plan);
+        for (Entry& other : entries_) other.pinned = other.pinned || other.plan == entry.plan;
       }
       return {entry.plan, !entry.pinned && entry.schedule->due(*entry.plan) ? entry.schedule : nullptr};
     }
@@ -61,24 +66,46 @@ class PlanCache {
     return {};
   }
 
-  void insert(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols,
-              std::shared_ptr<const Plan> plan) {
+  void insert(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols, std::shared_ptr<const Plan> plan,
+              bool edge_ids) {
     const std::lock_guard<std::mutex> lock(mutex_);
     // Edge lists made afresh in every forward pass leave dead entries behind; without this sweep they would pile up.
-    for (auto it = entries_.begin(); it != entries_.end();) {
-      const auto next = std::next(it);
-      if (it->row.expired() || it->col.expired()) erase(it);
-      it = next;
-    }
+    erase_where([](const Entry& e) { return e.row.expired() || e.col.expired(); });
     if (plan->bytes() > max_bytes_) return;
+    if (Entry* const borrowed = peek(row, col, rows, cols)) erase_where([&](const Entry& e) { return &e == borrowed; });
     const Entry* const reverse = peek(col, row, cols, rows);
     auto schedule = reverse ? std::make_shared<Schedule>(reverse->schedule->store(), true)
                             : std::make_shared<Schedule>(make_community_store(), false);
     const int64_t bytes = plan->bytes();
     bytes_ += bytes;
     entries_.push_front({row, col, rows, cols, std::move(plan), hash(row, col), std::move(schedule), bytes});
+    entries_.front().edge_ids = edge_ids;
     index_.emplace(entries_.front().hash, entries_.begin());
     shrink();
+  }
+
+  // The plan of the reverse list where that is symmetric, from then on served for this one too; else nullptr.
+  // is_symmetric is asked once.
+  template <typename Ask>
+  Found borrow(const TensorKey& row, const TensorKey& col, int64_t rows, const Ask& is_symmetric) {
+    std::optional<bool> symmetric;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      const Entry* const reverse = peek(col, row, rows, rows);
+      if (reverse == nullptr || reverse->borrowed) return {};
+      symmetric = reverse->symmetric;
+    }
+    if (!symmetric) symmetric = is_symmetric();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    Entry* const reverse = peek(col, row, rows, rows);
+    if (reverse == nullptr || reverse->borrowed) return {};
+    reverse->symmetric = symmetric;
+    if (!*symmetric) return {};
+    Entry entry = *reverse;
+    entry.row = row, entry.col = col, entry.hash = hash(row, col), entry.bytes = 0, entry.borrowed = true;
+    entries_.push_front(std::move(entry));
+    index_.emplace(entries_.front().hash, entries_.begin());
+    return {reverse->plan, nullptr};
   }
 
   // Serves `plan` in the place of `before` and counts `held` bytes beside it. False where that has gone or is pinned,
@@ -88,9 +115,13 @@ class PlanCache {
     const auto it = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.plan == before; });
     const int64_t bytes = plan->bytes() + held;
     if (it == entries_.end() || (it->pinned && plan != before) || bytes > max_bytes_) return false;
-    bytes_ += bytes - it->bytes;
-    it->bytes = bytes;
-    it->plan = plan;
+    for (Entry& entry : entries_) {
+      if (entry.plan != before) continue;
+      entry.plan = plan;
+      if (entry.borrowed) continue;
+      bytes_ += bytes - entry.bytes;
+      entry.bytes = bytes;
+    }
     shrink();
     return true;
   }
@@ -112,12 +143,19 @@ class PlanCache {
     return false;
   }
 
-  // The plans of edge lists of which one side is this tensor: the columns, or for the transposed ones the rows.
+  // The plans of edge lists of which one side is this tensor: the columns, or for the transposed ones the rows. A plan
+  // that is borrowed does not count where the edges' weights are in use: they want one with their places.
   std::vector<std::shared_ptr<const Plan>> plans_of(const TensorKey& key, bool as_columns) {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<std::shared_ptr<const Plan>> found;
-    for (const Entry& entry : entries_)
-      if (entry.cols != kSegments && (as_columns ? entry.col : entry.row) == key) found.push_back(entry.plan);
+    const auto lends_weights = [&](const Entry& e) {
+      return std::any_of(entries_.begin(), entries_.end(),
+                         [&](const Entry& owner) { return !owner.borrowed && owner.edge_ids && owner.plan == e.plan; });
+    };
+    for (const Entry& entry : entries_) {
+      if (entry.cols == kSegments || !((as_columns ? entry.col : entry.row) == key)) continue;
+      if (!entry.borrowed || !lends_weights(entry)) found.push_back(entry.plan);
+    }
     return found;
   }
 
@@ -133,6 +171,7 @@ class PlanCache {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       for (const Entry& entry : entries_) {
+        if (entry.borrowed) continue;
         all.emplace_back(entry.schedule, entry.plan);
         pinned.push_back(entry.pinned);
       }
@@ -163,7 +202,8 @@ class PlanCache {
 
   CacheInfo info() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return {static_cast<int64_t>(entries_.size()), bytes_, hits_, misses_, max_bytes_};
+    const auto plans = std::count_if(entries_.begin(), entries_.end(), [](const Entry& e) { return !e.borrowed; });
+    return {plans, bytes_, hits_, misses_, max_bytes_};
   }
 
  private:
@@ -171,7 +211,7 @@ class PlanCache {
 
   static size_t hash(const TensorKey& row, const TensorKey& col) { return c10::get_hash(row.hash(), col.hash()); }
 
-  const Entry* peek(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols) const {
+  Entry* peek(const TensorKey& row, const TensorKey& col, int64_t rows, int64_t cols) const {
     const auto range = index_.equal_range(hash(row, col));
     for (auto it = range.first; it != range.second; ++it)
       if (it->second->matches(row, col, rows, cols)) return &*it->second;
@@ -190,8 +230,27 @@ class PlanCache {
     entries_.erase(it);
   }
 
+  // What was borrowed goes with its owner.
+  template <typename Which>
+  void erase_where(const Which& which) {
+    std::vector<std::shared_ptr<const Plan>> gone;
+    for (const Entry& entry : entries_)
+      if (!entry.borrowed && which(entry)) gone.push_back(entry.plan);
+    for (auto it = entries_.begin(); it != entries_.end();) {
+      const auto next = std::next(it);
+      const bool owner_goes = it->borrowed && std::find(gone.begin(), gone.end(), it->plan) != gone.end();
+      if (owner_goes || which(*it)) erase(it);
+      it = next;
+    }
+  }
+
   void shrink() {
-    while (bytes_ > max_bytes_ && !entries_.empty()) erase(std::prev(entries_.end()));
+    while (bytes_ > max_bytes_) {
+      const auto last = std::find_if(entries_.rbegin(), entries_.rend(), [](const Entry& e) { return !e.borrowed; });
+      if (last == entries_.rend()) return;
+      const Entry* const oldest = &*last;
+      erase_where([&](const Entry& e) { return &e == oldest; });
+    }
   }
 
   std::mutex mutex_;
@@ -222,7 +281,7 @@ namespace {
 // The plan under this key, or what `build` makes of the device's builder.
 template <typename Build>
 std::shared_ptr<const Plan> find_or_build(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t key_cols,
-                                          bool cache, const Build& build) {
+                                          bool cache, bool edge_ids, const Build& build) {
   const PlanBuilder& builder = builder_of(row.device());
   constexpr int64_t kLimit = (int64_t{1} << 31) - 1;
   TORCH_CHECK_NOT_IMPLEMENTED(rows < kLimit && key_cols < kLimit && row.numel() < kLimit,
@@ -232,7 +291,10 @@ std::shared_ptr<const Plan> find_or_build(const at::Tensor& row, const at::Tenso
   const auto col_key = cache ? TensorKey::of(col) : std::nullopt;
   const bool keyed = row_key && col_key;
   if (keyed) {
-    auto found = plan_cache().find(*row_key, *col_key, rows, key_cols, capturing);
+    auto found = plan_cache().find(*row_key, *col_key, rows, key_cols, capturing, edge_ids);
+    if (!found.plan && !edge_ids && !capturing && rows == key_cols) {
+      found = plan_cache().borrow(*row_key, *col_key, rows, [&] { return builder.symmetric(row, col); });
+    }
     if (found.due) {
       found.due->advance(found.plan, builder, [&](const auto& now, const auto& better, int64_t held) {
         return plan_cache().replace(now, better, held) && (found.plan = better, true);
@@ -243,21 +305,21 @@ std::shared_ptr<const Plan> find_or_build(const at::Tensor& row, const at::Tenso
   check_not_capturing(row.device());
   const c10::InferenceMode normal(false);  // the plan may serve training later
   std::shared_ptr<const Plan> plan = build(builder);
-  if (keyed) plan_cache().insert(*row_key, *col_key, rows, key_cols, plan);
+  if (keyed) plan_cache().insert(*row_key, *col_key, rows, key_cols, plan, edge_ids);
   return plan;
 }
 
 }  // namespace
 
 std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
-                                     const char* row_name, const char* col_name, bool cache) {
-  return find_or_build(row, col, rows, cols, cache, [&](const PlanBuilder& builder) {
+                                     const char* row_name, const char* col_name, bool cache, bool edge_ids) {
+  return find_or_build(row, col, rows, cols, cache, edge_ids, [&](const PlanBuilder& builder) {
     return builder.build(row, col, rows, cols, row_name, col_name);
   });
 }
 
 std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, bool cache) {
-  return find_or_build(index, index, rows, kSegments, cache, [&](const PlanBuilder& builder) {
+  return find_or_build(index, index, rows, kSegments, cache, true, [&](const PlanBuilder& builder) {
     const at::Tensor positions = at::arange(index.numel(), index.options());
     return builder.build(index, positions, rows, index.numel(), "index", "position");
   });
@@ -283,7 +345,7 @@ std::shared_ptr<const Plan> segments_if_repeated(const at::Tensor& index, int64_
 void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan) {
   const auto row_key = TensorKey::of(row), col_key = TensorKey::of(col);
   const int64_t rows = plan->rows, cols = plan->cols;
-  if (row_key && col_key) plan_cache().insert(*row_key, *col_key, rows, cols, std::move(plan));
+  if (row_key && col_key) plan_cache().insert(*row_key, *col_key, rows, cols, std::move(plan), true);
 }
 
 bool has_plans(const at::Tensor& col, bool transposed) {

@@ -52,7 +52,7 @@ std::string instruction_set_op() { return cpu::instruction_set(); }
 // max_degree of a plan that is in use, for whoever explains a decision.
 int64_t max_degree_op(const at::Tensor& src, const at::Tensor& dst, int64_t num_src, int64_t num_dst) {
   const c10::OptionalDeviceGuard guard(src.device());
-  return plan_for(dst, src, num_dst, num_src, "dst", "src", true)->max_degree;
+  return plan_for(dst, src, num_dst, num_src, "dst", "src", true, /*edge_ids=*/false)->max_degree;
 }
 
 }  // namespace

@@ -28,6 +28,10 @@ template <typename Id>
 EdgeCheck check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols,
                       const Executor& executor);
 
+// 0 when every edge comes as often as its reverse, see edge_hash.h. The ids must be below 2^31.
+template <typename Id>
+uint64_t reversal_sum(const Id* row, const Id* col, int64_t edges, const Executor& executor);
+
 // COO to CSR by a counting sort that keeps the user's order inside a row. The ids must have passed check_edges.
 // rowptr [rows + 1], out_col [edges], out_perm [edges] or nullptr when the list is sorted.
 template <typename Id>

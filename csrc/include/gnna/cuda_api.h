@@ -26,6 +26,10 @@ template <typename Id>
 cudaError_t check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols,
                         EdgeCheck* device_result, cudaStream_t stream);
 
+// Writes 0 to device_sum when every edge comes as often as its reverse, see edge_hash.h. The ids must be below 2^31.
+template <typename Id>
+cudaError_t reversal_sum(const Id* row, const Id* col, int64_t edges, uint64_t* device_sum, cudaStream_t stream);
+
 // Bytes of workspace that build_csr needs for this many edges (0 when sorted).
 template <typename Id>
 size_t build_csr_workspace(int64_t edges, int64_t rows, bool sorted);
