@@ -68,6 +68,9 @@ def parts_of(rowptr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             part_start.append(begin)
         if slots % STEP:
             rest_row.append(row)
+    if not part_row:  # its launch of no parts fails; one without slots adds nothing
+        part_row, part_start = [0], [0]
+        rowptr = np.zeros(1, dtype=rowptr.dtype)
     return tuple(np.asarray(a, dtype=np.int32) for a in (part_row, [*part_start, rowptr[-1]], rest_row))
 
 

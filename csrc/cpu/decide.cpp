@@ -42,8 +42,7 @@ struct Loads {
 };
 constexpr double kShort = 12, kMiddling = 30;
 constexpr Loads kLoads[] = {{1, 0, 1}, {2, kShort, 1}, {4, kShort, 2}, {4, kShort, 2}, {4, kMiddling, 2}};
-constexpr Loads kLoadsPerEdge[] = {{1, 0, 1}, {2, kShort, 1}, {2, 0, 2}, {4, kShort, 2}, {4, kMiddling, 2}};
-constexpr Loads kLoadsPerHead[] = {{1, 0, 1}, {1, 0, 1}, {4, kShort, 1}, {4, kMiddling, 2}, {4, kMiddling, 2}};
+constexpr Loads kLoadsWeighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, 0, 2}, {4, kShort, 2}, {4, kMiddling, 2}};
 // A lane computes with twice the registers it loads in 16-bit types.
 constexpr Loads kLoads16[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, 0, 2}};
 constexpr Loads kLoads16Weighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, kMiddling, 1}, {2, kMiddling, 1}, {2, 0, 2}};
@@ -54,10 +53,11 @@ constexpr int kLoadsEven[] = {2, 2, 4, 4, 4}, kLoadsEven16 = 2;
 // Many loads want so many warps per processor: PROTEINS gained with 82 and lost with 41, pubmed lost with 75.
 constexpr int64_t kManyLoadsWarps = 80;
 
-// Rows over 4 times the average degree outlast the others (6 times cost 4 % more, geometric mean); in small graphs the
-// longest row sets the time, and 16 won (cora, pubmed, PROTEINS). What counts as small is an estimate.
+// Rows over 4 times the average degree outlast the others (6 times cost 4 % more, geometric mean), and rows over 256
+// where the average is less (fb100-Cornell5: 339, which is 4 times, cost 8 to 9 % more at widths 16 and 64); in small
+// graphs the longest row sets the time, and 16 won (cora, pubmed, PROTEINS). What counts as small is an estimate.
 constexpr double kLongRatio = 4;
-constexpr int64_t kLongLeast = 32, kLongMost = 512, kLongSmall = 16, kSmallEdges = 200000;
+constexpr int64_t kLongLeast = 32, kLongMost = 256, kLongSmall = 16, kSmallEdges = 200000;
 // Edges per neighbour group, and threads per block of that kernel: it won 7 of 91 timed cases (DD at widths 32 and 64,
 // artist, arxiv and amazon-computers at 16, blog at 256) with groups of 16 to 64 in blocks of 256.
 constexpr int kGroupEdges = 32, kGroupBlock = 256;
@@ -102,11 +102,8 @@ int loads_of(int64_t pieces, const GraphFacts& graph, const LayerFacts& layer, c
   if (pieces < kTabled || pieces > kTabledMost || is_tiny(graph.rows, device)) return pieces > kWarp ? 2 : 1;
   int row = 0;
   while (kTabled << row < pieces) ++row;
-  const bool per_head = layer.weighted && layer.head_dim < layer.width;
-  const Loads& loads = half ? (layer.weighted ? kLoads16Weighted : kLoads16)[row]
-                            : (per_head         ? kLoadsPerHead
-                               : layer.weighted ? kLoadsPerEdge
-                                                : kLoads)[row];
+  const Loads& loads =
+      half ? (layer.weighted ? kLoads16Weighted : kLoads16)[row] : (layer.weighted ? kLoadsWeighted : kLoads)[row];
   if (layer.itemsize == 8) return loads.few;
   const bool short_even = !uneven_degrees(graph) && why.degree < kShortDegree;
   const int many = short_even ? (half ? kLoadsEven16 : kLoadsEven[row]) : why.degree < loads.below ? loads.many : 0;
@@ -196,7 +193,8 @@ KernelConfig configure_groups(const GraphFacts& graph, const LayerFacts& layer, 
 void decide_cut(const GraphFacts& graph, const DeviceFacts& device, const Manual& manual, int64_t* long_row,
                 int64_t* item_edges) {
   const auto wanted = static_cast<int64_t>(kLongRatio * average_degree(graph));
-  *long_row = graph.edges < kSmallEdges ? kLongSmall : std::clamp(wanted, kLongLeast, kLongMost);
+  const auto most = std::max(kLongMost, static_cast<int64_t>(average_degree(graph)));
+  *long_row = graph.edges < kSmallEdges ? kLongSmall : std::clamp(wanted, kLongLeast, most);
   const int64_t share = graph.edges / (device.processors * kItemsPerProcessor);
   *item_edges = std::clamp(share / kItemLeast * kItemLeast, kItemLeast, kItemMost);
   if (manual.long_row) *long_row = manual.long_row;
