@@ -29,8 +29,8 @@ def test_every_16_bit_number_is_read_and_rounded_right(dtype, tmp_path):
     x = np.arange(-(2**15), 2**15, dtype=np.int16).reshape(rows, width)
     slots = np.arange(rows, dtype=np.int32)
     config = {"lanes": 8, "groups": 1, "vectors": 1, "vector_width": 8, "block": 256, "long_row": 9, "item_edges": 9}
-    numbers = {"cols": rows, "x_stride": width, "heads": 1, "head_dim": width, "reduce": 2, "out_shift": 0, "decide": 0,
-               "kernel": 0, "ngs": 0, **config, **dtype.flag()}  # fmt: skip
+    numbers = {"cols": rows, "x_stride": width, "heads": 1, "head_dim": width, "reduce": 2, "out_shift": 0,
+               "x_padded": 0, "decide": 0, "kernel": 0, "ngs": 0, **config, **dtype.flag()}  # fmt: skip
     factors = dtype.round([1.0, 1.5, 3, 1 + dtype.eps, 2.0**-6, 2.0**-9 * (1 + dtype.eps), -300])
     cases = []
     for at, factor in enumerate(factors):

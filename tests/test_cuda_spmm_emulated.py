@@ -44,6 +44,7 @@ class Problem:
     cols: int = 33
     special: bool = False  # NaN and infinities
     padding: int = 0  # elements between the rows of x
+    x_padded: bool = False  # which may be read
     shift: int = 0  # elements by which x starts off an aligned address
     out_shift: int = 0
     schedules: int = 4
@@ -66,7 +67,9 @@ class Problem:
         stride = self.width + self.padding
         padded = np.full((self.cols, stride), np.nan)
         padded[:, : self.width] = self.x
-        flat = padded.ravel()[: (self.cols - 1) * stride + self.width]  # the last row has no padding to read
+        flat = padded.ravel()
+        if not self.x_padded:
+            flat = flat[: (self.cols - 1) * stride + self.width]  # the last row has no padding to read
         self.arrays = {
             "rowptr": self.rowptr,
             "col": self.col,
@@ -82,6 +85,7 @@ class Problem:
         self.numbers = {
             "cols": self.cols, "x_stride": stride, "heads": self.heads, "head_dim": self.width // self.heads,
             "reduce": REDUCES.index(self.reduce), "out_shift": self.out_shift * self.dtype.itemsize,
+            "x_padded": int(self.x_padded),
             "decide": 0, "kernel": ROWS, "ngs": 0, "max_degree": self.degrees.max(initial=0),
             **self.config, **self.dtype.flag(),
         }  # fmt: skip
@@ -103,9 +107,9 @@ class Problem:
             return True
         if of_groups and (c["vectors"] > 2 or c["long_row"] > c["ngs"] * (c["block"] // c["lanes"])):
             return True
-        weighted = self.weighting != "none"
-        units = [self.width, self.width + self.padding, self.shift, self.out_shift]
-        return n > 1 and any(unit % n for unit in [*units, self.width // self.heads * weighted])
+        head_dim = self.width // self.heads if self.weighting != "none" and self.heads > 1 else 0
+        units = [self.width + self.padding, self.shift, head_dim, 0 if self.x_padded else self.width]
+        return n > 1 and any(unit % n for unit in units)
 
     def check(self, result: dict) -> None:
         assert int.from_bytes(result["error"], "little") == (REFUSED if self.refused() else 0), self
@@ -190,6 +194,26 @@ def test_widths_and_configurations(dtype, tmp_path):
     assert {int.from_bytes(r["tiles"], "little") > 1 for _, r in done} == {True, False}
     assert {int.from_bytes(r["vector_width"], "little") for _, r in done} == {1, full}
     assert len(done) < len(problems) < 2 * len(done)
+
+
+@pytest.mark.parametrize("dtype", STORAGES, ids=str)
+def test_rows_that_end_inside_a_load(dtype, tmp_path):
+    """x may be read to the end of its stride; what lies there, NaN, reaches no result. out has rows of the width."""
+    rng = np.random.default_rng(6)
+    problems = []
+    for number, (width, kernel) in enumerate(product((1, 3, 22, 47, 130), (ROWS, GROUPS))):
+        config = random_config(rng, dtype.full, width) | {"vector_width": dtype.full, "kernel": kernel, "block": 64}
+        config["vectors"] = min(config["vectors"], 2)
+        if kernel == GROUPS:
+            config["long_row"] = config["ngs"] * (64 // config["lanes"])
+        weighting = ("none", "edge", "edge indexed")[number % 3]
+        problems.append(
+            Problem(dtype, width, REDUCES[number % 4], weighting, config, uneven(rng), seed=number,
+                    padding=-width % dtype.full, x_padded=True, out_shift=number % 2, schedules=2)
+        )  # fmt: skip
+    assert not any(p.refused() for p in problems)
+    for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
+        problem.check(result)
 
 
 @pytest.mark.parametrize("reduce", REDUCES)

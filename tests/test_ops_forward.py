@@ -49,6 +49,24 @@ def test_every_width(device, width, weighted, reduce):
     assert relative_error(out, expected) < 1e-5
 
 
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("width", "dtype"), [(22, torch.float32), (47, torch.float32), (33, torch.bfloat16), (64, torch.float32)]
+)
+def test_rows_that_whole_loads_do_not_fit(device, width, dtype, weighted, reduce):
+    """On a GPU x is copied into rows of 16-byte loads where a graph is large; 64 is a view that starts off them."""
+    n, edges = 20_000, 250_000
+    src, dst = torch.randint(0, n, (2, edges), device=device)
+    dst[:3000] = 7
+    x = torch.randn(n, width + 1, device=device).to(dtype)[:, 1:]
+    x = x if width == 64 else x.contiguous()
+    weight = torch.rand(edges, device=device).to(dtype) if weighted else None
+    out = torch.ops.gnna.spmm(x, weight, src, dst, n, reduce)
+    expected = reference.spmm(x.double(), weight if weight is None else weight.double(), src, dst, n, reduce)
+    assert out.is_contiguous() and relative_error(out, expected) < (1e-5 if dtype == torch.float32 else 4e-3)
+
+
 CONFIGS = (
     {"kernel": "groups"},
     {"ngs": 1, "dw": 32, "warps_per_block": 1},

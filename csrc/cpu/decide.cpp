@@ -57,7 +57,11 @@ constexpr int64_t kManyLoadsWarps = 80;
 // where the average is less (fb100-Cornell5: 339, which is 4 times, cost 8 to 9 % more at widths 16 and 64); in small
 // graphs the longest row sets the time, and 16 won (cora, pubmed, PROTEINS). What counts as small is an estimate.
 constexpr double kLongRatio = 4;
-constexpr int64_t kLongLeast = 32, kLongMost = 256, kLongSmall = 16, kSmallEdges = 200000;
+constexpr int64_t kLongLeast = 32, kLongMost = 256, kLongMostDense = 512, kLongSmall = 16, kSmallEdges = 200000;
+// x is copied into rows of whole loads where these are not possible otherwise: at widths 22 and 47 element loads
+// took 1.3 to 2 times as long as those of 24 and 48 on 8 graphs, a copy is two passes over x. From degree 5 on it paid;
+// at width 7, and where a graph is small, it would not have.
+constexpr int64_t kPadWidth = 16, kPadDegree = 4, kPadMostBytes = 4;
 // Edges per neighbour group, and threads per block of that kernel: it won 7 of 91 timed cases (DD at widths 32 and 64,
 // artist, arxiv and amazon-computers at 16, blog at 256) with groups of 16 to 64 in blocks of 256.
 constexpr int kGroupEdges = 32, kGroupBlock = 256;
@@ -114,16 +118,19 @@ int loads_of(int64_t pieces, const GraphFacts& graph, const LayerFacts& layer, c
 }
 
 // Elements per load, and why it is one where 16 bytes are not possible.
-int vector_width(const LayerFacts& layer, std::string* why_scalar) {
+int vector_width(const GraphFacts& graph, const LayerFacts& layer, Why& why) {
   const int64_t full = 16 / std::max<int64_t>(layer.itemsize, 1);
-  if (layer.width % full != 0) {
-    *why_scalar = "not a multiple of " + std::to_string(full);
-  } else if (layer.weighted && layer.head_dim % full != 0) {
-    *why_scalar = "with heads of " + std::to_string(layer.head_dim);
-  } else if (!layer.aligned) {
-    *why_scalar = "in rows that do not start on 16 bytes";
-  } else {
+  const bool whole = layer.width % full == 0;
+  if (layer.weighted && layer.head_dim < layer.width && layer.head_dim % full != 0) {
+    why.scalar = "with heads of " + std::to_string(layer.head_dim);
+  } else if (whole && layer.aligned) {
     return static_cast<int>(full);
+  } else if (layer.itemsize <= kPadMostBytes && layer.width >= kPadWidth && graph.edges >= kSmallEdges &&
+             graph.edges >= kPadDegree * graph.cols) {
+    why.padded = ceil_div(layer.width, full) * full;
+    return static_cast<int>(full);
+  } else {
+    why.scalar = whole ? "in rows that do not start on 16 bytes" : "not a multiple of " + std::to_string(full);
   }
   return 1;
 }
@@ -132,10 +139,11 @@ int vector_width(const LayerFacts& layer, std::string* why_scalar) {
 void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, const Manual& manual,
            KernelConfig& config, Why& why) {
   const int64_t width = std::max<int64_t>(layer.width, 1);
-  config.vector_width = vector_width(layer, &why.scalar);
+  config.vector_width = vector_width(graph, layer, why);
   if (manual.vector_width == 1 && config.vector_width > 1) {
     config.vector_width = 1;
     why.scalar = "as set by hand";
+    why.padded = 0;
   }
   const bool scalar = config.vector_width == 1;
   const int64_t pieces = ceil_div(width, config.vector_width);
@@ -193,7 +201,7 @@ KernelConfig configure_groups(const GraphFacts& graph, const LayerFacts& layer, 
 void decide_cut(const GraphFacts& graph, const DeviceFacts& device, const Manual& manual, int64_t* long_row,
                 int64_t* item_edges) {
   const auto wanted = static_cast<int64_t>(kLongRatio * average_degree(graph));
-  const auto most = std::max(kLongMost, static_cast<int64_t>(average_degree(graph)));
+  const auto most = std::clamp(static_cast<int64_t>(average_degree(graph)), kLongMost, kLongMostDense);
   *long_row = graph.edges < kSmallEdges ? kLongSmall : std::clamp(wanted, kLongLeast, most);
   const int64_t share = graph.edges / (device.processors * kItemsPerProcessor);
   *item_edges = std::clamp(share / kItemLeast * kItemLeast, kItemLeast, kItemMost);

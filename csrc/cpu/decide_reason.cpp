@@ -69,6 +69,7 @@ std::string reason_of(const KernelConfig& config, const GraphFacts& graph, const
   std::string text = "average degree " + one_digit(why.degree) + about_groups(config, device, manual, why);
   text +=
       "; width " + number(layer.width) + (why.scalar.empty() ? "" : " " + why.scalar) + ": " + lanes_and_loads(config);
+  if (why.padded > 0) text += " after x was copied into rows of " + number(why.padded);
   if (why.many_loads) text += " for short rows, of which there are many";
   if (why.tile_bytes > 0) {
     text += ", in column tiles of " + number(why.tile_bytes) + " bytes that fit the L2 cache of " +

@@ -10,6 +10,7 @@ namespace gnna {
 struct Why {
   double degree = 0;
   std::string scalar;        // why elements are loaded one by one, where they are
+  int64_t padded = 0;        // elements of the rows that x is copied into, where it is
   int64_t tile_bytes = 0;    // of column tiles that fit the L2 cache
   bool shrunk = false;       // so that shared memory fits
   bool tiny = false;         // larger blocks because of it

@@ -8,7 +8,7 @@ size_t spmm_scratch_bytes(const SpmmArgs<T>& args, const KernelConfig& config, c
   const int64_t width = args.heads * args.head_dim;
   if (!rows.meet || width <= 0) return 0;
   const auto counters = static_cast<size_t>(rows.count) * static_cast<size_t>(tiles_of(config, width));
-  return partials_bytes<T>(rows.count, width) + counters * sizeof(int32_t);
+  return partials_bytes<T>(rows.count, whole_packs_of(width, config)) + counters * sizeof(int32_t);
 }
 
 template <typename T>

@@ -170,18 +170,29 @@ struct Cuda {
     layer.head_dim = args.head_dim;
     layer.itemsize = sizeof(T);
     layer.weighted = args.weight != nullptr;
-    layer.aligned = starts_on_16_bytes(args.x) && starts_on_16_bytes(args.out) && args.x_stride * sizeof(T) % 16 == 0;
+    layer.aligned = starts_on_16_bytes(args.x) && args.x_stride * sizeof(T) % 16 == 0;
     layer.reduce = args.reduce;
     const GraphFacts graph = plan.facts();
     const KernelConfig config =
         decide(graph, layer, device_facts(), manual_for(graph, layer), /*explain=*/false).config;
+    SpmmArgs<T> readable = args;
+    at::Tensor copy;
+    if (config.vector_width > 1 && (!layer.aligned || width % config.vector_width != 0)) {
+      readable.x_stride = (width + config.vector_width - 1) / config.vector_width * config.vector_width;
+      copy = at::empty({plan.cols, readable.x_stride}, out.options());
+      C10_CUDA_CHECK(
+          cuda::pad_rows(args.x, args.x_stride, plan.cols, width, readable.x_stride, mutable_data<T>(copy), stream));
+      readable.x = const_data<T>(copy);
+      readable.x_padded = true;
+    }
     const auto kept = partition_for(plan, config, stream);
     const cuda::Partition partition = view_of(*kept);
     at::Tensor scratch;
-    if (partition.long_rows.meet) scratch = bytes_on(out, cuda::spmm_scratch_bytes(args, config, partition.long_rows));
+    if (partition.long_rows.meet)
+      scratch = bytes_on(out, cuda::spmm_scratch_bytes(readable, config, partition.long_rows));
     const CudaTimer timer(plan.usage, kind_of(args), stream);
     C10_CUDA_CHECK(
-        cuda::spmm(args, config, partition, scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
+        cuda::spmm(readable, config, partition, scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
   }
 
   template <typename T>

@@ -112,14 +112,14 @@ void spmm_arg(const Case& c, Results& results) {
 
 template <typename T>
 void spmm(const Case& c, Results& results) {
-  const SpmmArgs<T> args = spmm_args<T>(c, results);
+  SpmmArgs<T> args = spmm_args<T>(c, results);
+  args.x_padded = c.number("x_padded") != 0;
   const int64_t width = args.heads * args.head_dim;
 
   KernelConfig config;
   if (c.number("decide") != 0) {
     GraphFacts graph{args.csr.rows, args.csr.cols, args.csr.edges, c.number("max_degree")};
-    const auto at = {reinterpret_cast<uintptr_t>(args.x), reinterpret_cast<uintptr_t>(args.out),
-                     static_cast<uintptr_t>(args.x_stride * sizeof(T))};
+    const auto at = {reinterpret_cast<uintptr_t>(args.x), static_cast<uintptr_t>(args.x_stride * sizeof(T))};
     const bool aligned = std::all_of(at.begin(), at.end(), [](uintptr_t bytes) { return bytes % 16 == 0; });
     const LayerFacts layer{width, args.head_dim, sizeof(T), args.weight != nullptr, aligned, args.reduce};
     config = decide(graph, layer, {true, c.number("processors"), c.number("l2_bytes")}).config;

@@ -161,6 +161,12 @@ template <typename T, typename Id>
 cudaError_t segment_softmax_backward(const Id* index, const SegmentSoftmaxBackwardArgs<T>& args,
                                      const LongRows& long_rows, void* totals, void* scratch, cudaStream_t stream);
 
+// x [rows, width], its rows stride elements apart, copied into rows of padded elements, the rest zero. padded elements
+// are a multiple of 16 bytes, and out starts on 16.
+template <typename T>
+cudaError_t pad_rows(const T* x, int64_t stride, int64_t rows, int64_t width, int64_t padded, T* out,
+                     cudaStream_t stream);
+
 // out[e] = x[index[e]], rows of so many bytes, an even number. The ids must have been checked.
 template <typename Id>
 cudaError_t gather_rows(const void* x, const Id* index, int64_t edges, int64_t row_bytes, void* out,

@@ -22,7 +22,7 @@ struct LayerFacts {
   int64_t head_dim = 0;  // elements that share one weight
   int64_t itemsize = 4;  // bytes of an element
   bool weighted = false;
-  bool aligned = true;  // x, out and every row of them start on 16 bytes
+  bool aligned = true;  // x and every row of it start on 16 bytes
   Reduce reduce = Reduce::Sum;
 };
 

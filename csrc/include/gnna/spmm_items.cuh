@@ -20,9 +20,9 @@ __device__ __forceinline__ void finish_item(const RowLane<T, VW, V, W, Op>& lane
   const uint32_t team = threadIdx.x >> p.lanes_log2, teams = blockDim.x >> p.lanes_log2;
   Lane::combine_block(lanes, shared, acc);
   if (parts > 1) {
-    Compute<T>* partials = p.partials + static_cast<int64_t>(item.first) * p.width + lane.column;
+    Compute<T>* partials = p.partials + static_cast<int64_t>(item.first) * p.partial_width + lane.column;
     if (threadIdx.x < lanes) {
-      Compute<T>* mine = partials + item.part * p.width;
+      Compute<T>* mine = partials + item.part * p.partial_width;
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         if (lane.active[v]) store_pack(mine + v * lane.step, acc[v]);
@@ -44,7 +44,7 @@ __device__ __forceinline__ void finish_item(const RowLane<T, VW, V, W, Op>& lane
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         if (!lane.active[v]) continue;
-        Lane::combine(acc[v], load_shared_by_blocks<VW>(partials + part * p.width + v * lane.step));
+        Lane::combine(acc[v], load_shared_by_blocks<VW>(partials + part * p.partial_width + v * lane.step));
       }
     }
     Lane::combine_block(lanes, shared, acc);

@@ -20,10 +20,11 @@ struct RowParams {
   const int32_t* weight_index;
   T* out;
   const LongItem* items;
-  Compute<T>* partials;  // [item_count, width]
+  Compute<T>* partials;  // [item_count, partial_width]
   int32_t* counters;     // [item_count, tiles], zero at launch; only those of a row's part 0 are used
   int64_t rows;
   int64_t width;
+  int64_t partial_width;  // of a row of partial results: of whole packs
   int64_t x_stride;
   int64_t heads;
   int64_t head_dim;
@@ -34,6 +35,7 @@ struct RowParams {
   int lanes_log2;
   int groups_log2;
   bool mean;
+  bool whole_packs;  // out can be written by packs; otherwise by elements
 };
 
 // Neighbours in flight per group; fewer leave the latency of L2 uncovered. Four pieces of 16 bytes are already eight
@@ -226,7 +228,14 @@ struct RowLane {
           a /= static_cast<C>(degree);
         }
       }
-      store_pack(out + v * step, acc[v]);
+      if (p.whole_packs) {
+        store_pack(out + v * step, acc[v]);
+        continue;
+      }
+#pragma unroll
+      for (int i = 0; i < VW; ++i) {
+        if (column + v * step + i < p.width) out[v * step + i] = narrow<T>(acc[v].v[i]);
+      }
     }
   }
 };

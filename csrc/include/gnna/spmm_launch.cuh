@@ -14,6 +14,10 @@ inline int64_t tiles_of(const KernelConfig& config, int64_t width) {
   return ceil_div(width, static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width);
 }
 
+inline int64_t whole_packs_of(int64_t width, const KernelConfig& config) {
+  return ceil_div(width, config.vector_width) * config.vector_width;
+}
+
 template <typename T>
 size_t partials_bytes(int64_t items, int64_t width) {
   const size_t bytes = static_cast<size_t>(items) * static_cast<size_t>(width) * sizeof(Compute<T>);
@@ -39,8 +43,9 @@ cudaError_t check_config(const SpmmArgs<T>& args, const KernelConfig& config, in
   }
   if (config.vector_width > 1) {
     const int64_t n = config.vector_width;
-    if (width % n != 0 || args.x_stride % n != 0 || !is_aligned(args.x, kVectorBytes) ||
-        !is_aligned(args.out, kVectorBytes) || (args.weight != nullptr && args.head_dim % n != 0)) {
+    const bool readable = width % n == 0 || (args.x_padded && args.x_stride >= whole_packs_of(width, config));
+    if (!readable || args.x_stride % n != 0 || !is_aligned(args.x, kVectorBytes) ||
+        (args.weight != nullptr && args.heads > 1 && args.head_dim % n != 0)) {
       return cudaErrorInvalidValue;
     }
   }
@@ -130,6 +135,9 @@ cudaError_t spmm_op(const SpmmArgs<T>& args, const KernelConfig& config, const P
   params.out = args.out;
   params.rows = csr.rows;
   params.width = width;
+  params.partial_width = whole_packs_of(width, config);
+  params.whole_packs =
+      config.vector_width == 1 || (width % config.vector_width == 0 && is_aligned(args.out, kVectorBytes));
   params.x_stride = args.x_stride;
   params.heads = args.heads;
   params.head_dim = args.head_dim;
@@ -146,7 +154,7 @@ cudaError_t spmm_op(const SpmmArgs<T>& args, const KernelConfig& config, const P
   }
   if (long_rows.meet) {
     if (scratch == nullptr || !is_aligned(scratch, kVectorBytes)) return cudaErrorInvalidValue;
-    const size_t partials = partials_bytes<T>(long_rows.count, width);
+    const size_t partials = partials_bytes<T>(long_rows.count, params.partial_width);
     params.partials = static_cast<Compute<T>*>(scratch);
     params.counters = reinterpret_cast<int32_t*>(static_cast<unsigned char*>(scratch) + partials);
     error = cudaMemsetAsync(params.counters, 0, spmm_scratch_bytes(args, config, long_rows) - partials, stream);

@@ -54,6 +54,7 @@ struct SpmmArgs {
   CsrView csr;
   const T* x = nullptr;  // [cols, heads * head_dim], rows x_stride elements apart
   int64_t x_stride = 0;
+  bool x_padded = false;                  // every row of x, also the last, may be read to the end of its stride
   const T* weight = nullptr;              // [edges, heads] or nullptr (all ones)
   const int32_t* weight_index = nullptr;  // slot -> row of weight; nullptr: weight is stored in slot order
   T* out = nullptr;                       // [rows, heads * head_dim], contiguous
