@@ -103,14 +103,15 @@ def test_loads_of_a_lane(on_h200, graph, width, itemsize, heads, expected):
 @pytest.mark.parametrize(
     ("graph", "width", "facts", "expected", "said"),
     [
-        (DBLP, 22, {}, 4, "copied into rows of 24"),
+        (DBLP, 41, {}, 4, "copied into rows of 44"),
+        (DBLP, 22, {}, 1, "not a multiple of 4"),
         (DBLP, 64, {"aligned": False}, 4, "copied into rows of 64"),
         (DBLP, 47, {"itemsize": 2, "weighted": True}, 8, "copied into rows of 48"),
         (DBLP, 7, {}, 1, "not a multiple of 4"),
-        (CORA, 22, {}, 1, "not a multiple of 4"),
+        (CORA, 41, {}, 1, "not a multiple of 4"),
         (DBLP, 56, {"weighted": True, "head_dim": 7}, 1, "with heads of 7"),
         (DBLP, 47, {"itemsize": 8}, 1, "not a multiple of 2"),
-        (DBLP, 22, {"config": {"vector_width": 1}}, 1, "as set by hand"),
+        (DBLP, 47, {"config": {"vector_width": 1}}, 1, "as set by hand"),
     ],
 )
 def test_rows_of_whole_loads(on_h200, graph, width, facts, expected, said):

@@ -58,10 +58,10 @@ constexpr int64_t kManyLoadsWarps = 80;
 // graphs the longest row sets the time, and 16 won (cora, pubmed, PROTEINS). What counts as small is an estimate.
 constexpr double kLongRatio = 4;
 constexpr int64_t kLongLeast = 32, kLongMost = 256, kLongMostDense = 512, kLongSmall = 16, kSmallEdges = 200000;
-// x is copied into rows of whole loads where these are not possible otherwise: at widths 22 and 47 element loads
-// took 1.3 to 2 times as long as those of 24 and 48 on 8 graphs, a copy is two passes over x. From degree 5 on it paid;
-// at width 7, and where a graph is small, it would not have.
-constexpr int64_t kPadWidth = 16, kPadDegree = 4, kPadMostBytes = 4;
+// x is copied into rows of whole loads where these are not possible otherwise. Width 47 took 126 us element by element
+// and takes 103 with the copy (DD, degree 5), com-dblp 148 and 135, cnr-2000 189 and 163, facebook-links 57 and 56; at
+// 22 the copy eats the gain (com-dblp 83 and 98). Small graphs and double were not tried.
+constexpr int64_t kPadWidth = 32, kPadDegree = 4, kPadMostBytes = 4;
 // Edges per neighbour group, and threads per block of that kernel: it won 7 of 91 timed cases (DD at widths 32 and 64,
 // artist, arxiv and amazon-computers at 16, blog at 256) with groups of 16 to 64 in blocks of 256.
 constexpr int kGroupEdges = 32, kGroupBlock = 256;
