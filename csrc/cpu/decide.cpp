@@ -47,7 +47,7 @@ constexpr Loads kLoadsWeighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, 0, 2}, {4, kS
 constexpr Loads kLoads16[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, 0, 2}};
 constexpr Loads kLoads16Weighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, kMiddling, 1}, {2, kMiddling, 1}, {2, 0, 2}};
 constexpr int64_t kTabled = 4, kTabledMost = 64;  // the loads of a row that the tables are for
-// The same for rows that are short and all alike (DD, road-rome). Where degrees differ, a warp waits for its longest.
+// The same for rows that are short and all alike (DD, road-rome).
 constexpr double kShortDegree = 8;
 constexpr int kLoadsEven[] = {2, 2, 4, 4, 4}, kLoadsEven16 = 2;
 // Many loads want so many warps per processor: PROTEINS gained with 82 and lost with 41, pubmed lost with 75.
@@ -88,13 +88,18 @@ struct Cover {
   }
 };
 
-// Lanes and loads for a row of so many pieces, `loads` of them by one lane where the row has enough of them; four where
-// that leaves fewer lanes idle (8x4 at width 96).
-Cover cover_width(int64_t pieces, int loads) {
+// Rows that are short and all alike. Where degrees differ, a warp waits for its longest.
+bool short_even(const GraphFacts& graph) { return !uneven_degrees(graph) && average_degree(graph) < kShortDegree; }
+
+// Lanes and loads for a row of so many pieces, `loads` of them by one lane where the row has enough of them. Four
+// instead of two where that leaves fewer lanes idle (8x4 at width 96); with few lanes it pays for short even rows only
+// (DD at width 24: 12 %; others lost 5 to 33 % there and at 48).
+Cover cover_width(const GraphFacts& graph, int64_t pieces, int loads) {
+  constexpr int kManyLanes = 16;
   const int64_t power = std::min<int64_t>(round_up_to_power(pieces), int64_t{kWarp} * loads);
   const auto vectors = static_cast<int>(std::min<int64_t>(loads, power));
   const Cover wanted{static_cast<int>(power / vectors), vectors};
-  if (vectors != 2) return wanted;
+  if (vectors != 2 || (wanted.lanes < kManyLanes && !short_even(graph))) return wanted;
   const Cover four{std::max(wanted.lanes / 2, 1), 4};
   return four.slots(pieces) < wanted.slots(pieces) ? four : wanted;
 }
@@ -109,8 +114,9 @@ int loads_of(int64_t pieces, const GraphFacts& graph, const LayerFacts& layer, c
   const Loads& loads =
       half ? (layer.weighted ? kLoads16Weighted : kLoads16)[row] : (layer.weighted ? kLoadsWeighted : kLoads)[row];
   if (layer.itemsize == 8) return loads.few;
-  const bool short_even = !uneven_degrees(graph) && why.degree < kShortDegree;
-  const int many = short_even ? (half ? kLoadsEven16 : kLoadsEven[row]) : why.degree < loads.below ? loads.many : 0;
+  const int many = short_even(graph)          ? (half ? kLoadsEven16 : kLoadsEven[row])
+                   : why.degree < loads.below ? loads.many
+                                              : 0;
   const int64_t warps = many > 0 ? graph.rows * ((kTabled << row) / many) / kWarp : 0;
   if (many <= loads.few || warps < kManyLoadsWarps * device.processors) return loads.few;
   why.many_loads = true;
@@ -148,12 +154,12 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
   const bool scalar = config.vector_width == 1;
   const int64_t pieces = ceil_div(width, config.vector_width);
   const int scalar_loads = pieces > 64 ? 4 : pieces > 8 ? 2 : 1;
-  Cover cover = cover_width(pieces, scalar ? scalar_loads : loads_of(pieces, graph, layer, device, why));
+  Cover cover = cover_width(graph, pieces, scalar ? scalar_loads : loads_of(pieces, graph, layer, device, why));
   if (!scalar && why.degree >= kTileDegree && graph.cols * width * layer.itemsize > device.l2_bytes) {
     for (const int64_t bytes : kTileBytes) {
       const bool fits = graph.cols * bytes <= device.l2_bytes + device.l2_bytes / 4;
       if (!fits || width * layer.itemsize <= bytes) continue;
-      cover = cover_width(bytes / 16, loads_of(bytes / 16, graph, layer, device, why));
+      cover = cover_width(graph, bytes / 16, loads_of(bytes / 16, graph, layer, device, why));
       why.tile_bytes = bytes;
       break;
     }
