@@ -92,7 +92,7 @@ def test_the_comparison_would_notice_rows_in_the_wrong_place(tmp_path):
     rowptr, col, perm = csr(row, np.array([2, 0, 1, 1]), 3)
     x = np.arange(12, dtype=np.float32) + 1
     numbers = {"cols": 3, "x_stride": 4, "heads": 1, "head_dim": 4, "reduce": 0, "decide": 1, "max_degree": 2,
-               "out_shift": 0, **H200}  # fmt: skip
+               "out_shift": 0, "x_padded": 0, **H200}  # fmt: skip
     arrays = {"rowptr": rowptr, "col": col, "perm": perm, "x": x}
     wrong = {**arrays, "order": np.array([2, 1, 0], np.int32)}  # an order, but the lists are not stored in it
     with pytest.raises(AssertionError, match="out"):
