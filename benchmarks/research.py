@@ -154,7 +154,7 @@ def main() -> None:
         graph = load_graph(name)
         order = np.argsort(graph.dst, kind="stable")
         rowptr = np.concatenate([[0], np.cumsum(np.bincount(graph.dst, minlength=graph.num_nodes))])
-        # Four more slots, since both load four at a time.
+        # Four more slots, since RoDe loads four at a time.
         col = np.concatenate([graph.src[order], np.zeros(4, graph.src.dtype)])
         csr = [torch.from_numpy(a.astype(np.int32)).to(device) for a in (rowptr, col)]
         csr.append(torch.ones(len(col), device=device))

@@ -23,7 +23,7 @@ def spmm(x: Tensor, edge_index: Tensor, weight: Tensor | None = None, num_dst: i
             gradient among equal messages, as torch.scatter_reduce does.
 
     Returns:
-        [num_dst, *S]. The same input gives the same bits.
+        [num_dst, *S]. The same program gives the same bits on every run.
 
     Raises:
         ValueError: an index out of range (names its position, value and limit), shapes that do not fit, an unknown

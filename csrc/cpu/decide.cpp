@@ -176,6 +176,7 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
     while (cover.lanes < kWarp && std::min(manual.vectors, most_vectors) * cover.lanes < pieces) cover.lanes *= 2;
   }
   if (manual.lanes || manual.vectors) why.tile_bytes = 0;
+  why.many_loads = why.many_loads && !manual.lanes && !manual.vectors && config.kernel == Kernel::Rows;
   config.lanes = manual.lanes ? manual.lanes : cover.lanes;
   config.vectors = manual.vectors ? std::min(manual.vectors, most_vectors) : cover.vectors;
 }

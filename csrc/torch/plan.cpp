@@ -135,9 +135,10 @@ void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t 
 bool capturing_on(at::Device device) { return builder_of(device).capturing(); }
 
 void check_not_capturing(at::Device device) {
-  TORCH_CHECK(!capturing_on(device),
-              "gnna: a plan cannot be built while a CUDA graph is captured; run one forward and backward step with the "
-              "same edge index before capturing");
+  TORCH_CHECK(
+      !capturing_on(device),
+      "gnna: a plan cannot be built while a CUDA graph is captured; run the same forward and backward step with "
+      "the same edge index before capturing");
 }
 
 }  // namespace gnna

@@ -1,6 +1,7 @@
 // Plans: the CSR form of an edge list with what the kernels want to know about it, built once per edge list and kept in
 // a cache that never outlives the user's tensors. A plan's rows gather its columns; the transposed plan of an edge list
-// is simply the plan of (row = source, column = destination), built when a backward pass first asks for it.
+// is simply the plan of (row = source, column = destination), built when a backward pass first asks for it and the
+// graph is not its own transpose.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -73,8 +74,8 @@ struct Plan {
 // computes, whose buffers are reused without a change that a key could see. Raises ValueError naming side, position,
 // value and limit when an index is out of range, RuntimeError when a plan would have to be built during CUDA-graph
 // capture. row_name and col_name are what the user calls the two sides.
-// The edges of a row, and their order, are the list's; where edge_ids is false, perm is not used, and a symmetric graph
-// is served the plan of its reverse: its neighbours are the same, and one plan is held instead of two.
+// Where edge_ids is false, perm is not used, and a symmetric graph without a plan of its own is served that of its
+// reverse: a row's neighbours are the same, in the order of the reversed list, and one plan is held instead of two.
 std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
                                      const char* row_name, const char* col_name, bool cache, bool edge_ids = true);
 

@@ -54,6 +54,11 @@ class PlanCache {
       entries_.splice(entries_.begin(), entries_, it->second);
       ++hits_;
       Entry& entry = *it->second;
+      if (entry.borrowed) {  // its owner is in use as well, and goes last
+        const auto owner = std::find_if(entries_.begin(), entries_.end(),
+                                        [&](const Entry& e) { return !e.borrowed && e.plan == entry.plan; });
+        if (owner != entries_.end()) entries_.splice(entries_.begin(), entries_, owner);
+      }
       entry.edge_ids = entry.edge_ids || edge_ids;
       // A captured graph holds raw pointers into the plan and may be replayed for as long as the process lives.
       if (pin && !entry.pinned) {
@@ -85,7 +90,7 @@ class PlanCache {
   }
 
   // The plan of the reverse list where that is symmetric, from then on served for this one too; else nullptr.
-  // is_symmetric is asked once.
+  // is_symmetric is not asked again while the reverse is here.
   template <typename Ask>
   Found borrow(const TensorKey& row, const TensorKey& col, int64_t rows, const Ask& is_symmetric) {
     std::optional<bool> symmetric;
@@ -101,6 +106,7 @@ class PlanCache {
     if (reverse == nullptr || reverse->borrowed) return {};
     reverse->symmetric = symmetric;
     if (!*symmetric) return {};
+    if (const Entry* const there = peek(row, col, rows, rows)) return {there->plan, nullptr};  // another thread's
     Entry entry = *reverse;
     entry.row = row, entry.col = col, entry.hash = hash(row, col), entry.bytes = 0, entry.borrowed = true;
     entries_.push_front(std::move(entry));
@@ -160,9 +166,14 @@ class PlanCache {
   }
 
   void settle(const std::shared_ptr<const Plan>& plan, const char* state, const char* reason) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (Entry& entry : entries_)
-      if (entry.plan == plan) entry.schedule->settle(state, reason);
+    std::vector<std::shared_ptr<Schedule>> found;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      for (const Entry& entry : entries_)
+        if (entry.plan == plan) found.push_back(entry.schedule);
+    }
+    // Not under this lock: a schedule that advances holds its own and asks for this one.
+    for (const auto& schedule : found) schedule->settle(state, reason);
   }
 
   std::vector<ScheduleInfo> schedules() {
