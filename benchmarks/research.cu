@@ -7,7 +7,7 @@
 
 extern "C" {
 
-// way: one of four kernels, whose warps take 32, 64, 128 or 256 columns of a row; blocks of 8 warps, as in their test.
+// way: one of three kernels, whose warps take 32, 64 or 128 columns of a row; blocks of 8 warps, as in their test.
 int ge_spmm(int way, int rows, int width, int* rowptr, int* col, float* values, float* x, float* out,
             cudaStream_t stream) {
   constexpr int kRows = 8;
@@ -19,7 +19,6 @@ int ge_spmm(int way, int rows, int width, int* rowptr, int* col, float* values, 
   if (way == 1) launch(spmm_test1<float>);
   if (way == 2) launch(spmm_test2<float>);
   if (way == 3) launch(spmm_test3<float>);
-  if (way == 4) launch(spmm_test4<float>);
   return cudaGetLastError();
 }
 

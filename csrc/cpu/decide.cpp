@@ -1,7 +1,8 @@
 // The decider's rules, from timings on an H200 of the row kernel with sums at widths 16 to 256, rows in the order that
 // decide_schedule.cpp gives them, of 14 real graphs and 4 stand-ins; benchmarks/regret.py says what they cost: on 8
-// graphs that had no part in it (24 cases, 3,700 launches) 1.9 % over the best launch of each case, geometric mean, at
-// worst 8 %; with weights 1.0 %, with weights per head 2.4 %. Constants marked "estimate" were not timed.
+// graphs that had no part in it (24 cases, 3,700 launches) 2.1 % over the best launch of each case, geometric mean, at
+// worst 7 %; with weights 0.9 %, with weights per head 1.9 %, in bfloat16 1.1 %. Constants marked "estimate" were not
+// timed.
 #include "gnna/decide.h"
 
 #include <algorithm>
@@ -104,8 +105,8 @@ Cover cover_width(const GraphFacts& graph, int64_t pieces, int loads) {
   return four.slots(pieces) < wanted.slots(pieces) ? four : wanted;
 }
 
-// Loads a lane makes of a row of so many pieces: one in tiny graphs, where every row has a warp (cora and citeseer: 10
-// to 15 % at widths 64 and 128).
+// Loads a lane makes of a row of so many pieces: in tiny graphs, where every row has a warp, one up to 32 pieces (cora
+// and citeseer: 10 to 15 % at widths 64 and 128).
 int loads_of(int64_t pieces, const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, Why& why) {
   const bool half = layer.itemsize == 2;
   if (pieces < kTabled || pieces > kTabledMost || is_tiny(graph.rows, device)) return pieces > kWarp ? 2 : 1;
@@ -181,7 +182,8 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
   config.vectors = manual.vectors ? std::min(manual.vectors, most_vectors) : cover.vectors;
 }
 
-// Partial results take shared memory; fewer loads per lane, then smaller blocks, take less.
+// The neighbour-group kernel's partial results take shared memory; fewer loads per lane, then smaller blocks, take
+// less. The row kernel's fit as its blocks are.
 void fit_shared_memory(const LayerFacts& layer, KernelConfig& config, Why& why) {
   const int64_t itemsize = std::max<int64_t>(layer.itemsize, 4);  // 16-bit features are summed in float
   while (shared_elements(config) * itemsize > kMaxShared) {
@@ -244,7 +246,6 @@ KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, co
   why.tiny = !manual.block && is_tiny(graph.rows * tiles, device);
   config.block = std::min(manual.block ? manual.block : (why.tiny ? kTinyBlock : kBlock), most_threads(Kernel::Rows));
   why.held = config.block < manual.block;
-  fit_shared_memory(layer, config, why);
   return config;
 }
 
