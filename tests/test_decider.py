@@ -30,33 +30,33 @@ DD, PROTEINS, GITHUB, PUBMED = (
 # graph, width -> (dw, groups, vector width, vectors): the winners of the width's regime on an H200
 TABLE = [
     (DBLP, 16, (4, 1, 4, 1)),
-    (DBLP, 32, (4, 1, 4, 2)),
-    (DBLP, 64, (4, 1, 4, 4)),
+    (DBLP, 32, (8, 1, 4, 1)),
+    (DBLP, 64, (8, 1, 4, 2)),
     (DBLP, 128, (8, 1, 4, 4)),
     (DBLP, 256, (16, 1, 4, 4)),
     (FACEBOOK, 16, (4, 2, 4, 1)),
     (FACEBOOK, 32, (8, 1, 4, 1)),
-    (FACEBOOK, 64, (8, 1, 4, 2)),
-    (FACEBOOK, 256, (16, 1, 4, 4)),
-    (BLOG, 64, (8, 4, 4, 2)),
-    (BLOG, 256, (32, 1, 4, 2)),
+    (FACEBOOK, 64, (16, 1, 4, 1)),
+    (FACEBOOK, 256, (32, 1, 4, 1)),
+    (BLOG, 64, (16, 2, 4, 1)),
+    (BLOG, 256, (32, 1, 4, 1)),
     (CORA, 16, (4, 8, 4, 1)),
     (CORA, 64, (16, 2, 4, 1)),
     (CORA, 128, (32, 1, 4, 1)),
-    (DD, 16, (2, 1, 4, 2)),
+    (DD, 16, (4, 1, 4, 1)),
     (DD, 64, (4, 1, 4, 4)),
     (DD, 128, (8, 1, 4, 4)),
     (PROTEINS, 16, (4, 1, 4, 1)),
-    (PROTEINS, 64, (8, 1, 4, 2)),
+    (PROTEINS, 64, (16, 1, 4, 1)),
     (PROTEINS, 128, (8, 1, 4, 4)),
-    (GITHUB, 128, (16, 1, 4, 2)),
-    (PUBMED, 128, (16, 1, 4, 2)),
+    (GITHUB, 128, (32, 1, 4, 1)),
+    (PUBMED, 128, (32, 1, 4, 1)),
     (DBLP, 96, (8, 1, 4, 4)),
-    (DBLP, 24, (4, 1, 4, 2)),
-    (DBLP, 48, (4, 1, 4, 4)),
-    (FACEBOOK, 48, (8, 1, 4, 2)),
-    (FACEBOOK, 96, (8, 1, 4, 4)),
-    (DD, 24, (2, 1, 4, 4)),
+    (DBLP, 24, (8, 1, 4, 1)),
+    (DBLP, 48, (8, 1, 4, 2)),
+    (FACEBOOK, 48, (16, 1, 4, 1)),
+    (FACEBOOK, 96, (16, 1, 4, 2)),
+    (DD, 24, (4, 1, 4, 2)),
     (CORA, 22, None),
 ]
 
@@ -66,7 +66,7 @@ def test_table_of_facts(on_h200, graph, width, expected):
     rows, edges, longest = graph
     config = decider.decide(rows, rows, edges, longest, width, device=torch.device("cuda"))
     if expected is None:
-        assert config.vector_width == 1  # 22 floats are not whole vectors of 16 bytes
+        assert config.vector_width == 1  # 22 floats are not whole loads, and the graph is too small to copy x
     else:
         assert (config.dw, config.groups, config.vector_width, config.vectors) == expected
     assert f"width {width}" in config.reason and "average degree" in config.reason
@@ -83,16 +83,16 @@ def test_table_of_facts(on_h200, graph, width, expected):
         (DBLP, 32, 4, 4, (4, 2)),
         (DBLP, 64, 4, 4, (8, 2)),
         (FACEBOOK, 64, 4, 4, (8, 2)),
-        (FACEBOOK, 256, 4, 4, (16, 4)),
+        (FACEBOOK, 256, 4, 4, (32, 2)),
         (DBLP, 64, 2, 0, (8, 1)),
         (DBLP, 64, 2, 1, (4, 2)),
         (DBLP, 128, 2, 0, (8, 2)),
         (FACEBOOK, 128, 2, 0, (16, 1)),
-        (FACEBOOK, 128, 2, 1, (8, 2)),
+        (FACEBOOK, 128, 2, 1, (16, 1)),
         (DD, 64, 2, 0, (4, 2)),
         (DBLP, 512, 2, 0, (32, 2)),
         (CORA, 64, 2, 0, (8, 1)),
-        (DBLP, 128, 8, 0, (32, 2)),
+        (DBLP, 128, 8, 0, (32, 1)),
     ],
 )
 def test_loads_of_a_lane(on_h200, graph, width, itemsize, heads, expected):
@@ -104,12 +104,31 @@ def test_loads_of_a_lane(on_h200, graph, width, itemsize, heads, expected):
     assert (config.dw, config.vectors) == expected
 
 
+@pytest.mark.parametrize(
+    ("graph", "width", "facts", "warps", "size"),
+    [
+        (CORA, 64, {}, 8, "tiny"),
+        (PUBMED, 64, {}, 4, "small"),
+        (PUBMED, 16, {}, 2, None),  # 16 groups in a block of 64 threads
+        (GITHUB, 64, {}, 4, "small"),
+        (GITHUB, 64, {"weighted": True}, 2, None),
+        (GITHUB, 128, {"itemsize": 2}, 2, None),
+        (FACEBOOK, 64, {}, 2, None),
+    ],
+)
+def test_blocks_grow_as_graphs_shrink(on_h200, graph, width, facts, warps, size):
+    rows, edges, longest = graph
+    config = decider.decide(rows, rows, edges, longest, width, device=torch.device("cuda"), **facts)
+    assert config.warps_per_block == warps
+    assert ("because the graph is" in config.reason) == (size is not None) and (size or "") in config.reason
+
+
 # graph, width, more facts -> (vector width, what the reason says)
 @pytest.mark.parametrize(
     ("graph", "width", "facts", "expected", "said"),
     [
         (DBLP, 41, {}, 4, "copied into rows of 44"),
-        (DBLP, 22, {}, 1, "not a multiple of 4"),
+        (DBLP, 22, {}, 4, "copied into rows of 24"),
         (DBLP, 64, {"aligned": False}, 4, "copied into rows of 64"),
         (DBLP, 47, {"itemsize": 2, "weighted": True}, 8, "copied into rows of 48"),
         (DBLP, 7, {}, 1, "not a multiple of 4"),

@@ -17,40 +17,46 @@ constexpr int kWarp = 32;
 
 // Average degrees from which 2, 4 and 8 neighbour groups share a row: rows shorter than this leave groups idle. With
 // rows sorted by degree more groups pay late, but for narrow ones, whose groups are of up to 4 lanes (musae-github 2,
-// amazon-computers 4, fb100-Cornell5 8 at width 16, of degrees 15, 36 and 85).
-constexpr int64_t kNarrowGroupDegrees[] = {14, 32, 80}, kGroupDegrees[] = {30, 48, 96};
+// amazon-computers 4 at width 16, of degrees 15 and 36; artist, of 32, half of what amazon-computers wants at all).
+constexpr int64_t kNarrowGroupDegrees[] = {14, 34, 96}, kGroupDegrees[] = {34, 96, 200};
 constexpr int kNarrow = 4;
 // Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead: short
 // ones up to 8 warps (cora; 24 made pubmed 17 % slower at width 16), up to 48 where every group still gets 4 edges
 // (OhmNet-brain-tissues 10 and 22 %, PP-Pathways 8 %). In tiny graphs every row has a warp.
 constexpr int64_t kBusyWarps = 8, kBusyWarpsLong = 48, kBusyWarpsTiny = 32;
 constexpr double kBusyDegree = 8;
-// Block 256 won on tiny graphs (cora, citeseer), and was 3 to 50 % slower on graphs that fill the device (64 won on
-// pubmed).
-constexpr int kBlock = 64, kTinyBlock = 256;
+// Block 256 won on tiny graphs (cora, citeseer), and was 3 to 50 % slower on graphs that fill the device. Between them
+// are small ones, whose longest rows a block of few groups takes long over: with 16 lanes or more 128 were 3 to 18 %
+// faster (pubmed; for floats without weights also musae-github, amazon-computers, gemsec-new_sites, PP-Pathways and
+// OhmNet-brain-tissues, of 0.4 to 0.7 M edges, and not those of 1.2 M and more).
+constexpr int kBlock = 64, kSmallBlock = 128, kSmallBlockLanes = 16, kTinyBlock = 256;
+constexpr int64_t kSmallPlainEdges = 1000000;
 // X above L2: column tiles that fit make up for reading the edges again from degree 30 on (reddit twin: width 128 7.1
 // -> 6.3 ms, width 256 18.8 -> 12.3 ms). The quarter above L2 that a tile may take is an estimate (gathers from 64 MB
 // still ran at 6.8 of 8.2 TB/s).
 constexpr double kTileDegree = 30;
 constexpr int64_t kTileBytes[] = {256, 128};
 // Loads of 16 bytes a lane makes of a row of 4, 8, 16, 32 and 64 of them: `many` where the average degree is below the
-// bound, so that more rows are on their way at once, `few` elsewhere. Winners at widths 16 to 256 (16 bits: 32 to 256)
-// of 18 graphs, of degree 3 to 85; degrees between 10 and 15, and between 26 and 32, were not among them.
+// bound, so that more rows are on their way at once, `few` elsewhere. Winners at widths 16 to 256 of 15 graphs, of
+// degree 2 to 85; degrees between 10 and 15 were not among them. 64 loads by 32 lanes in two column tiles beat 32 lanes
+// with two each by 5 to 20 % where X lies inside L2.
 struct Loads {
   int many;
   double below;
   int few;
 };
 constexpr double kShort = 12, kMiddling = 30;
-constexpr Loads kLoads[] = {{1, 0, 1}, {2, kShort, 1}, {4, kShort, 2}, {4, kShort, 2}, {4, kMiddling, 2}};
-constexpr Loads kLoadsWeighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, 0, 2}, {4, kShort, 2}, {4, kMiddling, 2}};
+constexpr Loads kLoads[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {4, kShort, 2}, {4, kShort, 1}};
+constexpr Loads kLoadsWeighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, 0, 2}, {4, kShort, 2}, {4, kShort, 1}};
+constexpr Loads kLoadsPerHead[] = {{1, 0, 1}, {2, kShort, 1}, {2, 0, 2}, {4, 8, 2}, {4, kShort, 2}};
 // A lane computes with twice the registers it loads in 16-bit types.
-constexpr Loads kLoads16[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, 0, 2}};
-constexpr Loads kLoads16Weighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, kMiddling, 1}, {2, kMiddling, 1}, {2, 0, 2}};
-constexpr int64_t kTabled = 4, kTabledMost = 64;  // the loads of a row that the tables are for
-// The same for rows that are short and all alike (DD, road-rome).
-constexpr double kShortDegree = 8;
-constexpr int kLoadsEven[] = {2, 2, 4, 4, 4}, kLoadsEven16 = 2;
+constexpr Loads kLoads16[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, kShort, 1}};
+constexpr Loads kLoads16Weighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, kMiddling, 1}, {2, 0, 2}};
+constexpr int64_t kTabled = 4;  // the loads of a row that the tables start with
+constexpr int kLastRow = 4;     // which serves all wider rows, too
+// The same for rows that are short and all alike (DD), and for very short ones (NCI-HIV-H, of degree 2).
+constexpr double kShortDegree = 8, kVeryShortDegree = 4;
+constexpr int kLoadsEven[] = {1, 2, 4, 4, 4}, kLoadsEven16[] = {1, 2, 2, 2, 2}, kLoadsVeryShort[] = {2, 4, 4, 4, 4};
 // Many loads want so many warps per processor: PROTEINS gained with 82 and lost with 41, pubmed lost with 75.
 constexpr int64_t kManyLoadsWarps = 80;
 
@@ -59,10 +65,10 @@ constexpr int64_t kManyLoadsWarps = 80;
 // graphs the longest row sets the time, and 16 won (cora, pubmed, PROTEINS). What counts as small is an estimate.
 constexpr double kLongRatio = 4;
 constexpr int64_t kLongLeast = 32, kLongMost = 256, kLongMostDense = 512, kLongSmall = 16, kSmallEdges = 200000;
-// x is copied into rows of whole loads where these are not possible otherwise. Width 47 took 126 us element by element
-// and takes 103 with the copy (DD, degree 5), com-dblp 148 and 135, cnr-2000 189 and 163, facebook-links 57 and 56; at
-// 22 the copy eats the gain (com-dblp 83 and 98). Small graphs and double were not tried.
-constexpr int64_t kPadWidth = 32, kPadDegree = 4, kPadMostBytes = 4;
+// x is copied into rows of whole loads where these are not possible otherwise: 1.02 to 1.67 times as fast as element by
+// element at widths 18 to 62 (DD, com-dblp, cnr-2000, facebook-links), in 16 bits 0.94 to 1.92 times; at 10 and 14 it
+// gains little. Small graphs and double were not tried.
+constexpr int64_t kPadWidth = 16, kPadDegree = 4, kPadMostBytes = 4;
 // Edges per neighbour group, and threads per block of that kernel: it won 7 of 91 timed cases (DD at widths 32 and 64,
 // artist, arxiv and amazon-computers at 16, blog at 256) with groups of 16 to 64 in blocks of 256.
 constexpr int kGroupEdges = 32, kGroupBlock = 256;
@@ -81,45 +87,43 @@ int64_t round_up_to_power(int64_t n) {
 struct Cover {
   int lanes;
   int vectors;
-
-  int64_t pieces() const { return static_cast<int64_t>(lanes) * vectors; }
-  // Thread slots that one neighbour's loads occupy, idle lanes included.
-  int64_t slots(int64_t needed) const {
-    return needed / pieces() * pieces() + ceil_div(needed % pieces(), lanes) * lanes;
-  }
 };
 
 // Rows that are short and all alike. Where degrees differ, a warp waits for its longest.
 bool short_even(const GraphFacts& graph) { return !uneven_degrees(graph) && average_degree(graph) < kShortDegree; }
 
-// Lanes and loads for a row of so many pieces, `loads` of them by one lane where the row has enough of them. Four
-// instead of two where that leaves fewer lanes idle (8x4 at width 96); with few lanes it pays for short even rows only
-// (DD at width 24: 12 %; others lost 5 to 33 % there and at 48).
-Cover cover_width(const GraphFacts& graph, int64_t pieces, int loads) {
-  constexpr int kManyLanes = 16;
+// Lanes and loads for a row of so many pieces, `loads` of them by one lane where the row has enough of them.
+Cover cover_width(int64_t pieces, int loads) {
   const int64_t power = std::min<int64_t>(round_up_to_power(pieces), int64_t{kWarp} * loads);
   const auto vectors = static_cast<int>(std::min<int64_t>(loads, power));
-  const Cover wanted{static_cast<int>(power / vectors), vectors};
-  if (vectors != 2 || (wanted.lanes < kManyLanes && !short_even(graph))) return wanted;
-  const Cover four{std::max(wanted.lanes / 2, 1), 4};
-  return four.slots(pieces) < wanted.slots(pieces) ? four : wanted;
+  return {static_cast<int>(power / vectors), vectors};
 }
 
-// Loads a lane makes of a row of so many pieces: in tiny graphs, where every row has a warp, one up to 32 pieces (cora
-// and citeseer: 10 to 15 % at widths 64 and 128).
+// What a layer finds small: a longest row takes a noticeable share of the time.
+bool is_small(const GraphFacts& graph, const LayerFacts& layer) {
+  return graph.edges < (layer.itemsize == 4 && !layer.weighted ? kSmallPlainEdges : kSmallEdges);
+}
+
+// Loads a lane makes of a row of so many pieces: one in tiny graphs, where every row has a warp (cora and citeseer: 10
+// to 15 % at widths 64 to 256).
 int loads_of(int64_t pieces, const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, Why& why) {
   const bool half = layer.itemsize == 2;
-  if (pieces < kTabled || pieces > kTabledMost || is_tiny(graph.rows, device)) return pieces > kWarp ? 2 : 1;
+  if (pieces < kTabled || is_tiny(graph.rows, device)) return 1;
   int row = 0;
-  while (kTabled << row < pieces) ++row;
-  const Loads& loads =
-      half ? (layer.weighted ? kLoads16Weighted : kLoads16)[row] : (layer.weighted ? kLoadsWeighted : kLoads)[row];
-  if (layer.itemsize == 8) return loads.few;
-  const int many = short_even(graph)          ? (half ? kLoadsEven16 : kLoadsEven[row])
-                   : why.degree < loads.below ? loads.many
-                                              : 0;
+  while (row < kLastRow && kTabled << row < pieces) ++row;
+  const bool heads = layer.weighted && layer.head_dim < layer.width;
+  const Loads& loads = half ? (layer.weighted ? kLoads16Weighted : kLoads16)[row]
+                            : (heads            ? kLoadsPerHead
+                               : layer.weighted ? kLoadsWeighted
+                                                : kLoads)[row];
+  const int few = is_small(graph, layer) ? 1 : loads.few;
+  if (layer.itemsize == 8) return few;
+  int many = why.degree < loads.below ? loads.many : 0;
+  if (short_even(graph)) {
+    many = (why.degree < kVeryShortDegree ? kLoadsVeryShort : half ? kLoadsEven16 : kLoadsEven)[row];
+  }
   const int64_t warps = many > 0 ? graph.rows * ((kTabled << row) / many) / kWarp : 0;
-  if (many <= loads.few || warps < kManyLoadsWarps * device.processors) return loads.few;
+  if (many <= few || warps < kManyLoadsWarps * device.processors) return few;
   why.many_loads = true;
   return many;
 }
@@ -155,12 +159,12 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
   const bool scalar = config.vector_width == 1;
   const int64_t pieces = ceil_div(width, config.vector_width);
   const int scalar_loads = pieces > 64 ? 4 : pieces > 8 ? 2 : 1;
-  Cover cover = cover_width(graph, pieces, scalar ? scalar_loads : loads_of(pieces, graph, layer, device, why));
+  Cover cover = cover_width(pieces, scalar ? scalar_loads : loads_of(pieces, graph, layer, device, why));
   if (!scalar && why.degree >= kTileDegree && graph.cols * width * layer.itemsize > device.l2_bytes) {
     for (const int64_t bytes : kTileBytes) {
       const bool fits = graph.cols * bytes <= device.l2_bytes + device.l2_bytes / 4;
       if (!fits || width * layer.itemsize <= bytes) continue;
-      cover = cover_width(graph, bytes / 16, loads_of(bytes / 16, graph, layer, device, why));
+      cover = cover_width(bytes / 16, loads_of(bytes / 16, graph, layer, device, why));
       why.tile_bytes = bytes;
       break;
     }
@@ -243,9 +247,17 @@ KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, co
   why.busy_warps = busy_warps();
   while (config.groups < most_groups && warps() < busy_warps() * device.processors) config.groups *= 2;
   if (manual.groups) config.groups = std::min(manual.groups, most_groups);
-  why.tiny = !manual.block && is_tiny(graph.rows * tiles, device);
-  config.block = std::min(manual.block ? manual.block : (why.tiny ? kTinyBlock : kBlock), most_threads(Kernel::Rows));
-  why.held = config.block < manual.block;
+  config.block = kBlock;
+  if (manual.block) {
+    config.block = std::min(manual.block, most_threads(Kernel::Rows));
+    why.held = config.block < manual.block;
+  } else if (tiny) {
+    config.block = kTinyBlock;
+    why.size = "tiny";
+  } else if (is_small(graph, layer) && config.lanes >= kSmallBlockLanes) {
+    config.block = kSmallBlock;
+    why.size = "small";
+  }
   return config;
 }
 

@@ -75,7 +75,7 @@ std::string reason_of(const KernelConfig& config, const GraphFacts& graph, const
     text += ", in column tiles of " + number(why.tile_bytes) + " bytes that fit the L2 cache of " +
             number(device.l2_bytes >> 20) + " MiB";
   }
-  if (why.tiny) text += "; blocks of " + number(config.block) + " threads because the graph is tiny";
+  if (why.size) text += "; blocks of " + number(config.block) + " threads because the graph is " + why.size;
   if (why.shrunk) {
     text += "; fewer loads per lane or smaller blocks, so that shared memory fits " +
             number((kMaxShared + 1023) >> 10) + " KiB";

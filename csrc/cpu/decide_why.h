@@ -9,16 +9,16 @@ namespace gnna {
 
 struct Why {
   double degree = 0;
-  std::string scalar;        // why elements are loaded one by one, where they are
-  int64_t padded = 0;        // elements of the rows that x is copied into, where it is
-  int64_t tile_bytes = 0;    // of column tiles that fit the L2 cache
-  bool shrunk = false;       // so that shared memory fits
-  bool tiny = false;         // larger blocks because of it
-  bool many_loads = false;   // of a lane, and few lanes, because rows are short and many
-  bool held = false;         // the block is the largest that the kernel takes, less than set by hand
-  int64_t degree_bound = 0;  // of the degree class that gave groups_by_degree
-  bool below_bound = false;  // or above
-  bool warp_full = false;    // it would have been more groups
+  std::string scalar;          // why elements are loaded one by one, where they are
+  int64_t padded = 0;          // elements of the rows that x is copied into, where it is
+  int64_t tile_bytes = 0;      // of column tiles that fit the L2 cache
+  bool shrunk = false;         // so that shared memory fits
+  const char* size = nullptr;  // of the graph, where it asks for larger blocks
+  bool many_loads = false;     // of a lane, and few lanes, because rows are short and many
+  bool held = false;           // the block is the largest that the kernel takes, less than set by hand
+  int64_t degree_bound = 0;    // of the degree class that gave groups_by_degree
+  bool below_bound = false;    // or above
+  bool warp_full = false;      // it would have been more groups
   int groups_by_degree = 1;
   int64_t warps = 0, busy_warps = 0;  // with so many groups, and wanted
 };

@@ -10,6 +10,9 @@ namespace {
 // The mask multiplies, as in torch: an infinite or NaN share reaches the edges that lost, too.
 template <typename T>
 struct WinnerTerm {
+  // Fewer registers were 3 to 17 % slower from width 64 on, as were four pieces a lane (H200).
+  static constexpr int kBlocks = 1;
+
   const T* x;
   const T* weight;
   const T* out;

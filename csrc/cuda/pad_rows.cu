@@ -1,5 +1,5 @@
-// Features copied into rows that can be read by whole loads of 16 bytes: a thread writes one of them, from elements
-// read one by one. Per row: width elements read, padded elements written.
+// Features copied into rows that can be read by whole loads of 16 bytes. A warp copies a few rows at a time, its lanes
+// neighbouring elements. Per row: width elements read, padded elements written.
 #include "gnna/cuda_api.h"
 #include "gnna/launch.cuh"
 #include "gnna/pack.cuh"
@@ -8,27 +8,24 @@ namespace gnna::cuda {
 
 namespace {
 
-constexpr int kBlock = 256;
-
-template <typename T>
-struct alignas(kVectorBytes) Whole {
-  T v[kVectorWidth<T>];
-};
+constexpr int kBlock = 256, kRows = 4;  // rows of a warp, whose loads leave together
 
 template <typename T>
 __global__ void __launch_bounds__(kBlock)
-    pad(const T* x, int64_t stride, int64_t wholes, uint32_t wholes_a_row, int width, Whole<T>* out) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x;
-  if (i >= wholes) return;
-  // 64-bit division is an order of magnitude slower.
-  const int64_t row = wholes <= UINT32_MAX ? static_cast<uint32_t>(i) / wholes_a_row : i / wholes_a_row;
-  const int column = static_cast<int>(i - row * wholes_a_row) * kVectorWidth<T>;
-  Whole<T> whole{};
+    pad(const T* x, int64_t stride, int64_t rows, uint32_t width, uint32_t padded, T* out) {
+  const int64_t first = (static_cast<int64_t>(blockIdx.x) * (kBlock / 32) + (threadIdx.x >> 5)) * kRows;
+  for (uint32_t column = threadIdx.x & 31; column < padded; column += 32) {
+    T element[kRows];
 #pragma unroll
-  for (int k = 0; k < kVectorWidth<T>; ++k) {
-    if (column + k < width) whole.v[k] = x[row * stride + column + k];
+    for (int k = 0; k < kRows; ++k) {
+      element[k] = T{};
+      if (column < width && first + k < rows) element[k] = load_one(x + (first + k) * stride + column);
+    }
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      if (first + k < rows) out[(first + k) * padded + column] = element[k];
+    }
   }
-  out[i] = whole;
 }
 
 }  // namespace
@@ -40,12 +37,17 @@ cudaError_t pad_rows(const T* x, int64_t stride, int64_t rows, int64_t width, in
       !is_aligned(out, kVectorBytes)) {
     return cudaErrorInvalidValue;
   }
-  const int64_t wholes_a_row = padded / kVectorWidth<T>, wholes = rows * wholes_a_row;
-  const int64_t blocks = ceil_div(wholes, kBlock);
+  const int64_t blocks = ceil_div(rows, kBlock / 32 * kRows);
   if (blocks > kMaxIndex) return cudaErrorInvalidValue;
-  if (blocks == 0) return cudaSuccess;
-  return launch(pad<T>, static_cast<unsigned>(blocks), kBlock, 0, stream, x, stride, wholes,
-                static_cast<uint32_t>(wholes_a_row), static_cast<int>(width), reinterpret_cast<Whole<T>*>(out));
+  if (blocks == 0 || padded == 0) return cudaSuccess;
+  if constexpr (sizeof(T) == 2) {  // two elements at a time, where they lie so
+    if (width % 2 == 0 && stride % 2 == 0 && is_aligned(x, 4)) {
+      return pad_rows(reinterpret_cast<const float*>(x), stride / 2, rows, width / 2, padded / 2,
+                      reinterpret_cast<float*>(out), stream);
+    }
+  }
+  return launch(pad<T>, static_cast<unsigned>(blocks), kBlock, 0, stream, x, stride, rows, static_cast<uint32_t>(width),
+                static_cast<uint32_t>(padded), out);
 }
 
 #define GNNA_INSTANTIATE(T) \

@@ -8,6 +8,9 @@ namespace {
 
 template <typename T>
 struct DotTerm {
+  // 64 warps with two pieces a lane were 8 to 18 % faster than 40 with up to four (H200).
+  static constexpr int kBlocks = 16;
+
   const T* a;
   const T* b;
 

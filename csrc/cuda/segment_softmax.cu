@@ -23,7 +23,7 @@ template <typename T>
 struct SoftmaxTask {
   using C = Compute<T>;
   using Found = Pack<C, 2>;  // most, sum
-  static constexpr int kPiece = 1;
+  static constexpr int kPiece = 1, kBlocks = kTaskBlocks<T, 1>;
   struct Args : SegmentSoftmaxArgs<T> {
     Found* totals;  // [rows, heads]
     __host__ __device__ int64_t width() const { return this->heads; }
@@ -71,7 +71,7 @@ template <typename T>
 struct GradientTask {
   using C = Compute<T>;
   using Found = Pack<C, 1>;
-  static constexpr int kPiece = 1;
+  static constexpr int kPiece = 1, kBlocks = kTaskBlocks<T, 1>;
   struct Args : SegmentSoftmaxBackwardArgs<T> {
     Found* totals;  // [rows, heads]
     __host__ __device__ int64_t width() const { return this->heads; }

@@ -18,7 +18,7 @@ template <typename T, int VW, bool kMax>
 struct ArgTask {
   using Args = ArgRows<T>;
   using C = Compute<T>;
-  static constexpr int kPiece = VW;
+  static constexpr int kPiece = VW, kBlocks = kTaskBlocks<T, VW>;
   // Candidates of a piece: each message in what the kernel computes in, and its slot, -1 for the start value.
   struct Found {
     Pack<C, VW> value;

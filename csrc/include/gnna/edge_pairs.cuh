@@ -13,9 +13,11 @@ constexpr int kPairBlock = 128;
 
 // Term::add<VW>(acc, source offset, destination offset, pair) -> acc plus VW elements' worth. A lane takes V pieces of
 // VW elements from each row at once: their number is known to the compiler, so that all these loads leave together.
+// Term::kBlocks blocks share a multiprocessor, which holds a thread to 65536 / (kBlocks * 128) registers.
 template <typename T, int VW, int V, typename Id, typename Term>
-__global__ void __launch_bounds__(kPairBlock, 1) edge_pairs(const Id* src, const Id* dst, int64_t pairs, int heads,
-                                                            int head_dim, T* out, int lanes_log2, Term term) {
+__global__ void __launch_bounds__(kPairBlock, resident_blocks(Term::kBlocks, kPairBlock))
+    edge_pairs(const Id* src, const Id* dst, int64_t pairs, int heads, int head_dim, T* out, int lanes_log2,
+               Term term) {
   const int lanes = 1 << lanes_log2;
   const int lane = threadIdx.x & (lanes - 1);
   const int64_t mine = static_cast<int64_t>(blockIdx.x) * (kPairBlock >> lanes_log2) + (threadIdx.x >> lanes_log2);
@@ -47,10 +49,10 @@ __global__ void __launch_bounds__(kPairBlock, 1) edge_pairs(const Id* src, const
   if (mine < pairs && lane == 0) out[pair] = narrow<T>(acc);
 }
 
-// Lanes load 64 bytes of a row at a time, 128 of rows from 512 bytes on, half of a short one, and up to 4 pieces each
-// before they use them: the fastest or within 9 % of 45 shapes of lanes, pieces and pairs at once, on DD, com-dblp,
-// facebook-links, cnr-2000 and a stand-in of ogbn-arxiv at widths 16, 64 and 128 (H200, float). A count of pieces that
-// the compiler does not know costs 20 to 35 %, twice the lanes 15 to 60 %.
+// Lanes load 64 bytes of a row at a time, 128 of rows from 512 bytes on, half of a short one, and up to two pieces
+// each before they use them: with the term's pieces and registers the fastest of 155 shapes (lanes, pieces, pairs at
+// once, registers), or within 2 %, on DD, com-dblp, facebook-links, cnr-2000 and a stand-in of ogbn-arxiv at widths 16
+// to 128 (H200, float). A count of pieces that the compiler does not know costs 20 to 35 %, twice the lanes 15 to 60 %.
 template <typename T, int VW, typename Id, typename Term>
 cudaError_t launch_edge_pairs(const Id* src, const Id* dst, int64_t edges, int64_t heads, int64_t head_dim, T* out,
                               const Term& term, cudaStream_t stream) {
@@ -65,7 +67,6 @@ cudaError_t launch_edge_pairs(const Id* src, const Id* dst, int64_t edges, int64
                   static_cast<int>(heads), static_cast<int>(head_dim), out, log2_of(lanes), term);
   };
   const int64_t pieces = head_dim / (lanes * VW);
-  if (pieces >= 4) return run(edge_pairs<T, VW, 4, Id, Term>);
   return pieces >= 2 ? run(edge_pairs<T, VW, 2, Id, Term>) : run(edge_pairs<T, VW, 1, Id, Term>);
 }
 

@@ -10,6 +10,20 @@ namespace gnna::cuda {
 constexpr int64_t kMaxIndex = INT32_MAX;  // of slots, rows and columns (int32 ids), and of grid.x
 constexpr int64_t kMaxGridY = 65535;
 
+// Threads that a multiprocessor of this architecture holds. Launch bounds that ask for more are ignored.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
+constexpr int kResidentThreads = 1024;
+#elif defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ == 1200)
+constexpr int kResidentThreads = 1536;
+#else
+constexpr int kResidentThreads = 2048;
+#endif
+
+// So many blocks of so many threads, or as many as fit.
+constexpr int resident_blocks(int blocks, int threads) {
+  return blocks * threads <= kResidentThreads ? blocks : kResidentThreads / threads;
+}
+
 template <typename T>
 struct Exactly {
   using Type = T;

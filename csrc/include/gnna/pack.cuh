@@ -57,63 +57,56 @@ __device__ __forceinline__ Pack<Compute<T>, N> widen_pack(const Raw<T, N>& raw) 
 }
 
 // Feature loads, through the read-only path and predicated in the instruction itself: the compiler turns an `if` around
-// many loads into branches, and then they no longer leave together. Where `wanted` is false the result is undefined.
+// many loads into branches, and then they no longer leave together. Where `wanted` is false r stays as it was: it is
+// read and written, so that one set of registers serves all batches of a thread.
 #ifdef __CUDACC__
 template <int N>
-__device__ __forceinline__ Pack<float, N> load_raw_if(bool wanted, const float* p) {
-  Pack<float, N> r;
+__device__ __forceinline__ void load_raw_if(bool wanted, const float* p, Pack<float, N>& r) {
   if constexpr (N == 4) {
     asm("{\n .reg .pred q;\n setp.ne.s32 q, %4, 0;\n @q ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%5];\n}"
-        : "=f"(r.v[0]), "=f"(r.v[1]), "=f"(r.v[2]), "=f"(r.v[3])
+        : "+f"(r.v[0]), "+f"(r.v[1]), "+f"(r.v[2]), "+f"(r.v[3])
         : "r"(static_cast<int>(wanted)), "l"(__cvta_generic_to_global(p)));
   } else {
     static_assert(N == 1);
     asm("{\n .reg .pred q;\n setp.ne.s32 q, %1, 0;\n @q ld.global.nc.f32 %0, [%2];\n}"
-        : "=f"(r.v[0])
+        : "+f"(r.v[0])
         : "r"(static_cast<int>(wanted)), "l"(__cvta_generic_to_global(p)));
   }
-  return r;
 }
 
 template <int N>
-__device__ __forceinline__ Pack<double, N> load_raw_if(bool wanted, const double* p) {
-  Pack<double, N> r;
+__device__ __forceinline__ void load_raw_if(bool wanted, const double* p, Pack<double, N>& r) {
   if constexpr (N == 2) {
     asm("{\n .reg .pred q;\n setp.ne.s32 q, %2, 0;\n @q ld.global.nc.v2.f64 {%0, %1}, [%3];\n}"
-        : "=d"(r.v[0]), "=d"(r.v[1])
+        : "+d"(r.v[0]), "+d"(r.v[1])
         : "r"(static_cast<int>(wanted)), "l"(__cvta_generic_to_global(p)));
   } else {
     static_assert(N == 1);
     asm("{\n .reg .pred q;\n setp.ne.s32 q, %1, 0;\n @q ld.global.nc.f64 %0, [%2];\n}"
-        : "=d"(r.v[0])
+        : "+d"(r.v[0])
         : "r"(static_cast<int>(wanted)), "l"(__cvta_generic_to_global(p)));
   }
-  return r;
 }
 
 template <int N, typename T, typename = std::enable_if_t<sizeof(T) == 2>>
-__device__ __forceinline__ Raw<T, N> load_raw_if(bool wanted, const T* p) {
-  Raw<T, N> r;
+__device__ __forceinline__ void load_raw_if(bool wanted, const T* p, Raw<T, N>& r) {
   if constexpr (N == 8) {
     asm("{\n .reg .pred q;\n setp.ne.s32 q, %4, 0;\n @q ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%5];\n}"
-        : "=r"(r.v[0]), "=r"(r.v[1]), "=r"(r.v[2]), "=r"(r.v[3])
+        : "+r"(r.v[0]), "+r"(r.v[1]), "+r"(r.v[2]), "+r"(r.v[3])
         : "r"(static_cast<int>(wanted)), "l"(__cvta_generic_to_global(p)));
   } else {
     static_assert(N == 1);
     asm("{\n .reg .pred q;\n setp.ne.s32 q, %1, 0;\n @q ld.global.nc.b16 %0, [%2];\n}"
-        : "=h"(r.v[0].bits)
+        : "+h"(r.v[0].bits)
         : "r"(static_cast<int>(wanted)), "l"(__cvta_generic_to_global(p)));
   }
-  return r;
 }
 #else
 // PTX means nothing to a host compiler; what is not wanted is filled with NaN, which no reduction would hide.
 template <int N, typename T>
-Raw<T, N> load_raw_if(bool wanted, const T* p) {
-  Raw<T, N> r;
+void load_raw_if(bool wanted, const T* p, Raw<T, N>& r) {
   std::memset(&r, 0xff, sizeof r);
   if (wanted) r = *reinterpret_cast<const Raw<T, N>*>(p);
-  return r;
 }
 #endif
 

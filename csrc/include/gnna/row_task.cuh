@@ -7,6 +7,7 @@
 // A Task is made for one piece of one row; it has
 //   Args                         what the launch is given: its kernel parameter
 //   kPiece                       elements of the width in a piece
+//   kBlocks                      that share a multiprocessor, which holds a thread to 512 / kBlocks registers
 //   Found                        what is known of a piece so far: plain data of whole 32-bit words
 //   Task(args, row, column)      reads what it needs of the row
 //   Found start()                nothing yet
@@ -25,9 +26,13 @@
 namespace gnna::cuda {
 
 constexpr int kTaskBlock = 128, kTaskWarps = kTaskBlock / 32;
-// Edges that a lane of a team takes of a row of average degree, its loads of them in flight together. 8 were up to 25 %
-// faster than 4 (max with its edge, gradients of max; DD, cnr-2000 at widths 16 and 64) and 1 to 10 % in a softmax;
-// with few rows every lane counts: 1 was 30 % faster on cora (H200). What are few is an estimate.
+// What most tasks want: 64 warps of 32 registers, a thread with one edge under way, were 19 to 60 % faster on an H200
+// than four edges in 48 to 68 registers (max with its edge, its sharers; five graphs, widths 16 to 128), a softmax 5 to
+// 18 %. Pieces of eight 16-bit elements need more than 32 registers and were not timed.
+template <typename T, int VW>
+constexpr int kTaskBlocks = sizeof(T) == 2 && VW > 1 ? 8 : 16;
+// Edges that a lane of a team takes of a row of average degree. 8 were up to 25 % faster than 4; with few rows every
+// lane counts: 1 was 30 % faster on cora (H200). What are few is an estimate.
 constexpr int64_t kTaskEdges = 8, kTaskFewRows = 8192;
 
 // The words of plain data, for shuffles and for loads that other blocks' stores must be seen by.
@@ -71,7 +76,8 @@ struct TaskParams {
 };
 
 template <typename Task>
-__global__ void __launch_bounds__(kTaskBlock, 1) run_task(const __grid_constant__ TaskParams<Task> p) {
+__global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTaskBlock))
+    run_task(const __grid_constant__ TaskParams<Task> p) {
   using Found = typename Task::Found;
   __shared__ Found met[kTaskWarps][32];
   __shared__ bool is_last;
@@ -111,7 +117,7 @@ __global__ void __launch_bounds__(kTaskBlock, 1) run_task(const __grid_constant_
     Task task(p.args, row, active ? piece * Task::kPiece : 0);
     Found found = task.start();
     if (active) {
-#pragma unroll 4
+#pragma unroll 1
       for (int64_t slot = begin + group; slot < end; slot += stride) task.add(found, slot);
     }
     __syncwarp();

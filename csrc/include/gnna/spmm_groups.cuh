@@ -30,7 +30,7 @@ __device__ __forceinline__ int64_t row_start(const NeighbourGroups& groups, int6
 }
 
 template <typename T, int VW, int V, Weighting W, typename Op>
-__global__ void __launch_bounds__(most_threads(Kernel::Groups), 1)
+__global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
     spmm_groups(const __grid_constant__ GroupParams<T> p) {
   using Lane = RowLane<T, VW, V, W, Op>;
   using Piece = typename Lane::Piece;
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 1)
     lane.gather(static_cast<uint32_t>(begin), static_cast<uint32_t>(end), is_item ? teams : 1, acc);
     if (is_item) break;
     if (next - first == 1) {
-      lane.store_row(row, degree, acc);
+      lane.store_row(row_at(p.order, row), degree, acc);
       continue;
     }
 #pragma unroll
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 1)
 #pragma unroll
       for (int v = 0; v < V; ++v) Lane::combine(acc[v], result_of(other, v));
     }
-    lane.store_row(row, __ldg(p.rowptr + row + 1) - __ldg(p.rowptr + row), acc);
+    lane.store_row(row_at(p.order, row), __ldg(p.rowptr + row + 1) - __ldg(p.rowptr + row), acc);
   }
 }
 

@@ -49,8 +49,10 @@ __device__ __forceinline__ void finish_item(const RowLane<T, VW, V, W, Op>& lane
     }
     Lane::combine_block(lanes, shared, acc);
   }
-  const int64_t row = item.row;
-  if (threadIdx.x < lanes) lane.store_row(row, __ldg(p.rowptr + row + 1) - __ldg(p.rowptr + row), acc);
+  if (threadIdx.x >= lanes) return;
+  const int64_t place = item.row;
+  const int64_t degree = p.mean ? __ldg(p.rowptr + place + 1) - __ldg(p.rowptr + place) : item.end - item.begin;
+  lane.store_row(row_at(p.order, place), degree, acc);
 }
 
 }  // namespace gnna::cuda

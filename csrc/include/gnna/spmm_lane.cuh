@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gnna/cuda_api.h"
+#include "gnna/launch.cuh"
 #include "gnna/pack.cuh"
 
 namespace gnna::cuda {
@@ -38,26 +39,36 @@ struct RowParams {
   bool whole_packs;  // out can be written by packs; otherwise by elements
 };
 
-// Neighbours in flight per group; fewer leave the latency of L2 uncovered. Four pieces of 16 bytes are already eight
-// loads with two neighbours, and twice that needs more registers than a thread has; so do two pieces of a 16-bit type,
-// which are summed in twice the registers. Three of two weighted pieces fit 72 registers, four were spilled (3 to 13 %
-// slower, H200, widths 32 to 256).
+// How many loads wait at the same time is what limits a gather: those of a thread, in `neighbours` edges of a group,
+// times the threads that registers leave room for, said as the largest block of which a multiprocessor holds two: 768
+// threads leave each 40 registers, 640 48, 576 56, 512 64, 448 72, 320 96. Of 90 pairs (1 to 8 neighbours, 32 to 96
+// registers, ids ahead or not) these were fastest on seven graphs of degree 2 to 26 at widths 16 to 128 (H200): 2.0,
+// 0.7 and 2.0 % behind the best of each case for float32 without weights, with one per edge and per head, 2.4 % for
+// bfloat16. Twice the registers with twice the neighbours takes 5 to 18 % longer. Single elements and double were not
+// timed.
+struct LaneShape {
+  uint32_t neighbours;
+  int two_blocks_of;
+};
+
 template <typename T, int VW, int V, Weighting W>
-constexpr uint32_t neighbours_in_flight() {
-  if (VW == 1) return 4;
-  if (V * sizeof(Compute<T>) > 2 * sizeof(T)) return 2;
-  return V == 2 && sizeof(T) == 4 && W == Weighting::PerEdge ? 3 : 4;
+constexpr LaneShape shape_of() {
+  constexpr bool none = W == Weighting::None, heads = W == Weighting::PerHead;
+  if (VW == 1) return {4, most_threads(Kernel::Rows)};
+  if (sizeof(T) == 2) {
+    if (V == 1) return none ? LaneShape{4, 640} : LaneShape{3, 576};
+    if (V == 2) return {2, none ? 576 : heads ? 448 : 512};
+    return heads ? LaneShape{2, 320} : LaneShape{1, 512};
+  }
+  constexpr int fewer = sizeof(T) == 8 ? 64 : 0;  // so that weights of twice the size are not spilled
+  if (V == 1) return none ? LaneShape{3, 768 - fewer} : LaneShape{4, (heads ? 576 : 640) - fewer};
+  if (V == 2) return {2, (none ? 640 : heads ? 512 : 576) - fewer};
+  return {1, (heads ? 512 : 576) - fewer};
 }
 
-// Whether the ids of the next batch are asked for before this one's features are there: a batch then waits for memory
-// once. On an H200 floats gained 3 to 5 % in one piece (up to 16 %), 1 to 3 % in two, with weights per head 3 to 9 %,
-// bfloat16 1 to 7 %. Four float pieces would spill; with one weight per edge only two float pieces gained, and others
-// lost up to 15 % where rows are short. Single elements were not tried.
-template <typename T, int VW, int V, Weighting W>
-constexpr bool ids_ahead() {
-  if (VW == 1) return false;
-  if (W == Weighting::PerEdge) return V == 2 && sizeof(T) == 4;
-  return W == Weighting::PerHead || V < 4 || sizeof(T) != 4;
+// The same as a launch bound, of which every architecture can hold two.
+constexpr int launch_bound(LaneShape shape) {
+  return shape.two_blocks_of < kResidentThreads / 2 ? shape.two_blocks_of : kResidentThreads / 2;
 }
 
 // What one thread owns of a row: pieces of VW elements, `step` elements apart, so that the lanes of a group read one
@@ -67,8 +78,9 @@ struct RowLane {
   static constexpr int kWeights = W == Weighting::PerHead ? V : 1;
   using C = Compute<T>;
   using Piece = Pack<C, VW>;
-  static constexpr uint32_t kUnroll = neighbours_in_flight<T, VW, V, W>();
-  static constexpr bool kAhead = ids_ahead<T, VW, V, W>();
+  static constexpr uint32_t kUnroll = shape_of<T, VW, V, W>().neighbours;
+  // The ids of the next batch are asked for before this one's features are there: a batch then waits for memory once.
+  static constexpr bool kAhead = VW > 1;
 
   const RowParams<T>& p;
   uint32_t column;  // of the first piece
@@ -101,13 +113,12 @@ struct RowLane {
   // nobody stores.
   template <bool kFull>
   __device__ __forceinline__ void add_batch(uint32_t k, uint32_t end, uint32_t stride, int32_t (&id)[kUnroll],
-                                            Piece (&acc)[V]) const {
+                                            Raw<T, VW> (&piece)[kUnroll][V], Piece (&acc)[V]) const {
     constexpr uint32_t kCount = kFull ? kUnroll : kUnroll - 1;
     uint32_t slot[kCount];
     bool valid[kCount];
     const T* row[kCount];
     T weight[kCount][kWeights];
-    Raw<T, VW> piece[kCount][V];
 #pragma unroll
     for (uint32_t u = 0; u < kCount; ++u) {
       slot[u] = k + u * stride;
@@ -136,7 +147,7 @@ struct RowLane {
 #pragma unroll
     for (uint32_t u = 0; u < kCount; ++u) {
 #pragma unroll
-      for (int v = 0; v < V; ++v) piece[u][v] = load_raw_if<VW>(valid[u] && active[v], row[u] + v * step);
+      for (int v = 0; v < V; ++v) load_raw_if<VW>(valid[u] && active[v], row[u] + v * step, piece[u][v]);
     }
     if constexpr (kAhead && kFull) load_ids(k + kUnroll * stride, end, stride, id);
 #pragma unroll
@@ -163,9 +174,12 @@ struct RowLane {
   // overflows.
   __device__ __forceinline__ void gather(uint32_t k, uint32_t end, uint32_t stride, Piece (&acc)[V]) const {
     int32_t id[kUnroll];
+    Raw<T, VW> piece[kUnroll][V]{};
     if constexpr (kAhead) load_ids(k, end, stride, id);
-    for (; k + (kUnroll - 1) * stride < end; k += kUnroll * stride) add_batch<true>(k, end, stride, id, acc);
-    if (k < end) add_batch<false>(k, end, stride, id, acc);
+    for (; k + (kUnroll - 1) * stride < end; k += kUnroll * stride) add_batch<true>(k, end, stride, id, piece, acc);
+    if constexpr (kUnroll > 1) {
+      if (k < end) add_batch<false>(k, end, stride, id, piece, acc);
+    }
   }
 
   static __device__ __forceinline__ void clear(Piece (&acc)[V]) {
@@ -214,8 +228,8 @@ struct RowLane {
     }
   }
 
-  __device__ __forceinline__ void store_row(int64_t place, int64_t degree, Piece (&acc)[V]) const {
-    T* out = p.out + row_at(p.order, place) * p.width + column;
+  __device__ __forceinline__ void store_row(int64_t row, int64_t degree, Piece (&acc)[V]) const {
+    T* out = p.out + row * p.width + column;
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       if (!active[v]) continue;

@@ -11,21 +11,9 @@
 
 namespace gnna::cuda {
 
-// A thread's registers, said as the largest block of which a multiprocessor holds two: 512 threads leave each 64, 448
-// 72, 384 80, 320 96, 256 128. Fewer registers are more warps, and with them more loads that wait at the same time;
-// spilling eats the gain. On an H200, at widths 64 to 256: floats in four pieces held to 72 instead of 64 (spilled) 8
-// to 10 % faster, with weights to 72 instead of 88 5 to 9 %, with weights per head to 96 instead of 105 7 to 13 %;
-// 16-bit types in two pieces held to 64 instead of 87 10 to 30 %.
-template <typename T, int VW, int V, Weighting W>
-constexpr int two_blocks_of() {
-  if (VW == 1 || V == 1 || sizeof(T) == 8) return most_threads(Kernel::Rows);
-  if (sizeof(T) == 2) return V == 2 ? 512 : most_threads(Kernel::Rows);
-  if (W == Weighting::PerHead) return V == 2 ? 384 : 320;
-  return 448;
-}
-
 template <typename T, int VW, int V, Weighting W, typename Op>
-__global__ void __launch_bounds__((two_blocks_of<T, VW, V, W>()), 2) spmm_rows(const __grid_constant__ RowParams<T> p) {
+__global__ void __launch_bounds__(launch_bound(shape_of<T, VW, V, W>()), 2)
+    spmm_rows(const __grid_constant__ RowParams<T> p) {
   using Lane = RowLane<T, VW, V, W, Op>;
   using Piece = typename Lane::Piece;
   extern __shared__ __align__(kVectorBytes) unsigned char shared_bytes[];
@@ -48,11 +36,13 @@ __global__ void __launch_bounds__((two_blocks_of<T, VW, V, W>()), 2) spmm_rows(c
     end = item.end;
   } else {
     group &= stride - 1;
-    row = static_cast<int64_t>(blockIdx.x - p.item_count) * (blockDim.x >> team_log2) + (threadIdx.x >> team_log2);
-    owns = row < p.rows;
+    const int64_t place =
+        static_cast<int64_t>(blockIdx.x - p.item_count) * (blockDim.x >> team_log2) + (threadIdx.x >> team_log2);
+    owns = place < p.rows;
     if (owns) {
-      begin = __ldg(p.rowptr + row);
-      end = __ldg(p.rowptr + row + 1);
+      begin = __ldg(p.rowptr + place);
+      end = __ldg(p.rowptr + place + 1);
+      row = row_at(p.order, place);  // asked for here, so that the store does not wait for it
       owns = end - begin <= p.long_row;
     }
   }
