@@ -42,7 +42,7 @@ def compiled(ge_spmm: Path, rode: Path, into: Path) -> ctypes.CDLL:
         command = [
             "nvcc", "-O3", "-std=c++17", f"-arch=sm_{major}{minor}", "-shared", "-Xcompiler=-fPIC", "-w",
             f'-DGE_SPMM="{(into / "ge_spmm.inl").resolve()}"', f'-DRODE="{(rode / "RoDe_SpMM/RoDeSpmm.cu").resolve()}"',
-            f"-I{rode / 'RoDe_SpMM'}", f"-I{rode / 'utils'}",
+            f"-I{rode / 'RoDe_SpMM'}", f"-I{rode / 'utils'}", "-include", "cstdint",
             str(Path(__file__).with_suffix(".cu")), "-o", str(library),
         ]  # fmt: skip
         subprocess.run(command, check=True)

@@ -1,8 +1,7 @@
 // The decider's rules, from timings on an H200 of the row kernel with sums at widths 16 to 256, rows in the order that
-// decide_schedule.cpp gives them, of 14 real graphs and 4 stand-ins; benchmarks/regret.py says what they cost: on 8
-// graphs that had no part in it (24 cases, 3,700 launches) 2.1 % over the best launch of each case, geometric mean, at
-// worst 7 %; with weights 0.9 %, with weights per head 1.9 %, in bfloat16 1.1 %. Constants marked "estimate" were not
-// timed.
+// decide_schedule.cpp gives them, of 11 real graphs and 4 stand-ins; benchmarks/regret.py says what they cost: on 12
+// others (36 cases, 5,600 launches) 3.1 % over the best launch of each case, geometric mean, at worst 17 %; with
+// weights 1.6 %, with weights per head 1.8 %, in bfloat16 0.5 %. Constants marked "estimate" were not timed.
 #include "gnna/decide.h"
 
 #include <algorithm>

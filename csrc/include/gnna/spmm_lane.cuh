@@ -42,10 +42,10 @@ struct RowParams {
 // How many loads wait at the same time is what limits a gather: those of a thread, in `neighbours` edges of a group,
 // times the threads that registers leave room for, said as the largest block of which a multiprocessor holds two: 768
 // threads leave each 40 registers, 640 48, 576 56, 512 64, 448 72, 320 96. Of 90 pairs (1 to 8 neighbours, 32 to 96
-// registers, ids ahead or not) these were fastest on seven graphs of degree 2 to 26 at widths 16 to 128 (H200): 2.0,
-// 0.7 and 2.0 % behind the best of each case for float32 without weights, with one per edge and per head, 2.4 % for
-// bfloat16. Twice the registers with twice the neighbours takes 5 to 18 % longer. Single elements and double were not
-// timed.
+// registers, ids ahead or not) these were fastest on seven graphs of degree 2 to 26 at widths 16 to 128 (H200, weights
+// in slot order): 2.0, 0.7 and 2.0 % behind the best of each case for float32 without weights, with one per edge and
+// per head, 2.4 % for bfloat16; up to four neighbours in 54 to 96 registers took 3 to 15 % longer. Single elements and
+// double were not timed.
 struct LaneShape {
   uint32_t neighbours;
   int two_blocks_of;
