@@ -167,6 +167,32 @@ def test_gather(row_bytes, tmp_path):
         assert result["out"] == wanted.tobytes()
 
 
+# ---- rows copied into longer ones
+
+
+@pytest.mark.parametrize("dtype", STORAGES, ids=str)
+def test_rows_are_padded(dtype, tmp_path):
+    """Odd and even widths and strides, x on and off 4 bytes, as 16-bit elements are copied two at a time where they
+    may; the array ends with the last row's last element, so that nothing beyond it is read."""
+    rng, size, whole = np.random.default_rng(3), dtype.itemsize, 16 // dtype.itemsize
+    cases, expected = [], []
+    for rows, width, gap, shift in [
+        (1, 1, 0, 0), (33, 22, 0, 0), (34, 22, 0, size), (35, 22, 1, 0), (67, 33, 0, 0), (3, 33, 3, 0), (6, 70, 2, 0),
+        (0, 5, 0, 0),
+    ]:  # fmt: skip
+        padded, stride = -(-width // whole) * whole, width + gap
+        x = rng.standard_normal(max(rows * stride - gap, 0))
+        numbers = {"rows": rows, "width": width, "stride": stride, "padded": padded, **dtype.flag()}
+        cases.append(Case("pad", numbers, {"x": (dtype.encode(x), shift)}, 2))
+        wanted = np.zeros((rows, padded))
+        for row in range(rows):
+            wanted[row, :width] = x[row * stride : row * stride + width]
+        expected.append(dtype.encode(wanted).tobytes())
+    for result, wanted in zip(run(cases, tmp_path), expected, strict=True):
+        assert number(result["error"]) == 0
+        assert result["out"] == wanted
+
+
 # ---- gradients of max and min
 
 

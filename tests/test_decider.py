@@ -19,12 +19,14 @@ def on_h200(monkeypatch):
     monkeypatch.setattr(decider, "device_facts", lambda device: H200)
 
 
-# (rows, edges, max degree) of com-dblp, facebook-links, BlogCatalog3, cora, DD, PROTEINS, musae-github, pubmed
+# (rows, edges, max degree) of com-dblp, facebook-links, BlogCatalog3, cora, DD, PROTEINS, musae-github, pubmed, and
+# about those of NCI-HIV-H
 DBLP, FACEBOOK, BLOG, CORA = (
     (317_080, 2_099_732, 343), (63_731, 1_634_180, 1_098), (10_312, 667_966, 3_992), (2_708, 10_556, 168)
 )  # fmt: skip
-DD, PROTEINS, GITHUB, PUBMED = (
-    (334_925, 1_686_092, 19), (43_471, 162_088, 25), (37_700, 578_006, 9_458), (19_717, 88_651, 171)
+DD, PROTEINS, GITHUB, PUBMED, NCI = (
+    (334_925, 1_686_092, 19), (43_471, 162_088, 25), (37_700, 578_006, 9_458), (19_717, 88_651, 171),
+    (1_890_931, 3_946_402, 11),
 )  # fmt: skip
 
 # graph, width -> (dw, groups, vector width, vectors): the winners of the width's regime on an H200
@@ -51,6 +53,8 @@ TABLE = [
     (PROTEINS, 128, (8, 1, 4, 4)),
     (GITHUB, 128, (32, 1, 4, 1)),
     (PUBMED, 128, (32, 1, 4, 1)),
+    (NCI, 16, (2, 1, 4, 2)),
+    (NCI, 32, (2, 1, 4, 4)),
     (DBLP, 96, (8, 1, 4, 4)),
     (DBLP, 24, (8, 1, 4, 1)),
     (DBLP, 48, (8, 1, 4, 2)),
@@ -90,6 +94,7 @@ def test_table_of_facts(on_h200, graph, width, expected):
         (FACEBOOK, 128, 2, 0, (16, 1)),
         (FACEBOOK, 128, 2, 1, (16, 1)),
         (DD, 64, 2, 0, (4, 2)),
+        (NCI, 64, 2, 0, (2, 4)),
         (DBLP, 512, 2, 0, (32, 2)),
         (CORA, 64, 2, 0, (8, 1)),
         (DBLP, 128, 8, 0, (32, 1)),

@@ -52,7 +52,8 @@ def test_every_width(device, width, weighted, reduce):
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
-    ("width", "dtype"), [(22, torch.float32), (47, torch.float32), (33, torch.bfloat16), (64, torch.float32)]
+    ("width", "dtype"),
+    [(22, torch.float32), (47, torch.float32), (33, torch.bfloat16), (34, torch.bfloat16), (64, torch.float32)],
 )
 def test_rows_that_whole_loads_do_not_fit(device, width, dtype, weighted, reduce):
     """On a GPU x is copied into rows of 16-byte loads where a graph is large; 64 is a view that starts off them."""

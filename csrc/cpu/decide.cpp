@@ -1,7 +1,8 @@
 // The decider's rules, from timings on an H200 of the row kernel with sums at widths 16 to 256, rows in the order that
-// decide_schedule.cpp gives them, of 11 real graphs and 4 stand-ins; benchmarks/regret.py says what they cost: on 12
-// others (36 cases, 5,600 launches) 3.1 % over the best launch of each case, geometric mean, at worst 17 %; with
-// weights 1.6 %, with weights per head 1.8 %, in bfloat16 0.5 %. Constants marked "estimate" were not timed.
+// decide_schedule.cpp gives them, of 11 real graphs and 4 stand-ins; benchmarks/regret.py says what they cost: on 8
+// others and 4 that only block sizes and busy warps were set by (36 cases, 5,600 launches) 3.1 % over the best launch
+// of each case, geometric mean, at worst 17 %; with weights 1.6 %, with weights per head 1.8 %, in bfloat16 0.5 %.
+// Constants marked "estimate" were not timed.
 #include "gnna/decide.h"
 
 #include <algorithm>
@@ -16,7 +17,8 @@ constexpr int kWarp = 32;
 
 // Average degrees from which 2, 4 and 8 neighbour groups share a row: rows shorter than this leave groups idle. With
 // rows sorted by degree more groups pay late, but for narrow ones, whose groups are of up to 4 lanes (musae-github 2,
-// amazon-computers 4 at width 16, of degrees 15 and 36; artist, of 32, half of what amazon-computers wants at all).
+// amazon-computers 4 at width 16, of degrees 15 and 36; artist, of 32, half of what amazon-computers wants at all). No
+// graph above degree 85 was timed: the last bound of each is an estimate.
 constexpr int64_t kNarrowGroupDegrees[] = {14, 34, 96}, kGroupDegrees[] = {34, 96, 200};
 constexpr int kNarrow = 4;
 // Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead: short
@@ -53,7 +55,8 @@ constexpr Loads kLoads16[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {2, kShort, 
 constexpr Loads kLoads16Weighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, kMiddling, 1}, {2, 0, 2}};
 constexpr int64_t kTabled = 4;  // the loads of a row that the tables start with
 constexpr int kLastRow = 4;     // which serves all wider rows, too
-// The same for rows that are short and all alike (DD), and for very short ones (NCI-HIV-H, of degree 2).
+// The same for rows that are short and all alike (DD), and for very short ones, in 16 bits too (NCI-HIV-H, of degree
+// 2).
 constexpr double kShortDegree = 8, kVeryShortDegree = 4;
 constexpr int kLoadsEven[] = {1, 2, 4, 4, 4}, kLoadsEven16[] = {1, 2, 2, 2, 2}, kLoadsVeryShort[] = {2, 4, 4, 4, 4};
 // Many loads want so many warps per processor: PROTEINS gained with 82 and lost with 41, pubmed lost with 75.
@@ -103,18 +106,20 @@ bool is_small(const GraphFacts& graph, const LayerFacts& layer) {
   return graph.edges < (layer.itemsize == 4 && !layer.weighted ? kSmallPlainEdges : kSmallEdges);
 }
 
+const Loads* table_of(const LayerFacts& layer) {
+  if (layer.itemsize == 2) return layer.weighted ? kLoads16Weighted : kLoads16;
+  if (!layer.weighted) return kLoads;
+  return layer.head_dim < layer.width ? kLoadsPerHead : kLoadsWeighted;
+}
+
 // Loads a lane makes of a row of so many pieces: one in tiny graphs, where every row has a warp (cora and citeseer: 10
-// to 15 % at widths 64 to 256).
+// to 15 % at widths 64 to 256), and in small ones where no more are wanted for many short rows (pubmed, musae-github).
 int loads_of(int64_t pieces, const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, Why& why) {
   const bool half = layer.itemsize == 2;
   if (pieces < kTabled || is_tiny(graph.rows, device)) return 1;
   int row = 0;
   while (row < kLastRow && kTabled << row < pieces) ++row;
-  const bool heads = layer.weighted && layer.head_dim < layer.width;
-  const Loads& loads = half ? (layer.weighted ? kLoads16Weighted : kLoads16)[row]
-                            : (heads            ? kLoadsPerHead
-                               : layer.weighted ? kLoadsWeighted
-                                                : kLoads)[row];
+  const Loads& loads = table_of(layer)[row];
   const int few = is_small(graph, layer) ? 1 : loads.few;
   if (layer.itemsize == 8) return few;
   int many = why.degree < loads.below ? loads.many : 0;

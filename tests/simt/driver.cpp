@@ -219,6 +219,14 @@ void gather(const Case& c, Results& results) {
             cuda::gather_rows(c.array<unsigned char>("x"), c.array<Id>("index"), edges, row_bytes, out, nullptr));
 }
 
+template <typename T>
+void pad(const Case& c, Results& results) {
+  const int64_t rows = c.number("rows"), padded = c.number("padded");
+  T* const out = output<T>(results, "out", rows * padded);
+  put_error(results,
+            cuda::pad_rows(c.array<T>("x"), c.number("stride"), rows, c.number("width"), padded, out, nullptr));
+}
+
 template <typename Id>
 void check(const Case& c, Results& results) {
   auto* found = output<cuda::EdgeCheck>(results, "found", 1);
@@ -269,6 +277,7 @@ void run_of_type(const Case& c, Results& results) {
   const bool wide = c.numbers.count("int64") != 0;
   if (c.operation == "spmm") return spmm<T>(c, results);
   if (c.operation == "spmm_arg") return spmm_arg<T>(c, results);
+  if (c.operation == "pad") return pad<T>(c, results);
   if (c.operation == "segment_softmax") {
     return wide ? segment_softmax<T, int64_t>(c, results) : segment_softmax<T, int32_t>(c, results);
   }

@@ -66,7 +66,7 @@ struct KernelConfig {
   int64_t item_edges = 256;  // edges per item
 };
 
-// Threads that a block of the kernel may have; more would hold the row kernel to fewer registers than it needs.
+// Threads that a block of the kernel may have: of the row kernel the smallest launch bound, that of single elements.
 constexpr int most_threads(Kernel kernel) { return kernel == Kernel::Rows ? 256 : 512; }
 
 // What a launch may have without asking for more, but for the kernels' own few bytes.

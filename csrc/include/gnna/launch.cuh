@@ -1,4 +1,4 @@
-// What every launcher needs on the host: the launch itself, grid sizes, powers of two, alignment.
+// What every launcher needs: the launch itself, launch bounds, grid sizes, powers of two, alignment.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,7 +13,7 @@ constexpr int64_t kMaxGridY = 65535;
 // Threads that a multiprocessor of this architecture holds. Launch bounds that ask for more are ignored.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
 constexpr int kResidentThreads = 1024;
-#elif defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ == 1200)
+#elif defined(__CUDA_ARCH__) && ((__CUDA_ARCH__ >= 860 && __CUDA_ARCH__ < 900) || __CUDA_ARCH__ >= 1100)
 constexpr int kResidentThreads = 1536;
 #else
 constexpr int kResidentThreads = 2048;

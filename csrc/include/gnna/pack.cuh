@@ -57,8 +57,8 @@ __device__ __forceinline__ Pack<Compute<T>, N> widen_pack(const Raw<T, N>& raw) 
 }
 
 // Feature loads, through the read-only path and predicated in the instruction itself: the compiler turns an `if` around
-// many loads into branches, and then they no longer leave together. Where `wanted` is false r stays as it was: it is
-// read and written, so that one set of registers serves all batches of a thread.
+// many loads into branches, and then they no longer leave together. Where `wanted` is false what r holds means nothing,
+// but r counts as read and written, so that one set of registers serves all batches of a thread.
 #ifdef __CUDACC__
 template <int N>
 __device__ __forceinline__ void load_raw_if(bool wanted, const float* p, Pack<float, N>& r) {

@@ -26,9 +26,10 @@
 namespace gnna::cuda {
 
 constexpr int kTaskBlock = 128, kTaskWarps = kTaskBlock / 32;
-// What most tasks want: 64 warps of 32 registers, a thread with one edge under way, were 19 to 60 % faster on an H200
-// than four edges in 48 to 68 registers (max with its edge, its sharers; five graphs, widths 16 to 128), a softmax 5 to
-// 18 %. Pieces of eight 16-bit elements need more than 32 registers and were not timed.
+// What most tasks want: 64 warps of 32 registers, a thread with one edge under way, were faster on an H200 than four
+// edges in 48 to 68 registers: max with its edge 19 to 26 %, its sharers 56 to 64 %, a softmax 5 to 20 % (float, five
+// graphs, widths 16 to 128). Pieces of eight 16-bit elements need more than 32 registers; they and double were not
+// timed.
 template <typename T, int VW>
 constexpr int kTaskBlocks = sizeof(T) == 2 && VW > 1 ? 8 : 16;
 // Edges that a lane of a team takes of a row of average degree. 8 were up to 25 % faster than 4; with few rows every

@@ -29,6 +29,7 @@ __device__ __forceinline__ int64_t row_start(const NeighbourGroups& groups, int6
   return first == g ? g : __ldg(groups.first + row + 1);
 }
 
+// Two of the largest blocks fit a multiprocessor, in 64 registers a thread: at most 24 of them are spilled.
 template <typename T, int VW, int V, Weighting W, typename Op>
 __global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
     spmm_groups(const __grid_constant__ GroupParams<T> p) {
@@ -55,17 +56,17 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
   Piece acc[V];
   bool leads = false;
   for (int64_t g = start + team; g < stop; g += teams) {
-    int64_t row = 0, first = g, next = 0, degree = 0, begin, end;
+    int64_t place = 0, first = g, next = 0, degree = 0, begin, end;
     if (is_item) {
       const LongItem& item = p.items[blockIdx.x];
       begin = item.begin + team;
       end = item.end;
     } else {
-      row = __ldg(p.groups.row + g);
-      first = __ldg(p.groups.first + row);
-      next = __ldg(p.groups.first + row + 1);
-      begin = __ldg(p.rowptr + row);
-      end = __ldg(p.rowptr + row + 1);
+      place = __ldg(p.groups.row + g);
+      first = __ldg(p.groups.first + place);
+      next = __ldg(p.groups.first + place + 1);
+      begin = __ldg(p.rowptr + place);
+      end = __ldg(p.rowptr + place + 1);
       degree = end - begin;
       if (degree > p.long_row) continue;
       begin += (g - first) * p.ngs;
@@ -75,7 +76,7 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
     lane.gather(static_cast<uint32_t>(begin), static_cast<uint32_t>(end), is_item ? teams : 1, acc);
     if (is_item) break;
     if (next - first == 1) {
-      lane.store_row(row_at(p.order, row), degree, acc);
+      lane.store_row(row_at(p.order, place), degree, acc);
       continue;
     }
 #pragma unroll
@@ -89,8 +90,8 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
   __syncthreads();
   if (!leads) return;
   for (int64_t g = start + team; g < stop; g += teams) {
-    const int64_t row = __ldg(p.groups.row + g);
-    const int64_t first = __ldg(p.groups.first + row), next = __ldg(p.groups.first + row + 1);
+    const int64_t place = __ldg(p.groups.row + g);
+    const int64_t first = __ldg(p.groups.first + place), next = __ldg(p.groups.first + place + 1);
     if (g != first || next - first == 1) continue;
 #pragma unroll
     for (int v = 0; v < V; ++v) acc[v] = result_of(g, v);
@@ -98,7 +99,7 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
 #pragma unroll
       for (int v = 0; v < V; ++v) Lane::combine(acc[v], result_of(other, v));
     }
-    lane.store_row(row_at(p.order, row), __ldg(p.rowptr + row + 1) - __ldg(p.rowptr + row), acc);
+    lane.store_row(row_at(p.order, place), __ldg(p.rowptr + place + 1) - __ldg(p.rowptr + place), acc);
   }
 }
 

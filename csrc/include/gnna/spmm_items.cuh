@@ -51,6 +51,7 @@ __device__ __forceinline__ void finish_item(const RowLane<T, VW, V, W, Op>& lane
   }
   if (threadIdx.x >= lanes) return;
   const int64_t place = item.row;
+  // Only a mean asks for more than that the row is not empty.
   const int64_t degree = p.mean ? __ldg(p.rowptr + place + 1) - __ldg(p.rowptr + place) : item.end - item.begin;
   lane.store_row(row_at(p.order, place), degree, acc);
 }

@@ -4,7 +4,7 @@
 // atomics. Rows longer than long_row are items, which the first blocks of the grid take (spmm_items.cuh).
 //
 // Memory per edge: 4 bytes of column id, the weight, and one row tile of x. Per row: 16 bytes of rowptr, 4 of the
-// order where the plan has one, one tile of out. A row's number in here is its place in that order.
+// order where the plan has one, one tile of out.
 #pragma once
 
 #include "gnna/spmm_items.cuh"
@@ -14,6 +14,7 @@ namespace gnna::cuda {
 template <typename T, int VW, int V, Weighting W, typename Op>
 __global__ void __launch_bounds__(launch_bound(shape_of<T, VW, V, W>()), 2)
     spmm_rows(const __grid_constant__ RowParams<T> p) {
+  static_assert(launch_bound(shape_of<T, VW, V, W>()) >= most_threads(Kernel::Rows));
   using Lane = RowLane<T, VW, V, W, Op>;
   using Piece = typename Lane::Piece;
   extern __shared__ __align__(kVectorBytes) unsigned char shared_bytes[];
