@@ -72,6 +72,7 @@ cudaError_t launch_kernel(const RowParams<T>& params, const KernelConfig& config
                           cudaStream_t stream) {
   const auto shared = static_cast<size_t>(shared_elements(config)) * sizeof(Compute<T>);
   if (config.kernel == Kernel::Rows) {
+    static_assert(launch_bound(shape_of<T, VW, V, W>()) >= most_threads(Kernel::Rows));
     const int64_t blocks = params.item_count + ceil_div(params.rows, config.block / (config.lanes * config.groups));
     return launch_tiles(spmm_rows<T, VW, V, W, Op>, params, blocks, config, params.item_count > 0 ? shared : 0, stream);
   }

@@ -14,7 +14,6 @@ namespace gnna::cuda {
 template <typename T, int VW, int V, Weighting W, typename Op>
 __global__ void __launch_bounds__(launch_bound(shape_of<T, VW, V, W>()), 2)
     spmm_rows(const __grid_constant__ RowParams<T> p) {
-  static_assert(launch_bound(shape_of<T, VW, V, W>()) >= most_threads(Kernel::Rows));
   using Lane = RowLane<T, VW, V, W, Op>;
   using Piece = typename Lane::Piece;
   extern __shared__ __align__(kVectorBytes) unsigned char shared_bytes[];
