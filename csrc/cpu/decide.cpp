@@ -1,8 +1,8 @@
 // The decider's rules, from timings on an H200 of the row kernel with sums at widths 16 to 256, rows in the order that
 // decide_schedule.cpp gives them, of 11 real graphs and 4 stand-ins; benchmarks/regret.py says what they cost: on 8
 // others and 4 that only block sizes and busy warps were set by (36 cases, 5,600 launches) 3.1 % over the best launch
-// of each case, geometric mean, at worst 17 %; with weights 1.6 %, with weights per head 1.8 %, in bfloat16 0.5 %.
-// Constants marked "estimate" were not timed.
+// of each case, geometric mean, at worst 17 %; with weights, where two of the five graphs had set one entry, 1.6 %,
+// with weights per head 1.8 %, in bfloat16 0.5 %. Constants marked "estimate" were not timed.
 #include "gnna/decide.h"
 
 #include <algorithm>
@@ -55,8 +55,7 @@ constexpr Loads kLoads16[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {2, kShort, 
 constexpr Loads kLoads16Weighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, kMiddling, 1}, {2, 0, 2}};
 constexpr int64_t kTabled = 4;  // the loads of a row that the tables start with
 constexpr int kLastRow = 4;     // which serves all wider rows, too
-// The same for rows that are short and all alike (DD), and for very short ones, in 16 bits too (NCI-HIV-H, of degree
-// 2).
+// The same for rows that are short and all alike (DD), and, in 16 bits too, for very short ones (NCI-HIV-H: degree 2).
 constexpr double kShortDegree = 8, kVeryShortDegree = 4;
 constexpr int kLoadsEven[] = {1, 2, 4, 4, 4}, kLoadsEven16[] = {1, 2, 2, 2, 2}, kLoadsVeryShort[] = {2, 4, 4, 4, 4};
 // Many loads want so many warps per processor: PROTEINS gained with 82 and lost with 41, pubmed lost with 75.
