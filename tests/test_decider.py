@@ -19,14 +19,14 @@ def on_h200(monkeypatch):
     monkeypatch.setattr(decider, "device_facts", lambda device: H200)
 
 
-# (rows, edges, max degree) of com-dblp, facebook-links, BlogCatalog3, cora, DD, PROTEINS, musae-github, pubmed, and
-# about those of NCI-HIV-H
+# (rows, edges, max degree) of com-dblp, facebook-links, BlogCatalog3, cora, DD, PROTEINS, musae-github, pubmed,
+# PP-Pathways, and about those of NCI-HIV-H
 DBLP, FACEBOOK, BLOG, CORA = (
     (317_080, 2_099_732, 343), (63_731, 1_634_180, 1_098), (10_312, 667_966, 3_992), (2_708, 10_556, 168)
 )  # fmt: skip
-DD, PROTEINS, GITHUB, PUBMED, NCI = (
+DD, PROTEINS, GITHUB, PUBMED, PATHWAYS, NCI = (
     (334_925, 1_686_092, 19), (43_471, 162_088, 25), (37_700, 578_006, 9_458), (19_717, 88_651, 171),
-    (1_890_931, 3_946_402, 11),
+    (21_557, 680_989, 2_131), (1_890_931, 3_946_402, 11),
 )  # fmt: skip
 
 # graph, width -> (dw, groups, vector width, vectors): the winners of the width's regime on an H200
@@ -53,6 +53,8 @@ TABLE = [
     (PROTEINS, 128, (8, 1, 4, 4)),
     (GITHUB, 128, (32, 1, 4, 1)),
     (PUBMED, 128, (32, 1, 4, 1)),
+    (PATHWAYS, 32, (8, 2, 4, 1)),
+    (PATHWAYS, 64, (16, 2, 4, 1)),
     (NCI, 16, (2, 1, 4, 2)),
     (NCI, 32, (2, 1, 4, 4)),
     (DBLP, 96, (8, 1, 4, 4)),
@@ -87,7 +89,11 @@ def test_table_of_facts(on_h200, graph, width, expected):
         (DBLP, 32, 4, 4, (4, 2)),
         (DBLP, 64, 4, 4, (8, 2)),
         (FACEBOOK, 64, 4, 4, (8, 2)),
+        (FACEBOOK, 256, 4, 1, (32, 2)),
         (FACEBOOK, 256, 4, 4, (32, 2)),
+        (PUBMED, 64, 4, 4, (16, 1)),
+        (PUBMED, 128, 4, 1, (16, 2)),
+        (PUBMED, 256, 4, 4, (32, 2)),
         (DBLP, 64, 2, 0, (8, 1)),
         (DBLP, 64, 2, 1, (4, 2)),
         (DBLP, 128, 2, 0, (8, 2)),

@@ -267,6 +267,29 @@ def test_cuda_graph_capture_with_static_weights(warm_ups):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("warm_ups", [3, 6])  # at the sixth the rows are sorted
+@pytest.mark.parametrize("constant", [False, True])
+def test_a_replay_follows_a_weight_unless_that_is_constant(constant, warm_ups):
+    """Of a constant the graph has a copy in slot order, which outlives the cache; a write shows which one it reads."""
+    x, edge_index = torch.randn(6000, 16, device="cuda"), torch.randint(0, 6000, (2, 33000), device="cuda")
+    edge_index[1, ::11] = 0
+    weight = torch.rand(33000, device="cuda")
+    if constant:
+        torch.ops.gnna.mark_constant(weight)
+    for _ in range(warm_ups):
+        expected = gnna_plugin.spmm(x, edge_index, weight)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = gnna_plugin.spmm(x, edge_index, weight.view(-1))
+    gnna_plugin.clear_cache()
+    torch.cuda.empty_cache()
+    weight *= 2
+    graph.replay()
+    torch.testing.assert_close(captured, expected if constant else expected * 2)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_graph_capture_of_a_csr_form_outlives_the_cache():
     x = torch.randn(300, 16, device="cuda", requires_grad=True)
     weight = torch.rand(5000, device="cuda", requires_grad=True)

@@ -154,6 +154,16 @@ def test_while_a_cuda_graph_is_captured_only_what_was_there_before_is_used(edge_
     assert any(kept[0] is normalised[0] for kept in graph_memo._captured)  # the graph may be replayed at any time
 
 
+def test_only_a_weight_that_follows_from_the_edges_alone_is_constant(edge_index, monkeypatch):
+    constant = []
+    monkeypatch.setattr(torch.ops.gnna, "mark_constant", constant.append)
+    normalised = gcn_conv.gcn_norm(edge_index, None, 20)
+    gcn_conv.gcn_norm(edge_index, torch.rand(100), 20)
+    gat_conv.add_self_loops(edge_index, torch.rand(100, 3), 1.0, 20)
+    graph_memo.with_self_loops(edge_index, 20)
+    assert len(constant) == 1 and constant[0] is normalised[1]
+
+
 def test_an_entry_of_self_loops_dies_with_its_graph(edge_index):
     GATConv(layers.WIDTH, 4)(torch.randn(20, layers.WIDTH), edge_index.clone())
     gc.collect()

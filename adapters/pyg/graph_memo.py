@@ -102,6 +102,8 @@ def _remember(original: Callable) -> Callable:
         if entry is not None and (results := entry.results(inputs)) is not None:
             return results
         results = original(edge_index, edge_weight, *options)
+        if edge_weight is None and results[1] is not None:
+            torch.ops.gnna.mark_constant(results[1])
         with _lock:
             while len(_memo) >= _LIMIT:
                 _memo.pop(next(iter(_memo)), None)

@@ -23,9 +23,10 @@ constexpr int64_t kNarrowGroupDegrees[] = {14, 34, 96}, kGroupDegrees[] = {34, 9
 constexpr int kNarrow = 4;
 // Fewer warps per processor do not cover the latency of L2; graphs with fewer rows than that split rows instead: short
 // ones up to 8 warps (cora; 24 made pubmed 17 % slower at width 16), up to 48 where every group still gets 4 edges
-// (OhmNet-brain-tissues 10 and 22 %, PP-Pathways 8 %). In tiny graphs every row has a warp.
-constexpr int64_t kBusyWarps = 8, kBusyWarpsLong = 48, kBusyWarpsTiny = 32;
-constexpr double kBusyDegree = 8;
+// (OhmNet-brain-tissues 10 and 22 %, PP-Pathways 8 %), and in floats up to 96 where two get 12 (the same two, with 64
+// and 82 warps, 10 to 16 % at widths 64 and 128; in 16 bits 2 to 11 % slower). In tiny graphs every row has a warp.
+constexpr int64_t kBusyWarps = 8, kBusyWarpsLong = 48, kBusyWarpsTwo = 96, kBusyWarpsTiny = 32;
+constexpr double kBusyDegree = 8, kBusyDegreeTwo = 24;
 // Block 256 won on tiny graphs (cora, citeseer), and was 3 to 50 % slower on graphs that fill the device. Between them
 // are small ones, whose longest rows a block of few groups takes long over: with 16 lanes or more 128 were 3 to 18 %
 // faster (pubmed; for floats without weights also musae-github, amazon-computers, gemsec-new_sites, PP-Pathways and
@@ -48,13 +49,15 @@ struct Loads {
 };
 constexpr double kShort = 12, kMiddling = 30;
 constexpr Loads kLoads[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {4, kShort, 2}, {4, kShort, 1}};
-constexpr Loads kLoadsWeighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, 0, 2}, {4, kShort, 2}, {4, kShort, 1}};
+constexpr Loads kLoadsWeighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, 0, 2}, {4, kShort, 2}, {4, kShort, 2}};
 constexpr Loads kLoadsPerHead[] = {{1, 0, 1}, {2, kShort, 1}, {2, 0, 2}, {4, 8, 2}, {4, kShort, 2}};
 // A lane computes with twice the registers it loads in 16-bit types.
 constexpr Loads kLoads16[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, kShort, 1}};
 constexpr Loads kLoads16Weighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, kMiddling, 1}, {2, 0, 2}};
 constexpr int64_t kTabled = 4;  // the loads of a row that the tables start with
 constexpr int kLastRow = 4;     // which serves all wider rows, too
+// Pieces of a row from which two a lane pay in small graphs, too: every lane reads its edge's weight.
+constexpr int64_t kWeightedPieces = 32;
 // The same for rows that are short and all alike (DD), and, in 16 bits too, for very short ones (NCI-HIV-H: degree 2).
 constexpr double kShortDegree = 8, kVeryShortDegree = 4;
 constexpr int kLoadsEven[] = {1, 2, 4, 4, 4}, kLoadsEven16[] = {1, 2, 2, 2, 2}, kLoadsVeryShort[] = {2, 4, 4, 4, 4};
@@ -112,14 +115,17 @@ const Loads* table_of(const LayerFacts& layer) {
 }
 
 // Loads a lane makes of a row of so many pieces: one in tiny graphs, where every row has a warp (cora and citeseer: 10
-// to 15 % at widths 64 to 256), and in small ones where no more are wanted for many short rows (pubmed, musae-github).
+// to 15 % at widths 64 to 256), and in small ones where no more are wanted for many short rows (pubmed, musae-github)
+// or because each of them reads the weights again (pubmed, in the user's order or per head: 5 to 19 % from 32 pieces
+// on).
 int loads_of(int64_t pieces, const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, Why& why) {
   const bool half = layer.itemsize == 2;
   if (pieces < kTabled || is_tiny(graph.rows, device)) return 1;
   int row = 0;
   while (row < kLastRow && kTabled << row < pieces) ++row;
   const Loads& loads = table_of(layer)[row];
-  const int few = is_small(graph, layer) ? 1 : loads.few;
+  const bool weights = layer.weighted && kTabled << row >= kWeightedPieces;
+  const int few = is_small(graph, layer) && !weights ? 1 : loads.few;
   if (layer.itemsize == 8) return few;
   int many = why.degree < loads.below ? loads.many : 0;
   if (short_even(graph)) {
@@ -245,7 +251,9 @@ KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, co
   why.warps = warps();
   const bool tiny = is_tiny(graph.rows, device);
   const auto busy_warps = [&] {
-    return tiny ? kBusyWarpsTiny : why.degree >= kBusyDegree * config.groups ? kBusyWarpsLong : kBusyWarps;
+    if (tiny) return kBusyWarpsTiny;
+    if (config.groups == 1 && why.degree >= kBusyDegreeTwo && layer.itemsize == 4) return kBusyWarpsTwo;
+    return why.degree >= kBusyDegree * config.groups ? kBusyWarpsLong : kBusyWarps;
   };
   why.busy_warps = busy_warps();
   while (config.groups < most_groups && warps() < busy_warps() * device.processors) config.groups *= 2;

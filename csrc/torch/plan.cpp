@@ -9,7 +9,9 @@
 #include <c10/util/Exception.h>
 #include <c10/util/hash.h>
 
+#include <algorithm>
 #include <array>
+#include <list>
 #include <vector>
 
 #include "streams.h"
@@ -22,7 +24,43 @@ std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX
   return table;
 }
 
+// What mark_constant was told, as memory and version: views of a weight are as constant as itself.
+class Constants {
+ public:
+  void add(const at::Tensor& weight) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    known_.remove_if([](const Known& known) { return known.storage.expired(); });
+    known_.push_front({weight.storage().getWeakStorageImpl(), weight._version()});
+  }
+
+  bool has(const at::Tensor& weight) {
+    const c10::StorageImpl* const storage = weight.storage().unsafeGetStorageImpl();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return std::any_of(known_.begin(), known_.end(), [&](const Known& known) {
+      return known.storage._unsafe_get_target() == storage && known.version == weight._version() &&
+             !known.storage.expired();
+    });
+  }
+
+ private:
+  struct Known {
+    c10::weak_intrusive_ptr<c10::StorageImpl> storage;
+    int64_t version;
+  };
+  std::mutex mutex_;
+  std::list<Known> known_;
+};
+
+Constants& constants() {
+  static auto* const made = new Constants;  // never destroyed, as the plan cache
+  return *made;
+}
+
 }  // namespace
+
+void mark_constant(const at::Tensor& weight) {
+  if (!weight.is_inference() && weight.has_storage()) constants().add(weight);
+}
 
 const PlanBuilder& builder_of(at::Device device) {
   const auto& builder = builders()[static_cast<size_t>(device.type())];
@@ -92,10 +130,20 @@ at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
   // A weight that is trained changes every step, sometimes through .data, which a key cannot see.
   if (!perm.defined() || weight.requires_grad()) return {};
   const auto key = TensorKey::of(weight);
-  if (!key || capturing_on(rowptr.device())) return {};
+  if (!key) return {};
+  const bool capturing = capturing_on(rowptr.device());
   const int64_t stream = current_stream_id(rowptr.device());
   const std::lock_guard<std::mutex> lock(weight_mutex_);
-  if (weight_key_ && *weight_key_ == *key) {
+  const bool known = weight_key_ && *weight_key_ == *key;
+  if (capturing) {
+    // Whatever stream wrote the copy, a capture began only when that was done.
+    if (!known || !weight_in_slot_order_.defined() || !constants().has(weight)) return {};
+    if (captured_weights_.empty() || !captured_weights_.back().is_same(weight_in_slot_order_)) {
+      captured_weights_.push_back(weight_in_slot_order_);
+    }
+    return weight_in_slot_order_;
+  }
+  if (known) {
     if (!weight_in_slot_order_.defined()) {
       const c10::InferenceMode normal(false);
       weight_in_slot_order_ = at::index_select(weight.detach(), 0, perm);
@@ -106,6 +154,11 @@ at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
   weight_key_ = key;
   weight_in_slot_order_.reset();
   return {};
+}
+
+void Plan::expect_weight_of(const Plan& before) {
+  const std::lock_guard<std::mutex> lock(before.weight_mutex_);
+  weight_key_ = before.weight_key_;
 }
 
 void register_plan_builder(c10::DeviceType device, PlanBuilder builder) {
@@ -122,6 +175,7 @@ std::shared_ptr<Plan> in_order(const Plan& plan, const PlanBuilder& builder, con
   auto plan_in_order = builder.rearrange(plan, places);
   plan_in_order->order = order;
   plan_in_order->kind = kind;
+  plan_in_order->expect_weight_of(plan);
   return plan_in_order;
 }
 

@@ -58,17 +58,25 @@ struct Plan {
   at::Tensor degrees() const;                    // int64 [rows], edges of every row
   int64_t bytes() const;                         // without the partitions, which the first launches add
 
-  // weight [edges, ...] in slot order, if this very tensor came before on this stream and is not trained; otherwise,
-  // and while a CUDA graph is captured, undefined, and the kernel reads it through perm. Static weights (a
-  // normalisation) are then streamed; fresh ones (attention) are not copied in vain.
+  // weight [edges, ...] in slot order, if this very tensor came before on this stream and is not trained; otherwise
+  // undefined, and the kernel reads it through perm. Static weights (a normalisation) are then streamed; fresh ones
+  // (attention) are not copied in vain. While a CUDA graph is captured only a constant's copy will do, made before on
+  // any stream: a replay shall see what the user writes to a weight.
   at::Tensor slot_ordered(const at::Tensor& weight) const;
+  // The weight that this plan's predecessor was called with counts as having come before.
+  void expect_weight_of(const Plan& before);
 
  private:
   mutable std::mutex weight_mutex_;
   mutable std::optional<TensorKey> weight_key_;
   mutable at::Tensor weight_in_slot_order_;
-  mutable int64_t weight_stream_ = 0;  // which wrote it: another could read it before it is there
+  mutable int64_t weight_stream_ = 0;                 // which wrote it: another could read it before it is there
+  mutable std::vector<at::Tensor> captured_weights_;  // a captured graph may be replayed as long as the process lives
 };
+
+// Says that nobody writes to this weight: it follows from an edge list alone and is the plug-in's own. Constant until
+// it is written to nevertheless, where the version counter shows that.
+void mark_constant(const at::Tensor& weight);
 
 // The plan of one edge list. cache = false builds it afresh and keeps nothing: for index tensors that a compiled graph
 // computes, whose buffers are reused without a change that a key could see. Raises ValueError naming side, position,

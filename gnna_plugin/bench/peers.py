@@ -53,6 +53,10 @@ def _gnna(problem: Problem):
         return lambda messages: torch.ops.gnna.segment_reduce(messages, dst, nodes, reduce)
     if problem.kind == "sddmm":
         return lambda a, b: torch.ops.gnna.sddmm(a, b, src, dst, 0 if problem.heads == 1 else 1)
+    if problem.weight == "static":  # as the other peers: one for all calls, which a plan brings into its order
+        fixed = problem.operands()[1]
+        torch.ops.gnna.mark_constant(fixed)
+        return lambda x, weight: torch.ops.gnna.spmm(x, fixed, src, dst, nodes, reduce)
     return lambda x, weight=None: torch.ops.gnna.spmm(x, weight, src, dst, nodes, reduce)
 
 

@@ -41,14 +41,15 @@ struct RowParams {
 
 // How many loads wait at the same time is what limits a gather: those of a thread, in `neighbours` edges of a group,
 // times the threads that registers leave room for, said as the largest block of which a multiprocessor holds two: 768
-// threads leave each 40 registers, 640 48, 576 56, 512 64, 448 72, 320 96. Of 90 pairs (1 to 8 neighbours, 32 to 96
-// registers, ids ahead or not) these were fastest on seven graphs of degree 2 to 26 at widths 16 to 128 (H200, weights
-// in slot order): 2.0, 0.7 and 2.0 % behind the best of each case for float32 without weights, with one per edge and
-// per head, 2.4 % for bfloat16; up to four neighbours in 54 to 96 registers took 3 to 15 % longer. Single elements and
-// double were not timed.
+// threads leave each 40 registers, 640 48, 576 56, 512 64, 448 72, 384 80. Of 90 pairs (1 to 8 neighbours, 32 to 96
+// registers) the one without weights was the fastest on seven graphs of degree 2 to 26 at widths 16 to 128 (H200), 2.0
+// % behind the best of each case. With weights, of 28 pairs on nine graphs at widths 16 to 256, those the decider takes
+// are 1.3 % behind for float32 with one weight per edge in slot order, 3.5 % in the user's order and 2.5 % per head,
+// 1.9, 1.7 and 3.2 % for bfloat16. Single elements and double were not timed.
 struct LaneShape {
   uint32_t neighbours;
   int two_blocks_of;
+  bool weights_ahead = false;  // as RowLane::kAhead, where that leaves registers enough
 };
 
 template <typename T, int VW, int V, Weighting W>
@@ -56,14 +57,15 @@ constexpr LaneShape shape_of() {
   constexpr bool none = W == Weighting::None, heads = W == Weighting::PerHead;
   if (VW == 1) return {4, most_threads(Kernel::Rows)};
   if (sizeof(T) == 2) {
-    if (V == 1) return none ? LaneShape{4, 640} : LaneShape{3, 576};
-    if (V == 2) return {2, none ? 576 : heads ? 448 : 512};
-    return heads ? LaneShape{2, 320} : LaneShape{1, 512};
+    if (V == 1) return none ? LaneShape{4, 640} : heads ? LaneShape{4, 512, true} : LaneShape{3, 512};
+    if (V == 2) return heads ? LaneShape{2, 448, true} : LaneShape{2, 576};
+    return {1, none ? 512 : heads ? 384 : 448, true};
   }
-  constexpr int fewer = sizeof(T) == 8 ? 64 : 0;  // so that weights of twice the size are not spilled
-  if (V == 1) return none ? LaneShape{3, 768 - fewer} : LaneShape{4, (heads ? 576 : 640) - fewer};
-  if (V == 2) return {2, (none ? 640 : heads ? 512 : 576) - fewer};
-  return {1, (heads ? 512 : 576) - fewer};
+  constexpr bool wide = sizeof(T) == 8;
+  constexpr int fewer = wide ? 64 : 0;  // so that weights of twice the size are not spilled
+  if (V == 1) return none ? LaneShape{3, 768 - fewer} : LaneShape{4, (heads ? 576 : 640) - fewer, heads && !wide};
+  if (V == 2) return {2, (none ? 640 : heads ? 512 : 576) - fewer, !wide};
+  return {1, (heads ? 512 : 576) - fewer, !wide};
 }
 
 // The same as a launch bound, of which every architecture can hold two.
@@ -81,6 +83,12 @@ struct RowLane {
   static constexpr uint32_t kUnroll = shape_of<T, VW, V, W>().neighbours;
   // The ids of the next batch are asked for before this one's features are there: a batch then waits for memory once.
   static constexpr bool kAhead = VW > 1;
+  static constexpr bool kWeightsAhead = W != Weighting::None && shape_of<T, VW, V, W>().weights_ahead;
+
+  struct Batch {
+    int32_t id[kAhead ? kUnroll : 1];         // columns
+    int32_t at[kWeightsAhead ? kUnroll : 1];  // positions of the weights
+  };
 
   const RowParams<T>& p;
   uint32_t column;  // of the first piece
@@ -100,11 +108,28 @@ struct RowLane {
     }
   }
 
-  // The column ids of the batch that starts at slot k; past the end, that of slot k again.
-  __device__ __forceinline__ void load_ids(uint32_t k, uint32_t end, uint32_t stride, int32_t (&id)[kUnroll]) const {
+  // Slot u of the batch that starts at k; where it is missing, k again.
+  template <bool kFull>
+  static __device__ __forceinline__ uint32_t slot_of(uint32_t u, uint32_t k, uint32_t end, uint32_t stride) {
+    return kFull || k + u * stride < end ? k + u * stride : k;
+  }
+
+  // Where the batch's weights are.
+  template <bool kFull, uint32_t kCount>
+  __device__ __forceinline__ void find_weights(uint32_t k, uint32_t end, uint32_t stride, int32_t (&at)[kCount]) const {
+#pragma unroll
+    for (uint32_t u = 0; u < kCount; ++u) at[u] = static_cast<int32_t>(slot_of<kFull>(u, k, end, stride));
+    if (p.weight_index == nullptr) return;
+#pragma unroll
+    for (uint32_t u = 0; u < kCount; ++u) at[u] = __ldg(p.weight_index + at[u]);
+  }
+
+  // What to know of a batch before its features can be asked for.
+  __device__ __forceinline__ void look_ahead(uint32_t k, uint32_t end, uint32_t stride, Batch& batch) const {
     if (k >= end) return;
 #pragma unroll
-    for (uint32_t u = 0; u < kUnroll; ++u) id[u] = __ldg(p.col + (k + u * stride < end ? k + u * stride : k));
+    for (uint32_t u = 0; u < kUnroll; ++u) batch.id[u] = __ldg(p.col + slot_of<false>(u, k, end, stride));
+    if constexpr (kWeightsAhead) find_weights<false>(k, end, stride, batch.at);
   }
 
   // Adds slots k, k + stride, ... of one batch. All column ids are asked for first, then all features, so that the
@@ -112,30 +137,24 @@ struct RowLane {
   // missing reads the ids and weights of slot k again and adds nothing. Pieces that are not active hold garbage, which
   // nobody stores.
   template <bool kFull>
-  __device__ __forceinline__ void add_batch(uint32_t k, uint32_t end, uint32_t stride, int32_t (&id)[kUnroll],
+  __device__ __forceinline__ void add_batch(uint32_t k, uint32_t end, uint32_t stride, Batch& batch,
                                             Raw<T, VW> (&piece)[kUnroll][V], Piece (&acc)[V]) const {
     constexpr uint32_t kCount = kFull ? kUnroll : kUnroll - 1;
-    uint32_t slot[kCount];
     bool valid[kCount];
     const T* row[kCount];
     T weight[kCount][kWeights];
 #pragma unroll
     for (uint32_t u = 0; u < kCount; ++u) {
-      slot[u] = k + u * stride;
-      valid[u] = kFull || slot[u] < end;
-      if (!valid[u]) slot[u] = k;
-      row[u] = p.x + column + static_cast<int64_t>(kAhead ? id[u] : __ldg(p.col + slot[u])) * p.x_stride;
+      valid[u] = kFull || k + u * stride < end;
+      const int32_t id = kAhead ? batch.id[kAhead ? u : 0] : __ldg(p.col + slot_of<kFull>(u, k, end, stride));
+      row[u] = p.x + column + static_cast<int64_t>(id) * p.x_stride;
     }
     if constexpr (W != Weighting::None) {
-      int64_t at[kCount];
-#pragma unroll
-      for (uint32_t u = 0; u < kCount; ++u) at[u] = slot[u];
-      if (p.weight_index != nullptr) {
-#pragma unroll
-        for (uint32_t u = 0; u < kCount; ++u) at[u] = __ldg(p.weight_index + slot[u]);
-      }
+      int32_t at[kCount];
+      if constexpr (!kWeightsAhead) find_weights<kFull>(k, end, stride, at);
 #pragma unroll
       for (uint32_t u = 0; u < kCount; ++u) {
+        if constexpr (kWeightsAhead) at[u] = batch.at[u];
         if constexpr (W == Weighting::PerEdge) {
           weight[u][0] = load_one(p.weight + at[u]);
         } else {
@@ -149,7 +168,7 @@ struct RowLane {
 #pragma unroll
       for (int v = 0; v < V; ++v) load_raw_if<VW>(valid[u] && active[v], row[u] + v * step, piece[u][v]);
     }
-    if constexpr (kAhead && kFull) load_ids(k + kUnroll * stride, end, stride, id);
+    if constexpr (kAhead && kFull) look_ahead(k + kUnroll * stride, end, stride, batch);
 #pragma unroll
     for (uint32_t u = 0; u < kCount; ++u) {
 #pragma unroll
@@ -173,12 +192,12 @@ struct RowLane {
   // Slots k, k + stride, ... below end. Slots are below 2^31 and the stride at most a block: no sum here
   // overflows.
   __device__ __forceinline__ void gather(uint32_t k, uint32_t end, uint32_t stride, Piece (&acc)[V]) const {
-    int32_t id[kUnroll];
+    Batch batch;
     Raw<T, VW> piece[kUnroll][V]{};
-    if constexpr (kAhead) load_ids(k, end, stride, id);
-    for (; k + (kUnroll - 1) * stride < end; k += kUnroll * stride) add_batch<true>(k, end, stride, id, piece, acc);
+    if constexpr (kAhead) look_ahead(k, end, stride, batch);
+    for (; k + (kUnroll - 1) * stride < end; k += kUnroll * stride) add_batch<true>(k, end, stride, batch, piece, acc);
     if constexpr (kUnroll > 1) {
-      if (k < end) add_batch<false>(k, end, stride, id, piece, acc);
+      if (k < end) add_batch<false>(k, end, stride, batch, piece, acc);
     }
   }
 
