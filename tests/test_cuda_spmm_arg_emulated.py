@@ -77,6 +77,17 @@ def test_winning_edges(dtype, tmp_path):
         assert (arg == -1).any() and (arg >= 0).any()
 
 
+def test_parts_come_together_in_levels(tmp_path):
+    """As in the row kernel: items of one edge, in bundles of 32."""
+    degrees = np.array([3, LONG + 1, 2, 1024, 1025, 0, 1057, 2100, 4, 1])
+    case, (out, arg) = problem(FLOAT32, MAX, degrees, 2, 24, "indexed", True, seed=3)
+    case.numbers["item_edges"] = 1
+    (result,) = run([case], tmp_path)
+    assert int.from_bytes(result["error"], "little") == 0
+    np.testing.assert_array_equal(FLOAT32.decode(result["out"]).reshape(out.shape), out)
+    np.testing.assert_array_equal(np.frombuffer(result["arg"], np.int32).reshape(arg.shape), arg)
+
+
 @pytest.mark.parametrize("degrees", [[], [0, 0, 0]])
 def test_rows_without_edges_hold_the_start_value(degrees, tmp_path):
     arrays = {"rowptr": np.zeros(len(degrees) + 1, np.int64), "col": np.zeros(0, np.int32), "x": np.ones((2, 5), "f4")}

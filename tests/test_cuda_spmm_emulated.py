@@ -230,6 +230,23 @@ def test_row_of_many_parts_as_the_decider_cuts_it(reduce, tmp_path):
         assert int.from_bytes(result["items"], "little") == 37
 
 
+@pytest.mark.parametrize("config", [
+    {"kernel": ROWS, "lanes": 4, "groups": 2, "vectors": 2, "vector_width": 4, "block": 64, "long_row": 16},
+    BY_GROUPS | {"vector_width": 4, "long_row": 16},
+], ids=["rows", "groups"])  # fmt: skip
+def test_parts_come_together_in_levels(config, tmp_path):
+    """Bundles of 32: one, two with a single member in the last, full ones, and three levels, whose upper bundles have
+    a single member, two, or several."""
+    degrees = np.array([32, 33, 0, 1024, 17, 1025, 1057, 2100])
+    problems = [
+        Problem(FLOAT32, width, reduce, weighting, config | {"item_edges": 1}, degrees, seed=width, schedules=2)
+        for width, reduce, weighting in ((20, "sum", "edge indexed"), (40, "mean", "none"), (24, "max", "head"))
+    ]
+    for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
+        problem.check(result)
+        assert int.from_bytes(result["items"], "little") == degrees.sum()
+
+
 def test_tiles_that_the_decider_wants(tmp_path):
     """A device whose L2 cache holds a part of x only, on a graph of high degree."""
     for dtype in STORAGES:

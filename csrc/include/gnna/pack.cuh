@@ -21,6 +21,16 @@ __device__ __forceinline__ int64_t row_at(const int32_t* order, int64_t place) {
   return order != nullptr ? __ldg(order + place) : place;
 }
 
+// The same number, which the compiler takes for another one: it does not keep what was computed from the first.
+template <typename N>
+__device__ __forceinline__ N found_again(N n) {
+#ifdef __CUDACC__
+  static_assert(sizeof(N) == 4);
+  asm volatile("" : "+r"(n));
+#endif
+  return n;
+}
+
 template <typename T>
 constexpr int kVectorWidth = kVectorBytes / static_cast<int>(sizeof(T));
 

@@ -1,8 +1,7 @@
 // A row kernel for tasks other than sums: something is found out about every element of a row from the row's edges.
 // A team, a warp or a part of one, takes a row: `lanes` threads cover the width in pieces, the team's other lanes take
-// other edges, and they meet by shuffles. A long row is cut into items, a block each; the block that finishes last
-// among a row's parts combines their partial results in part order. So there are no atomics on results, and the bits do
-// not change from run to run.
+// other edges, and they meet by shuffles. A long row is cut into items, a block each, which come together (parts.cuh).
+// So there are no atomics on results, and the bits do not change from run to run.
 //
 // A Task is made for one piece of one row; it has
 //   Args                         what the launch is given: its kernel parameter
@@ -22,6 +21,7 @@
 #include "gnna/cuda_api.h"
 #include "gnna/launch.cuh"
 #include "gnna/pack.cuh"
+#include "gnna/parts.cuh"
 
 namespace gnna::cuda {
 
@@ -70,11 +70,43 @@ struct TaskParams {
   typename Task::Args args;
   const LongItem* items;
   typename Task::Found* partials;  // [item_count, pieces]
-  int32_t* counters;               // [item_count], zero at launch; only that of a row's part 0 is used
+  int32_t* counters;               // [item_count], zero at launch
   uint32_t item_count;
   int64_t long_row;
   int lanes_log2, team_log2;
 };
+
+// What is left for the block of item blockIdx.x once its results are in p.partials.
+template <typename Task>
+__device__ __forceinline__ void finish_item(const TaskParams<Task>& p, bool& is_last) {
+  using Found = typename Task::Found;
+  const LongItem& item = p.items[found_again(blockIdx.x)];
+  if (item.parts == 1) return;
+  const uint32_t thread = found_again(threadIdx.x);
+  const auto pieces = static_cast<uint32_t>((p.args.width() + Task::kPiece - 1) / Task::kPiece);
+  const auto partial = [&](int32_t place, uint32_t piece) {
+    return p.partials + static_cast<int64_t>(item.first + place) * pieces + piece;
+  };
+  const auto stored = [](int32_t) {};  // before, and by gather
+  const auto gather = [&](int32_t place, int32_t step, int32_t members) {
+    const int32_t end = place + members * step;
+    for (uint32_t piece = thread; piece < pieces; piece += kTaskBlock) {
+      Found found = load_found_by_blocks(partial(place, piece));
+#pragma unroll 1  // more cost every edge of every row registers
+      for (int32_t other = place + step; other < end; other += step) {
+        Task::combine(found, load_found_by_blocks(partial(other, piece)));
+      }
+      *partial(place, piece) = found;
+      __threadfence();
+    }
+  };
+  const auto counter = [&](int32_t place) { return p.counters + item.first + place; };
+  if (!come_together(item, is_last, stored, gather, counter)) return;
+  const int64_t row = row_at(p.args.csr.order, item.row);
+  for (uint32_t piece = thread; piece < pieces; piece += kTaskBlock) {
+    Task(p.args, row, int64_t{piece} * Task::kPiece).finish(*partial(0, piece));
+  }
+}
 
 template <typename Task>
 __global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTaskBlock))
@@ -141,25 +173,7 @@ __global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTa
     }
     __syncthreads();  // before the next tile overwrites what the first warp reads
   }
-  if (!is_item) return;
-
-  const LongItem& item = p.items[blockIdx.x];
-  if (item.parts == 1) return;
-  if (threadIdx.x == 0) {
-    __threadfence();
-    is_last = atomicAdd(p.counters + item.first, 1) == item.parts - 1;
-    __threadfence();
-  }
-  __syncthreads();
-  if (!is_last) return;
-  for (int64_t piece = threadIdx.x; piece < pieces; piece += kTaskBlock) {
-    Task task(p.args, row, piece * Task::kPiece);
-    Found found = task.start();
-    const Found* parts = p.partials + static_cast<int64_t>(item.first) * pieces + piece;
-#pragma unroll 4
-    for (int32_t part = 0; part < item.parts; ++part) Task::combine(found, load_found_by_blocks(parts + part * pieces));
-    task.finish(found);
-  }
+  if (is_item) finish_item(p, is_last);
 }
 
 // scratch: task_scratch_bytes of T for these items and this width.

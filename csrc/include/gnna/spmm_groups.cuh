@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
     leads = leads || g == first;
   }
   if (is_item) {
-    finish_item(lane, lanes, tile, acc, shared, is_last);
+    finish_item<T, VW, V, W, Op>(p, acc, shared, is_last);
     return;
   }
   __syncthreads();

@@ -22,7 +22,7 @@ struct RowParams {
   T* out;
   const LongItem* items;
   Compute<T>* partials;  // [item_count, partial_width]
-  int32_t* counters;     // [item_count, tiles], zero at launch; only those of a row's part 0 are used
+  int32_t* counters;     // [item_count, tiles], zero at launch
   int64_t rows;
   int64_t width;
   int64_t partial_width;  // of a row of partial results: of whole packs
@@ -57,7 +57,7 @@ constexpr LaneShape shape_of() {
   constexpr bool none = W == Weighting::None, heads = W == Weighting::PerHead;
   if (VW == 1) return {4, most_threads(Kernel::Rows)};
   if (sizeof(T) == 2) {
-    if (V == 1) return none ? LaneShape{4, 640} : heads ? LaneShape{4, 512, true} : LaneShape{3, 512};
+    if (V == 1) return none ? LaneShape{4, 640} : heads ? LaneShape{4, 512, true} : LaneShape{3, 576};
     if (V == 2) return heads ? LaneShape{2, 448, true} : LaneShape{2, 576};
     return {1, none ? 512 : heads ? 384 : 448, true};
   }

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(launch_bound(shape_of<T, VW, V, W>()), 2)
   Lane::clear(acc);
   if (owns) lane.gather(static_cast<uint32_t>(begin) + group, static_cast<uint32_t>(end), stride, acc);
   if (is_item) {
-    finish_item(lane, lanes, tile, acc, reinterpret_cast<Piece*>(shared_bytes), is_last);
+    finish_item<T, VW, V, W, Op>(p, acc, reinterpret_cast<Piece*>(shared_bytes), is_last);
     return;
   }
   // No thread has left: the shuffles name the whole warp, also for rows past the end and rows that are cut.
