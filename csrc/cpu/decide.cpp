@@ -1,8 +1,8 @@
 // The decider's rules, from timings on an H200 of the row kernel with sums at widths 16 to 256, rows in the order that
 // decide_schedule.cpp gives them, of 11 real graphs and 4 stand-ins; benchmarks/regret.py says what they cost: on 8
-// others and 4 that only block sizes and busy warps were set by (36 cases, 5,600 launches) 3.1 % over the best launch
-// of each case, geometric mean, at worst 17 %; with weights, where two of the five graphs had set one entry, 1.6 %,
-// with weights per head 1.8 %, in bfloat16 0.5 %. Constants marked "estimate" were not timed.
+// others and 4 that only block sizes and busy warps were set by (36 cases, 5,600 launches) 2.2 % over the best launch
+// of each case, geometric mean, at worst 7 % (15 % below 10 us); with weights, where two of the five graphs had set one
+// entry, 0.7 %, with weights per head 1.0 %, in bfloat16 0.3 %. Constants marked "estimate" were not timed.
 #include "gnna/decide.h"
 
 #include <algorithm>
