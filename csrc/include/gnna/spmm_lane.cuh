@@ -44,8 +44,8 @@ struct RowParams {
 // threads leave each 40 registers, 640 48, 576 56, 512 64, 448 72, 384 80. Of 90 pairs (1 to 8 neighbours, 32 to 96
 // registers) those without weights were the fastest on seven graphs of degree 2 to 26 at widths 16 to 128 (H200), 2.0 %
 // behind the best of each case. With weights, of 28 pairs and nine graphs at widths 16 to 256, the pairs that the
-// decider takes are 1.3 % behind for float32 with one weight per edge in slot order, 3.5 % in the user's order and 2.5 %
-// per head, 1.4 to 3.2 % for bfloat16. Single elements and double were not tuned.
+// decider takes are 1.3 % behind for float32 with one weight per edge in slot order, 3.5 % in the user's order and 2.5
+// % per head, 1.4 to 3.2 % for bfloat16. Single elements and double were not tuned.
 struct LaneShape {
   uint32_t neighbours;
   int two_blocks_of;
