@@ -104,12 +104,14 @@ def parse_config(text: str) -> dict[str, int | str]:
 
 
 @lru_cache(maxsize=8)
-def device_facts(device: torch.device) -> tuple[bool, int, int]:
-    """(is CUDA, multiprocessors or threads, bytes of L2, on a CPU of one core) of a device."""
+def device_facts(device: torch.device) -> tuple[bool, int, int, int]:
+    """(is CUDA, multiprocessors or threads, bytes of L2, on a CPU of one core, memory's bytes a second or 0 where that
+    is not known) of a device."""
+    bandwidth = torch.ops.gnna.memory_bandwidth(device)
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        return True, properties.multi_processor_count, properties.L2_cache_size
-    return False, torch.get_num_threads(), torch.ops.gnna.l2_bytes(device)
+        return True, properties.multi_processor_count, properties.L2_cache_size, bandwidth
+    return False, torch.get_num_threads(), torch.ops.gnna.l2_bytes(device), bandwidth
 
 
 def decide(
@@ -132,10 +134,10 @@ def decide(
     head_dim: elements that share one edge weight (default: all). itemsize: bytes per element. device: default CPU.
     config: what is fixed by hand, as in `fixed_by_hand`, which says what it raises.
     """
-    cuda, processors, l2_bytes = device_facts(device or torch.device("cpu"))
+    cuda, *device_numbers = device_facts(device or torch.device("cpu"))
     numbers, reason, runner_up = torch.ops.gnna.decide(
         rows, cols, edges, max_degree, width, head_dim or max(width, 1), itemsize, weighted, aligned, reduce, cuda,
-        processors, l2_bytes, fixed_by_hand(config),
+        *device_numbers, fixed_by_hand(config),
     )  # fmt: skip
     if not cuda:
         return Config(f"rows-{torch.ops.gnna.instruction_set()}", reason)
@@ -171,7 +173,7 @@ def choose_schedule(
 ) -> ScheduleChoice:
     """The schedule's decision, by the pure function of csrc/cpu/decide_schedule.cpp that the plans use themselves, for
     features of row_bytes and `calls` that took `seconds` together. device: default CPU."""
-    facts = device_facts(device or torch.device("cpu"))
+    facts = device_facts(device or torch.device("cpu"))[:3]
     return ScheduleChoice(
         *torch.ops.gnna.choose_schedule(rows, cols, edges, max_degree, *facts, row_bytes, calls, seconds)
     )

@@ -11,7 +11,8 @@ import torch
 import gnna_plugin
 from gnna_plugin import decider, settings
 
-H200 = (True, 132, 60 << 20)  # CUDA, multiprocessors, bytes of L2
+H200 = (True, 132, 60 << 20, 4_917_000_000_000)  # CUDA, multiprocessors, bytes of L2, of memory a second
+H100 = (True, 132, 50 << 20, 3_352_000_000_000)
 
 
 @pytest.fixture
@@ -113,6 +114,29 @@ def test_loads_of_a_lane(on_h200, graph, width, itemsize, heads, expected):
         device=torch.device("cuda"),
     )  # fmt: skip
     assert (config.dw, config.vectors) == expected
+
+
+# facts of the device, graph, width, more facts -> bytes of a column tile, or 0
+@pytest.mark.parametrize(
+    ("device", "graph", "width", "facts", "expected"),
+    [
+        (H100, DBLP, 256, {}, 256),
+        (H100, DBLP, 64, {}, 0),  # no wider than a tile
+        (H100, DBLP, 256, {"weighted": True}, 512),
+        (H100, DBLP, 512, {"itemsize": 2}, 256),
+        (H100, FACEBOOK, 128, {}, 0),  # inside L2
+        (H100, DD, 256, {}, 0),  # rows of one length
+        (H200, DBLP, 256, {}, 0),
+        ((*H100[:3], 0), DBLP, 256, {}, 0),  # a bandwidth that is not known
+    ],
+)
+def test_slow_memory_wants_column_tiles(monkeypatch, device, graph, width, facts, expected):
+    monkeypatch.setattr(decider, "device_facts", lambda _: device)
+    rows, edges, longest = graph
+    config = decider.decide(rows, rows, edges, longest, width, device=torch.device("cuda"), **facts)
+    tile = config.dw * config.vectors * config.vector_width * facts.get("itemsize", 4)
+    assert (tile if tile < width * facts.get("itemsize", 4) else 0) == expected
+    assert ("miss the L2 cache of 50 MiB less often" in config.reason) == (expected > 0)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def file(tmp_path, monkeypatch):
 def decided(partial):
     """The decider's completion on a GPU of 132 processors, which needs none."""
     numbers, _, _ = torch.ops.gnna.decide(
-        *list(asdict(FACTS).values())[:7], False, True, "sum", True, 132, 50 << 20, decider.fixed_by_hand(partial)
+        *list(asdict(FACTS).values())[:7], False, True, "sum", True, 132, 50 << 20, 0, decider.fixed_by_hand(partial)
     )
     values = dict(zip(decider.PARAMETERS, numbers[1:], strict=True))
     values["warps_per_block"] //= 32

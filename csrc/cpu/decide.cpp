@@ -38,6 +38,15 @@ constexpr int64_t kSmallPlainEdges = 1000000;
 // still ran at 6.8 of 8.2 TB/s).
 constexpr double kTileDegree = 30;
 constexpr int64_t kTileBytes[] = {256, 128};
+// Where memory is slow beside L2 they pay from degree 6 on, also where they do not fit. H100 (3.4 TB/s; the H200 has
+// 4.9), widths 128 / 256 / 512, without weights: ogbn-arxiv's stand-in 1.20 / 1.41 / 1.39 times as fast, com-dblp 1.10
+// / 1.22 / 1.26, amazon0505's 1.08 / 1.07 / 1.06, amazon0601's 1.02 / 1.03 / 1.04; 16 bits alike. Graphs whose
+// ids are local lose: cnr-2000 0.91 to 0.96, com-amazon's (degree 5.5) and DD (rows of one length) 0.86 to 0.97.
+// Weights are read again for every tile: theirs are twice as wide (1.14 to 1.2, cnr-2000 0.98). Other devices were not
+// timed.
+constexpr int64_t kFastMemory = 4'000'000'000'000;
+constexpr double kTileDegreeSlow = 6;
+constexpr int64_t kTileBytesSlow = 256;
 // Loads of 16 bytes a lane makes of a row of 4, 8, 16, 32 and 64 of them: `many` where the average degree is below the
 // bound, so that more rows are on their way at once, `few` elsewhere. Winners at widths 16 to 256 of 15 graphs, of
 // degree 2 to 85; degrees between 10 and 15 were not among them. 64 loads by 32 lanes in two column tiles beat 32 lanes
@@ -155,6 +164,22 @@ int vector_width(const GraphFacts& graph, const LayerFacts& layer, Why& why) {
   return 1;
 }
 
+// Bytes of the column tiles in which x is gathered; 0: whole rows.
+int64_t tile_bytes(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, Why& why) {
+  const int64_t row = layer.width * layer.itemsize;
+  if (graph.cols * row <= device.l2_bytes) return 0;
+  if (why.degree >= kTileDegree) {
+    for (const int64_t bytes : kTileBytes) {
+      why.tiles_fit = graph.cols * bytes <= device.l2_bytes + device.l2_bytes / 4;
+      if (why.tiles_fit && row > bytes) return bytes;
+    }
+  }
+  why.tiles_fit = false;
+  const bool slow = device.bandwidth > 0 && device.bandwidth < kFastMemory;
+  const int64_t bytes = kTileBytesSlow * (layer.weighted ? 2 : 1);
+  return slow && why.degree >= kTileDegreeSlow && uneven_degrees(graph) && row > bytes ? bytes : 0;
+}
+
 // Lanes, loads and elements per load, which both kernels cover the width with.
 void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, const Manual& manual,
            KernelConfig& config, Why& why) {
@@ -169,14 +194,10 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
   const int64_t pieces = ceil_div(width, config.vector_width);
   const int scalar_loads = pieces > 64 ? 4 : pieces > 8 ? 2 : 1;
   Cover cover = cover_width(pieces, scalar ? scalar_loads : loads_of(pieces, graph, layer, device, why));
-  if (!scalar && why.degree >= kTileDegree && graph.cols * width * layer.itemsize > device.l2_bytes) {
-    for (const int64_t bytes : kTileBytes) {
-      const bool fits = graph.cols * bytes <= device.l2_bytes + device.l2_bytes / 4;
-      if (!fits || width * layer.itemsize <= bytes) continue;
-      cover = cover_width(bytes / 16, loads_of(bytes / 16, graph, layer, device, why));
-      why.tile_bytes = bytes;
-      break;
-    }
+  why.tile_bytes = scalar ? 0 : tile_bytes(graph, layer, device, why);
+  if (why.tile_bytes > 0) {
+    const int64_t of_tile = why.tile_bytes / 16;
+    cover = cover_width(of_tile, loads_of(of_tile, graph, layer, device, why));
   }
   const int most_vectors = config.kernel == Kernel::Groups ? 2 : 4;
   if (cover.vectors > most_vectors) cover = {std::min(2 * cover.lanes, kWarp), most_vectors};

@@ -72,8 +72,9 @@ std::string reason_of(const KernelConfig& config, const GraphFacts& graph, const
   if (why.padded > 0) text += " after x was copied into rows of " + number(why.padded);
   if (why.many_loads) text += " for short rows, of which there are many";
   if (why.tile_bytes > 0) {
-    text += ", in column tiles of " + number(why.tile_bytes) + " bytes that fit the L2 cache of " +
-            number(device.l2_bytes >> 20) + " MiB";
+    const std::string cache = "the L2 cache of " + number(device.l2_bytes >> 20) + " MiB";
+    text += ", in column tiles of " + number(why.tile_bytes) + " bytes that " +
+            (why.tiles_fit ? "fit " + cache : "miss " + cache + " less often");
   }
   if (why.size) text += "; blocks of " + number(config.block) + " threads because the graph is " + why.size;
   if (why.shrunk) {

@@ -11,7 +11,8 @@ struct Why {
   double degree = 0;
   std::string scalar;          // why elements are loaded one by one, where they are
   int64_t padded = 0;          // elements of the rows that x is copied into, where it is
-  int64_t tile_bytes = 0;      // of column tiles that fit the L2 cache
+  int64_t tile_bytes = 0;      // of column tiles
+  bool tiles_fit = false;      // the L2 cache
   bool shrunk = false;         // so that shared memory fits
   const char* size = nullptr;  // of the graph, where it asks for larger blocks
   bool many_loads = false;     // of a lane, and few lanes, because rows are short and many

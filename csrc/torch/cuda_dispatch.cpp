@@ -24,10 +24,15 @@ DeviceFacts device_facts() {
   if (known.size() <= device) known.resize(device + 1);
   DeviceFacts& facts = known[device];
   if (!facts.cuda) {
-    int processors = 0, l2 = 0;
+    int processors = 0, l2 = 0, kilohertz = 0, bus_bits = 0;
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, static_cast<int>(device)));
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, static_cast<int>(device)));
-    facts = {true, processors, l2};
+    // Clock and width of the memory are asked for without insisting: not every driver says them.
+    const bool told =
+        cudaDeviceGetAttribute(&kilohertz, cudaDevAttrMemoryClockRate, static_cast<int>(device)) == cudaSuccess &&
+        cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, static_cast<int>(device)) == cudaSuccess;
+    if (!told) (void)cudaGetLastError();
+    facts = {true, processors, l2, told ? int64_t{kilohertz} * 1000 * 2 * bus_bits / 8 : 0};
   }
   return facts;
 }

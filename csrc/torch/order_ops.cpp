@@ -113,6 +113,7 @@ TORCH_LIBRARY_FRAGMENT(gnna, m) {
   m.def("has_plans(Tensor src, bool transposed) -> bool", &has_plans);  // see plan.h
   m.def("schedules() -> (str[], float[])", &schedules);
   m.def("l2_bytes(Device device) -> int", [](at::Device device) { return facts_of(device).l2_bytes; });
+  m.def("memory_bandwidth(Device device) -> int", [](at::Device device) { return facts_of(device).bandwidth; });
   m.def("set_auto_schedule(bool on) -> ()", &set_auto_schedule);
   // Kind, gain, cost in seconds, whether it repays by now, reason: what a plan with these calls behind it would be
   // told.

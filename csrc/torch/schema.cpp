@@ -36,10 +36,10 @@ std::tuple<std::vector<int64_t>, std::string, std::string> decide_op(int64_t row
                                                                      int64_t head_dim, int64_t itemsize, bool weighted,
                                                                      bool aligned, const std::string& reduce, bool cuda,
                                                                      int64_t processors, int64_t l2_bytes,
-                                                                     at::IntArrayRef manual) {
+                                                                     int64_t bandwidth, at::IntArrayRef manual) {
   const Decision decision =
       decide({rows, cols, edges, max_degree}, {width, head_dim, itemsize, weighted, aligned, parse_reduce(reduce)},
-             {cuda, processors, l2_bytes}, manual_of(manual));
+             {cuda, processors, l2_bytes, bandwidth}, manual_of(manual));
   const KernelConfig& c = decision.config;
   return {{static_cast<int64_t>(c.kernel), c.lanes, c.groups, c.ngs, c.vector_width, c.vectors, c.block, c.long_row,
            c.item_edges},
@@ -107,7 +107,7 @@ TORCH_LIBRARY(gnna, m) {
   m.def(
       "decide(int rows, int cols, int edges, int max_degree, int width, int head_dim, int itemsize, bool weighted, "
       "bool "
-      "aligned, str reduce, bool cuda, int processors, int l2_bytes, int[] manual) -> (int[], str, str)",
+      "aligned, str reduce, bool cuda, int processors, int l2_bytes, int bandwidth, int[] manual) -> (int[], str, str)",
       &decide_op);
   m.def("set_manual(int[] parameters) -> ()", &set_manual);
   m.def("set_tuned(int[] facts, int[] parameters) -> ()", &set_tuned);

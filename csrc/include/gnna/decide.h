@@ -30,6 +30,7 @@ struct DeviceFacts {
   bool cuda = false;
   int64_t processors = 1;  // streaming multiprocessors, or threads on a CPU
   int64_t l2_bytes = 0;
+  int64_t bandwidth = 0;  // of its memory, bytes a second; 0: not known
 };
 
 inline double average_degree(const GraphFacts& graph) {
