@@ -154,14 +154,19 @@ def test_while_a_cuda_graph_is_captured_only_what_was_there_before_is_used(edge_
     assert any(kept[0] is normalised[0] for kept in graph_memo._captured)  # the graph may be replayed at any time
 
 
-def test_only_a_weight_that_follows_from_the_edges_alone_is_constant(edge_index, monkeypatch):
+def test_only_a_layer_s_weight_that_follows_from_the_edges_alone_is_constant(edge_index, monkeypatch):
     constant = []
     monkeypatch.setattr(torch.ops.gnna, "mark_constant", constant.append)
-    normalised = gcn_conv.gcn_norm(edge_index, None, 20)
-    gcn_conv.gcn_norm(edge_index, torch.rand(100), 20)
+    x, layer = torch.randn(20, 4), GCNConv(4, 4)
+    layer(x, edge_index, torch.rand(100))
     gat_conv.add_self_loops(edge_index, torch.rand(100, 3), 1.0, 20)
     graph_memo.with_self_loops(edge_index, 20)
-    assert len(constant) == 1 and constant[0] is normalised[1]
+    mine = gcn_conv.gcn_norm(edge_index, None, 20)[1]  # which I may write to
+    assert not constant
+    layer(x, edge_index)
+    assert len(constant) == 1 and torch.equal(constant[0], mine) and constant[0] is not mine
+    layer(x, edge_index)
+    assert len(constant) == 1
 
 
 def test_an_entry_of_self_loops_dies_with_its_graph(edge_index):

@@ -8,6 +8,7 @@ results were changed since, and never for trained weights, inference tensors or 
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -71,11 +72,11 @@ def _memorable(edge_index: Any, edge_weight: Any) -> bool:
     )
 
 
-def _key(original: Callable, inputs: tuple, *options: Any) -> tuple:
+def _key(original: Callable, inputs: tuple, of_layer: bool, *options: Any) -> tuple:
     """What an entry is found by. With the stream: another could read what this one is still computing."""
     edge_index = inputs[0]
     stream = torch.cuda.current_stream(edge_index.device) if edge_index.is_cuda else None
-    return stream, original, *(None if t is None else id(t) for t in inputs), *options
+    return stream, original, of_layer, *(None if t is None else id(t) for t in inputs), *options
 
 
 def _before_capture(inputs: tuple, key: tuple) -> tuple | None:
@@ -88,21 +89,23 @@ def _before_capture(inputs: tuple, key: tuple) -> tuple | None:
     return None
 
 
-def _remember(original: Callable) -> Callable:
+def _remember(original: Callable, of_layer: bool = False) -> Callable:
+    """of_layer: what is computed stays inside a layer, where nobody writes to it."""
+
     def remember(edge_index, edge_weight, *options):
         if not settings.active() or not _memorable(edge_index, edge_weight):
             return original(edge_index, edge_weight, *options)
         if any(type(option) not in _OPTIONS for option in options):
             return original(edge_index, edge_weight, *options)
         inputs = (edge_index, edge_weight)
-        key = _key(original, inputs, *options)
+        key = _key(original, inputs, of_layer, *options)
         if surroundings.capturing(edge_index):
             return _before_capture(inputs, key) or original(edge_index, edge_weight, *options)
         entry = _memo.get(key)
         if entry is not None and (results := entry.results(inputs)) is not None:
             return results
         results = original(edge_index, edge_weight, *options)
-        if edge_weight is None and results[1] is not None:
+        if of_layer and edge_weight is None and results[1] is not None:
             torch.ops.gnna.mark_constant(results[1])
         with _lock:
             while len(_memo) >= _LIMIT:
@@ -117,13 +120,17 @@ _looped = _remember(add_self_loops)
 
 
 def _gcn_norm(original: Callable) -> Callable:
-    compiling, remember = torch.compiler.is_compiling, _remember(original)
+    compiling, frame_of = torch.compiler.is_compiling, sys._getframe  # a stand-in has the original's globals
+    remember, remember_for_layer = _remember(original), _remember(original, of_layer=True)
 
     def gcn_norm(edge_index, edge_weight=None, num_nodes=None, improved=False, add_self_loops=True,
                  flow="source_to_target", dtype=None):  # fmt: skip
         if compiling():
             return original(edge_index, edge_weight, num_nodes, improved, add_self_loops, flow, dtype)
-        return remember(edge_index, edge_weight, num_nodes, improved, add_self_loops, flow, dtype)
+        # A transform or a script of the user's may write to what it gets.
+        by_layer = frame_of(1).f_globals.get("__name__", "").startswith("torch_geometric.nn.")
+        known = remember_for_layer if by_layer else remember
+        return known(edge_index, edge_weight, num_nodes, improved, add_self_loops, flow, dtype)
 
     return stand_in(gcn_norm, original)
 
@@ -152,7 +159,7 @@ def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
         return None
     if surroundings.capturing(edge_index):
         inputs = (edge_index, None)
-        found = _before_capture(inputs, _key(add_self_loops, inputs, None, num_nodes))
+        found = _before_capture(inputs, _key(add_self_loops, inputs, False, None, num_nodes))
         return found and found[0]
     return _looped(edge_index, None, None, num_nodes)[0]
 

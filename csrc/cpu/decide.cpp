@@ -65,8 +65,8 @@ constexpr Loads kLoads16[] = {{1, 0, 1}, {1, 0, 1}, {2, kShort, 1}, {2, kShort, 
 constexpr Loads kLoads16Weighted[] = {{1, 0, 1}, {2, kShort, 1}, {2, kShort, 1}, {2, kMiddling, 1}, {2, 0, 2}};
 constexpr int64_t kTabled = 4;  // the loads of a row that the tables start with
 constexpr int kLastRow = 4;     // which serves all wider rows, too
-// Pieces of a weighted row from which a lane takes as many in small graphs as in others.
-constexpr int64_t kWeightedPieces = 32;
+// From this row of the tables on (17 pieces) a lane takes as many of a weighted row in small graphs as in others.
+constexpr int kWeightedRow = 3;
 // The same for rows that are short and all alike (DD), and, in 16 bits too, for very short ones (NCI-HIV-H: degree 2).
 constexpr double kShortDegree = 8, kVeryShortDegree = 4;
 constexpr int kLoadsEven[] = {1, 2, 4, 4, 4}, kLoadsEven16[] = {1, 2, 2, 2, 2}, kLoadsVeryShort[] = {2, 4, 4, 4, 4};
@@ -125,7 +125,7 @@ const Loads* table_of(const LayerFacts& layer) {
 
 // Loads a lane makes of a row of so many pieces: one in tiny graphs, where every row has a warp (cora and citeseer: 10
 // to 15 % at widths 64 to 256), and in small ones where no more are wanted for many short rows (pubmed, musae-github)
-// or, from 32 pieces on, for weights, which every lane reads (pubmed, in the user's order or per head: 5 to 19 %
+// or, from 17 pieces on, for weights, which every lane reads (pubmed, in the user's order or per head: 5 to 19 %
 // faster).
 int loads_of(int64_t pieces, const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, Why& why) {
   const bool half = layer.itemsize == 2;
@@ -133,7 +133,7 @@ int loads_of(int64_t pieces, const GraphFacts& graph, const LayerFacts& layer, c
   int row = 0;
   while (row < kLastRow && kTabled << row < pieces) ++row;
   const Loads& loads = table_of(layer)[row];
-  const bool weights = layer.weighted && kTabled << row >= kWeightedPieces;
+  const bool weights = layer.weighted && layer.itemsize == 4 && row >= kWeightedRow;
   const int few = is_small(graph, layer) && !weights ? 1 : loads.few;
   if (layer.itemsize == 8) return few;
   int many = why.degree < loads.below ? loads.many : 0;

@@ -24,6 +24,8 @@ std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX
   return table;
 }
 
+constexpr size_t kConstantsMost = 64;  // as many as the memory of gcn_norm holds
+
 // What mark_constant was told, as memory and version: views of a weight are as constant as itself.
 class Constants {
  public:
@@ -31,6 +33,7 @@ class Constants {
     const std::lock_guard<std::mutex> lock(mutex_);
     known_.remove_if([](const Known& known) { return known.storage.expired(); });
     known_.push_front({weight.storage().getWeakStorageImpl(), weight._version()});
+    if (known_.size() > kConstantsMost) known_.pop_back();
   }
 
   bool has(const at::Tensor& weight) {
@@ -59,7 +62,7 @@ Constants& constants() {
 }  // namespace
 
 void mark_constant(const at::Tensor& weight) {
-  if (!weight.is_inference() && weight.has_storage()) constants().add(weight);
+  if (!weight.is_cpu() && !weight.is_inference() && weight.has_storage()) constants().add(weight);
 }
 
 const PlanBuilder& builder_of(at::Device device) {
@@ -136,7 +139,7 @@ at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
   const std::lock_guard<std::mutex> lock(weight_mutex_);
   const bool known = weight_key_ && *weight_key_ == *key;
   if (capturing) {
-    // Whatever stream wrote the copy, a capture began only when that was done.
+    // Whatever stream wrote the copy: torch.cuda.graph waits for the device before it captures.
     if (!known || !weight_in_slot_order_.defined() || !constants().has(weight)) return {};
     if (captured_weights_.empty() || !captured_weights_.back().is_same(weight_in_slot_order_)) {
       captured_weights_.push_back(weight_in_slot_order_);

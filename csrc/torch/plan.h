@@ -74,8 +74,8 @@ struct Plan {
   mutable std::vector<at::Tensor> captured_weights_;  // a captured graph may be replayed as long as the process lives
 };
 
-// Says that nobody writes to this weight: it follows from an edge list alone and is the plug-in's own. Constant until
-// it is written to nevertheless, where the version counter shows that.
+// Says that nobody writes to this weight: it follows from an edge list alone and stays inside a layer. Should it be
+// written to before a capture nevertheless, its version shows that. Does nothing on a CPU, which captures nothing.
 void mark_constant(const at::Tensor& weight);
 
 // The plan of one edge list. cache = false builds it afresh and keeps nothing: for index tensors that a compiled graph

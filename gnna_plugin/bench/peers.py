@@ -53,7 +53,7 @@ def _gnna(problem: Problem):
         return lambda messages: torch.ops.gnna.segment_reduce(messages, dst, nodes, reduce)
     if problem.kind == "sddmm":
         return lambda a, b: torch.ops.gnna.sddmm(a, b, src, dst, 0 if problem.heads == 1 else 1)
-    if problem.weight == "static":  # as the other peers: one for all calls, which a plan brings into its order
+    if problem.weight == "static":  # one for all calls, in the plan's order, as peers have it that put it into a matrix
         fixed = problem.operands()[1]
         torch.ops.gnna.mark_constant(fixed)
         return lambda x, weight: torch.ops.gnna.spmm(x, fixed, src, dst, nodes, reduce)

@@ -1,7 +1,8 @@
 // How the parts of a cut row, an item and a block each, come together: as a tree. Of up to kBundle parts the block that
-// finishes last combines what all have left in memory, in part order, and goes on as one part of the next level;
-// whoever that is, the bits are the same. A row of up to kBundle parts has one level. With one level for all, the last
-// block took 0.4 us for every few parts: a row of 3 M edges, 12 thousand parts, half of the kernel's time (H200).
+// finishes last combines what all have left in memory, in an order that does not depend on who it is, and goes on as
+// one part of the next level: the bits are always the same. A row of up to kBundle parts has one level. With one level
+// for all, the last block took 0.4 us for every few parts: a row of 3 M edges, 12 thousand parts, half of the kernel's
+// time (H200).
 #pragma once
 
 #include "gnna/cuda_api.h"
@@ -10,9 +11,10 @@ namespace gnna::cuda {
 
 constexpr int32_t kBundle = 32;
 
-// The whole block calls it with its part's result in its registers, and in one block of the row it returns true, with
-// the row's result there. Of the row's places in memory, numbered as its parts are,
-//   store(place)                   writes what this block has now, and fences it
+// The whole block calls it with its part's result; in one block of the row it returns true, with the row's result. The
+// results are where store and gather keep them: in registers, or in the first of the places that they stand for. Of the
+// row's places in memory, numbered as its parts are,
+//   store(place)                   writes what this block has now, and fences it, unless it stands there already
 //   gather(place, step, members)   has the block combine what place, place + step, ... hold
 //   counter(place)                 is an arrival counter, zero at launch
 // is_last is shared memory.

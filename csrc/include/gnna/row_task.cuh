@@ -78,7 +78,7 @@ struct TaskParams {
 
 // What is left for the block of item blockIdx.x once its results are in p.partials.
 template <typename Task>
-__device__ __forceinline__ void finish_item(const TaskParams<Task>& p, bool& is_last) {
+__device__ __forceinline__ void finish_parts(const TaskParams<Task>& p, bool& is_last) {
   using Found = typename Task::Found;
   const LongItem& item = p.items[found_again(blockIdx.x)];
   if (item.parts == 1) return;
@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTa
     }
     __syncthreads();  // before the next tile overwrites what the first warp reads
   }
-  if (is_item) finish_item(p, is_last);
+  if (is_item) finish_parts(p, is_last);
 }
 
 // scratch: task_scratch_bytes of T for these items and this width.

@@ -84,6 +84,7 @@ struct RowLane {
   // The ids of the next batch are asked for before this one's features are there: a batch then waits for memory once.
   static constexpr bool kAhead = VW > 1;
   static constexpr bool kWeightsAhead = W != Weighting::None && shape_of<T, VW, V, W>().weights_ahead;
+  static_assert(kAhead || !kWeightsAhead);
 
   struct Batch {
     int32_t id[kAhead ? kUnroll : 1];         // columns
