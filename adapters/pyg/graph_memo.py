@@ -1,16 +1,14 @@
-"""A memory for what layers compute from the graph alone, anew in every forward pass: GCN-like ones normalise it
-(gcn_norm), attention takes its self-loops out and puts one on every node. That costs as much as a fused step and makes
-a fresh edge index each time. Remembered, the same tensors come back, and so do the plans that belong to them.
+"""A memory for what layers compute from the graph alone in every forward pass: the normalisation of GCN-like layers
+(gcn_norm), and the self-loops that attention removes and adds.
 
-An entry belongs to one edge_index (and edge_weight) object and dies with it. It holds only where neither they nor the
-results were changed since, and never for trained weights, inference tensors or while something traces.
+That costs as much as a fused step and makes a fresh edge index each time. Remembered, the same edges come back, and the
+plans that belong to them. The entries live in C++ (csrc/torch/memo.h): found by the identity of edge_index and
+edge_weight, dropped with them. Every caller gets copies of its own, which share memory until somebody writes to them.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
-import weakref
 from collections.abc import Callable
 from types import NoneType
 from typing import Any
@@ -22,38 +20,10 @@ from torch_geometric.utils import add_self_loops
 from gnna_plugin import settings, surroundings
 from gnna_plugin.patching import Spread, stand_in
 
-_LIMIT = 64  # entries; each lives no longer than its edge_index anyway
-_memo: dict[tuple, _Entry] = {}
-_captured: list[tuple] = []  # what CUDA graphs read
-_lock = threading.Lock()
 _spreads: list[Spread] = []
-_OPTIONS = (NoneType, bool, int, float, str, torch.dtype)  # types of arguments that may stand in a key
-
-
-class _Entry:
-    """The inputs by weak reference, the results, and a stamp of both. A result that is an input itself (no self-loops
-    were added) is kept as that input's position, or the entry would keep its own key alive."""
-
-    __slots__ = ("inputs", "kept", "stamp")
-
-    def __init__(self, key: tuple, inputs: tuple, results: tuple):
-        def forget(_):
-            _memo.pop(key, None)
-
-        self.inputs = tuple(None if t is None else weakref.ref(t, forget) for t in inputs)
-        self.kept = tuple(next((i for i, t in enumerate(inputs) if t is r), r) for r in results)
-        self.stamp = _stamp(*inputs, *results)
-
-    def results(self, inputs: tuple) -> tuple | None:
-        """The results, if these are the inputs they came from and nothing was changed since."""
-        if any((r() if r is not None else None) is not t for r, t in zip(self.inputs, inputs, strict=True)):
-            return None
-        results = tuple(inputs[k] if type(k) is int else k for k in self.kept)
-        return results if self.stamp == _stamp(*inputs, *results) else None
-
-
-def _stamp(*tensors: Tensor | None) -> tuple:
-    return tuple(None if t is None else (t._version, t.data_ptr(), t.shape) for t in tensors)
+_OPTIONS = (NoneType, bool, int, float, str, torch.dtype)  # types of arguments that may stand in a name
+# What a result is: nothing, the edge_index or edge_weight itself (no self-loops were added), or a tensor to remember.
+_NONE, _EDGES, _WEIGHT, _NEW = "-ewn"
 
 
 def _memorable(edge_index: Any, edge_weight: Any) -> bool:
@@ -72,46 +42,37 @@ def _memorable(edge_index: Any, edge_weight: Any) -> bool:
     )
 
 
-def _key(original: Callable, inputs: tuple, of_layer: bool, *options: Any) -> tuple:
-    """What an entry is found by. With the stream: another could read what this one is still computing."""
-    edge_index = inputs[0]
-    stream = torch.cuda.current_stream(edge_index.device) if edge_index.is_cuda else None
-    return stream, original, of_layer, *(None if t is None else id(t) for t in inputs), *options
+def _kind(result: Tensor | None, edge_index: Tensor, edge_weight: Tensor | None) -> str:
+    if result is None:
+        return _NONE
+    return _EDGES if result is edge_index else _WEIGHT if result is edge_weight else _NEW
 
 
-def _before_capture(inputs: tuple, key: tuple) -> tuple | None:
-    """What was remembered, on whatever stream, before the CUDA graph's capture began, which waits for all of them. The
-    graph reads it for as long as it may be replayed, so it is kept for good."""
-    for known, entry in list(_memo.items()):
-        if known[1:] == key[1:] and (results := entry.results(inputs)) is not None:
-            _captured.append(results)
-            return results
-    return None
+def _put_together(tensors: list[Tensor], form: str, edge_index: Tensor, edge_weight: Tensor | None) -> tuple:
+    new, own = iter(tensors), {_NONE: None, _EDGES: edge_index, _WEIGHT: edge_weight}
+    return tuple(next(new) if kind == _NEW else own[kind] for kind in form)
 
 
-def _remember(original: Callable, of_layer: bool = False) -> Callable:
-    """of_layer: what is computed stays inside a layer, where nobody writes to it."""
+def _remember(original: Callable) -> Callable:
+    """`original`, a function of edge_index and edge_weight with a tuple of tensors as its result, with a memory."""
+    function, recall, keep = original.__name__, torch.ops.gnna.recall.default, torch.ops.gnna.remember.default
 
     def remember(edge_index, edge_weight, *options):
         if not settings.active() or not _memorable(edge_index, edge_weight):
             return original(edge_index, edge_weight, *options)
         if any(type(option) not in _OPTIONS for option in options):
             return original(edge_index, edge_weight, *options)
-        inputs = (edge_index, edge_weight)
-        key = _key(original, inputs, of_layer, *options)
-        if surroundings.capturing(edge_index):
-            return _before_capture(inputs, key) or original(edge_index, edge_weight, *options)
-        entry = _memo.get(key)
-        if entry is not None and (results := entry.results(inputs)) is not None:
-            return results
-        results = original(edge_index, edge_weight, *options)
-        if of_layer and edge_weight is None and results[1] is not None:
-            torch.ops.gnna.mark_constant(results[1])
-        with _lock:
-            while len(_memo) >= _LIMIT:
-                _memo.pop(next(iter(_memo)), None)
-            _memo[key] = _Entry(key, inputs, results)
-        return results
+        inputs = [edge_index] if edge_weight is None else [edge_index, edge_weight]
+        name = f"{function}{options}"
+        tensors, form = recall(name, inputs)
+        if not tensors:
+            results = original(edge_index, edge_weight, *options)
+            form = "".join(_kind(result, edge_index, edge_weight) for result in results)
+            new = [result for result, kind in zip(results, form, strict=True) if kind == _NEW]
+            if not new or any(type(tensor) is not Tensor for tensor in new):
+                return results
+            tensors = keep(name, inputs, new, form)
+        return _put_together(tensors, form, edge_index, edge_weight)
 
     return remember
 
@@ -120,17 +81,12 @@ _looped = _remember(add_self_loops)
 
 
 def _gcn_norm(original: Callable) -> Callable:
-    compiling, frame_of = torch.compiler.is_compiling, sys._getframe  # a stand-in has the original's globals
-    remember, remember_for_layer = _remember(original), _remember(original, of_layer=True)
+    compiling, remember = torch.compiler.is_compiling, _remember(original)
 
     def gcn_norm(edge_index, edge_weight=None, num_nodes=None, improved=False, add_self_loops=True,
                  flow="source_to_target", dtype=None):  # fmt: skip
-        if compiling():
-            return original(edge_index, edge_weight, num_nodes, improved, add_self_loops, flow, dtype)
-        # A transform or a script of the user's may write to what it gets.
-        by_layer = frame_of(1).f_globals.get("__name__", "").startswith("torch_geometric.nn.")
-        known = remember_for_layer if by_layer else remember
-        return known(edge_index, edge_weight, num_nodes, improved, add_self_loops, flow, dtype)
+        function = original if compiling() else remember
+        return function(edge_index, edge_weight, num_nodes, improved, add_self_loops, flow, dtype)
 
     return stand_in(gcn_norm, original)
 
@@ -157,16 +113,18 @@ def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
     """edge_index and, after its edges, a loop on every node, remembered; None where it would be made for one call."""
     if not _memorable(edge_index, None):
         return None
-    if surroundings.capturing(edge_index):
-        inputs = (edge_index, None)
-        found = _before_capture(inputs, _key(add_self_loops, inputs, False, None, num_nodes))
-        return found and found[0]
+    if surroundings.capturing(edge_index) and not torch.ops.gnna.recall(_loops_name(num_nodes), [edge_index])[0]:
+        return None
     return _looped(edge_index, None, None, num_nodes)[0]
+
+
+def _loops_name(num_nodes: int) -> str:
+    return f"{add_self_loops.__name__}{(None, num_nodes)}"
 
 
 def install() -> None:
     """Puts the remembering functions in place of PyG's: gcn_norm wherever it was imported by name, those of self-loops
-    in the layers only, which keep the results to themselves."""
+    in the layers only."""
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
     from torch_geometric.utils import remove_self_loops
 
@@ -178,6 +136,5 @@ def install() -> None:
 
 def uninstall() -> None:
     """Gives PyG's own functions back to every module that holds ours."""
-    _memo.clear()
     while _spreads:
         _spreads.pop().undo()

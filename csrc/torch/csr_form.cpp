@@ -13,51 +13,76 @@
 #include <c10/core/InferenceMode.h>
 #include <torch/library.h>
 
-#include <list>
-#include <mutex>
+#include <limits>
+#include <vector>
 
 #include "plan.h"
+#include "recall.h"
 #include "streams.h"
 
 namespace gnna {
 namespace {
 
+using Lock = std::lock_guard<std::recursive_mutex>;
+
 struct Form {
-  TensorKey rowptr, col;
-  std::optional<TensorKey> perm;
-  int64_t cols;
   at::Tensor row_ids, col_ids;
   bool pinned = false;
-
-  bool expired() const { return rowptr.expired() || col.expired() || (perm && perm->expired()); }
 };
 
-std::mutex mutex;
-std::list<Form>& forms() {  // most recently used first; never destroyed: CUDA is gone before static destructors run
-  static auto* list = new std::list<Form>;
-  return *list;
+struct Forms {
+  Recall<Form> known{int64_t{4} << 30, std::numeric_limits<size_t>::max()};
+  std::vector<Form> pinned;
+};
+
+Forms& forms() {
+  static auto* const made = new Forms;  // never destroyed: CUDA is gone before static destructors run
+  return *made;
 }
 
-std::list<Form>& pinned_forms() {
-  static auto* list = new std::list<Form>;
-  return *list;
-}
-
-// The lists are as bounded as the plans are (8 bytes or more an edge each): by what one cache may hold.
-void keep(Form&& form) {
-  const std::lock_guard<std::mutex> lock(mutex);
-  forms().remove_if([](const Form& f) { return f.expired(); });
-  forms().push_front(std::move(form));
-  int64_t bytes = 0;
-  const int64_t most = cache_info().max_bytes;
-  for (auto it = forms().begin(); it != forms().end();) {
-    bytes += static_cast<int64_t>(it->row_ids.nbytes() + it->col_ids.nbytes());
-    it = bytes > most ? forms().erase(it) : std::next(it);
+// nullopt where a tensor cannot be recognised.
+std::optional<RecallKey> key_of(at::ArrayRef<at::Tensor> tensors, int64_t cols) {
+  RecallKey key;
+  for (const at::Tensor& tensor : tensors) {
+    auto part = TensorKey::of(tensor);
+    if (!part) return std::nullopt;
+    key.tensors.push_back(*std::move(part));
   }
+  key.numbers[0] = cols;
+  return key;
 }
 
-bool same(const std::optional<TensorKey>& a, const std::optional<TensorKey>& b) {
-  return a.has_value() == b.has_value() && (!a || *a == *b);
+std::optional<Form> find(const RecallKey& key, at::ArrayRef<at::Tensor> tensors, bool capturing) {
+  decltype(Recall<Form>::Node::prints) prints;
+  Form form;
+  {
+    const Lock lock(recall_mutex());
+    auto* const node = forms().known.find(key);
+    if (node == nullptr) return std::nullopt;
+    // A captured graph holds their addresses, and may be replayed for as long as the process lives.
+    if (capturing && !node->value.pinned) {
+      node->value.pinned = true;
+      forms().pinned.push_back(node->value);
+    }
+    form = node->value;
+    prints = node->prints;
+  }
+  if (hold(prints, tensors)) return form;
+  const Lock lock(recall_mutex());
+  for (const TensorKey& tensor : key.tensors) forms().known.erase_all_of(tensor);
+  return std::nullopt;
+}
+
+// The lists are as bounded as the plans are: by what one cache may hold.
+void keep(const RecallKey& key, at::ArrayRef<at::Tensor> tensors, Form form) {
+  decltype(Recall<Form>::Node::prints) prints;
+  for (size_t i = 0; i < tensors.size(); ++i) prints.push_back(key.tensors[i].fingerprint(tensors[i]));
+  const auto bytes = static_cast<int64_t>(form.row_ids.nbytes() + form.col_ids.nbytes());
+  const int64_t most = cache_info().max_bytes;
+  const Lock lock(recall_mutex());
+  forms().known.set_max_bytes(most);
+  if (auto* const there = forms().known.peek(key)) forms().known.erase(*there);
+  forms().known.insert(key, std::move(form), bytes, std::move(prints));
 }
 
 int64_t first_of(const at::Tensor& wrong) { return at::nonzero(wrong.view({-1}))[0][0].item<int64_t>(); }
@@ -113,25 +138,13 @@ std::shared_ptr<Plan> plan_of(const at::Tensor& rowptr, const at::Tensor& col, c
 std::tuple<at::Tensor, at::Tensor> edges_of_csr(const at::Tensor& rowptr, const at::Tensor& col,
                                                 const std::optional<at::Tensor>& perm, int64_t cols, bool cache) {
   const c10::OptionalDeviceGuard guard(col.device());
-  const auto rowptr_key = cache ? TensorKey::of(rowptr) : std::nullopt;
-  const auto col_key = cache ? TensorKey::of(col) : std::nullopt;
-  const auto perm_key = cache && perm ? TensorKey::of(*perm) : std::nullopt;
-  const bool keyed = rowptr_key && col_key && perm.has_value() == perm_key.has_value();
-  if (keyed) {
-    const std::lock_guard<std::mutex> lock(mutex);
-    forms().remove_if([](const Form& f) { return f.expired(); });
-    for (auto it = forms().begin(); it != forms().end(); ++it) {
-      if (it->cols != cols || !(it->rowptr == *rowptr_key) || !(it->col == *col_key) || !same(it->perm, perm_key)) {
-        continue;
-      }
-      forms().splice(forms().begin(), forms(), it);
-      for (const at::Tensor* t : {&it->row_ids, &it->col_ids}) record_use(*t);
-      // A captured graph holds their addresses, and may be replayed for as long as the process lives.
-      if (!it->pinned && capturing_on(col.device())) {
-        it->pinned = true;
-        pinned_forms().push_back(*it);
-      }
-      return {it->row_ids, it->col_ids};
+  c10::SmallVector<at::Tensor, 3> tensors{rowptr, col};
+  if (perm) tensors.push_back(*perm);
+  const auto key = cache ? key_of(tensors, cols) : std::nullopt;
+  if (key) {
+    if (const auto form = find(*key, tensors, capturing_on(col.device()))) {
+      for (const at::Tensor* t : {&form->row_ids, &form->col_ids}) record_use(*t);
+      return {form->row_ids, form->col_ids};
     }
   }
   check_not_capturing(col.device());
@@ -146,16 +159,16 @@ std::tuple<at::Tensor, at::Tensor> edges_of_csr(const at::Tensor& rowptr, const 
     row_ids = at::empty_like(in_order).index_copy_(0, at, in_order);
     col_ids = at::empty_like(in_order).index_copy_(0, at, col);
   }
-  if (keyed) {
+  if (key) {
     adopt_plan(row_ids, col_ids, plan_of(rowptr, col, perm, cols));
-    keep({*rowptr_key, *col_key, perm_key, cols, row_ids, col_ids});
+    keep(*key, tensors, {row_ids, col_ids});
   }
   return {row_ids, col_ids};
 }
 
 void clear_csr_forms() {
-  const std::lock_guard<std::mutex> lock(mutex);
-  forms().clear();
+  const Lock lock(recall_mutex());
+  forms().known.clear();
 }
 
 namespace {

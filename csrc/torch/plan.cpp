@@ -1,4 +1,4 @@
-// What a plan knows of itself, the keys that recognise a user's tensors, and who builds plans on which device.
+// What a plan knows of itself, and who builds plans on which device.
 #include "plan.h"
 
 #include <ATen/TensorOperators.h>
@@ -7,12 +7,8 @@
 #include <ATen/ops/index_select.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
-#include <c10/util/hash.h>
 
-#include <algorithm>
 #include <array>
-#include <list>
-#include <vector>
 
 #include "streams.h"
 
@@ -24,74 +20,13 @@ std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX
   return table;
 }
 
-constexpr size_t kConstantsMost = 64;  // as many as the memory of gcn_norm holds
-
-// What mark_constant was told, as memory and version: views of a weight are as constant as itself.
-class Constants {
- public:
-  void add(const at::Tensor& weight) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    known_.remove_if([](const Known& known) { return known.storage.expired(); });
-    known_.push_front({weight.storage().getWeakStorageImpl(), weight._version()});
-    if (known_.size() > kConstantsMost) known_.pop_back();
-  }
-
-  bool has(const at::Tensor& weight) {
-    const c10::StorageImpl* const storage = weight.storage().unsafeGetStorageImpl();
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return std::any_of(known_.begin(), known_.end(), [&](const Known& known) {
-      return known.storage._unsafe_get_target() == storage && known.version == weight._version() &&
-             !known.storage.expired();
-    });
-  }
-
- private:
-  struct Known {
-    c10::weak_intrusive_ptr<c10::StorageImpl> storage;
-    int64_t version;
-  };
-  std::mutex mutex_;
-  std::list<Known> known_;
-};
-
-Constants& constants() {
-  static auto* const made = new Constants;  // never destroyed, as the plan cache
-  return *made;
-}
-
 }  // namespace
-
-void mark_constant(const at::Tensor& weight) {
-  if (!weight.is_cpu() && !weight.is_inference() && weight.has_storage()) constants().add(weight);
-}
 
 const PlanBuilder& builder_of(at::Device device) {
   const auto& builder = builders()[static_cast<size_t>(device.type())];
   TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", device.type());
   return *builder;
 }
-
-TensorKey::TensorKey(const at::Tensor& tensor, int64_t version)
-    : storage_(tensor.storage().getWeakStorageImpl()),
-      data_(tensor.const_data_ptr()),
-      sizes_(tensor.sizes()),
-      strides_(tensor.strides()),
-      version_(version),
-      dtype_(tensor.scalar_type()),
-      device_(tensor.device()) {}
-
-std::optional<TensorKey> TensorKey::of(const at::Tensor& tensor) {
-  if (tensor.is_inference() || !tensor.has_storage()) return std::nullopt;
-  return TensorKey(tensor, tensor._version());
-}
-
-bool TensorKey::operator==(const TensorKey& other) const {
-  return data_ == other.data_ && sizes_ == other.sizes_ && strides_ == other.strides_ && version_ == other.version_ &&
-         dtype_ == other.dtype_ && device_ == other.device_ &&
-         storage_._unsafe_get_target() == other.storage_._unsafe_get_target() && !storage_.expired();
-}
-
-size_t TensorKey::hash() const { return c10::get_hash(data_, sizes_.empty() ? 0 : sizes_[0], version_); }
 
 CsrView Plan::view() const {
   return {rows,
@@ -130,17 +65,16 @@ at::Tensor Plan::degrees() const {
 }
 
 at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
-  // A weight that is trained changes every step, sometimes through .data, which a key cannot see.
   if (!perm.defined() || weight.requires_grad()) return {};
   const auto key = TensorKey::of(weight);
-  if (!key) return {};
+  if (!key || !key->constant()) return {};
   const bool capturing = capturing_on(rowptr.device());
   const int64_t stream = current_stream_id(rowptr.device());
   const std::lock_guard<std::mutex> lock(weight_mutex_);
   const bool known = weight_key_ && *weight_key_ == *key;
   if (capturing) {
     // Whatever stream wrote the copy: torch.cuda.graph waits for the device before it captures.
-    if (!known || !weight_in_slot_order_.defined() || !constants().has(weight)) return {};
+    if (!known || !weight_in_slot_order_.defined()) return {};
     if (captured_weights_.empty() || !captured_weights_.back().is_same(weight_in_slot_order_)) {
       captured_weights_.push_back(weight_in_slot_order_);
     }

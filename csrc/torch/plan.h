@@ -14,31 +14,11 @@
 #include "gnna/decide.h"
 #include "gnna/decide_schedule.h"
 #include "gnna/types.h"
+#include "identity.h"
 #include "partitions.h"
 #include "usage.h"
 
 namespace gnna {
-
-// A tensor recognised again without keeping it alive: its storage by a weak reference (pointers alone are reused by the
-// allocator), and everything in-place changes or other views of the same storage would alter. Writes that bypass
-// autograd's version counter (.data, NumPy aliases) cannot be seen.
-class TensorKey {
- public:
-  // nullopt for tensors that cannot be recognised: inference tensors have no version counter.
-  static std::optional<TensorKey> of(const at::Tensor& tensor);
-  bool operator==(const TensorKey& other) const;
-  bool expired() const { return storage_.expired(); }
-  size_t hash() const;
-
- private:
-  TensorKey(const at::Tensor& tensor, int64_t version);
-  c10::weak_intrusive_ptr<c10::StorageImpl> storage_;
-  const void* data_;
-  at::DimVector sizes_, strides_;
-  int64_t version_;
-  at::ScalarType dtype_;
-  at::Device device_;
-};
 
 struct Plan {
   int64_t rows = 0, cols = 0, edges = 0;
@@ -58,10 +38,9 @@ struct Plan {
   at::Tensor degrees() const;                    // int64 [rows], edges of every row
   int64_t bytes() const;                         // without the partitions, which the first launches add
 
-  // weight [edges, ...] in slot order, if this very tensor came before on this stream and is not trained; otherwise
-  // undefined, and the kernel reads it through perm. Static weights (a normalisation) are then streamed; fresh ones
-  // (attention) are not copied in vain. While a CUDA graph is captured only a constant's copy will do, made before on
-  // any stream: a replay shall see what the user writes to a weight.
+  // weight [edges, ...] in slot order, if it is a constant (identity.h) and this very tensor came before on this stream;
+  // otherwise undefined, and the kernel reads it through perm. A normalisation is then streamed, and what a user may
+  // write to is never copied. During capture only a copy that exists already is used, made on whatever stream.
   at::Tensor slot_ordered(const at::Tensor& weight) const;
   // The weight that this plan's predecessor was called with counts as having come before.
   void expect_weight_of(const Plan& before);
@@ -73,10 +52,6 @@ struct Plan {
   mutable int64_t weight_stream_ = 0;                 // which wrote it: another could read it before it is there
   mutable std::vector<at::Tensor> captured_weights_;  // a captured graph may be replayed as long as the process lives
 };
-
-// Says that nobody writes to this weight: it follows from an edge list alone and stays inside a layer. Should it be
-// written to before a capture nevertheless, its version shows that. Does nothing on a CPU, which captures nothing.
-void mark_constant(const at::Tensor& weight);
 
 // The plan of one edge list. cache = false builds it afresh and keeps nothing: for index tensors that a compiled graph
 // computes, whose buffers are reused without a change that a key could see. Raises ValueError naming side, position,

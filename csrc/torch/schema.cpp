@@ -98,8 +98,8 @@ TORCH_LIBRARY(gnna, m) {
   // A stand-in for the messages weight * x[src] that holds no memory: shape and gradient are right, every value is NaN.
   m.def("lift(Tensor x, Tensor? weight, Tensor src) -> Tensor");
 
-  // A weight that follows from an edge list alone, and that nobody writes to (plan.h).
-  m.def("mark_constant(Tensor weight) -> ()", &mark_constant);
+  // Says that nobody writes to this tensor (identity.h).
+  m.def("mark_constant(Tensor tensor) -> ()", &mark_constant);
   m.def("cache_info() -> int[]", &cache_info_op);
   m.def("clear_cache() -> ()", &clear_cache);
   m.def("set_max_plan_bytes(int bytes) -> ()", &set_max_plan_bytes);

@@ -40,6 +40,9 @@ void build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_
 
 int64_t max_degree(const int64_t* rowptr, int64_t rows);
 
+// A number that changes with any byte of the memory, but for a chance of about 2^-32.
+uint64_t checksum(const void* data, size_t bytes);
+
 // T is float, double, Float16 or BFloat16 in all of these.
 template <typename T>
 void spmm(const SpmmArgs<T>& args, const Executor& executor);
