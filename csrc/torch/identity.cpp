@@ -149,7 +149,7 @@ std::optional<TensorKey> TensorKey::of(const at::Tensor& tensor) {
     const int64_t version = original->counter_.current_version();
     return TensorKey(std::move(original), tensor, version);
   }
-  if (tensor.is_inference()) return std::nullopt;
+  if (!version_of(tensor).enabled()) return std::nullopt;
   return TensorKey(sources().of(tensor), tensor, tensor._version());
 }
 
@@ -193,7 +193,7 @@ std::optional<Original> Original::of(const at::Tensor& result) {
 at::Tensor Original::copy() const { return at::_lazy_clone(tensor_); }
 
 void mark_constant(const at::Tensor& tensor) {
-  if (tensor.is_inference() || !tensor.has_storage()) return;
+  if (!tensor.has_storage() || !version_of(tensor).enabled()) return;
   const Lock lock(recall_mutex());
   sources().keep_constant(sources().of(tensor));
 }

@@ -46,7 +46,8 @@ class Source {
 // One view of a source at one version.
 class TensorKey {
  public:
-  // nullopt for tensors that cannot be recognised: inference tensors have no version counter.
+  // nullopt for tensors that cannot be recognised: inference tensors and the parts of a torch.sparse matrix have no
+  // version counter.
   static std::optional<TensorKey> of(const at::Tensor& tensor);
 
   bool operator==(const TensorKey& other) const {

@@ -26,6 +26,19 @@ template <typename Id>
 cudaError_t check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols,
                         EdgeCheck* device_result, cudaStream_t stream);
 
+// In device memory, all 0 at first.
+struct ChecksumState {
+  unsigned long long sum = 0, expected = 0;
+  unsigned ticket = 0;
+};
+
+// The checksum of `elements` elements, `stride` apart. Stored in state->expected if `differs` is nullptr; otherwise
+// compared with it, and 1 is written to *differs, in memory that the host reads, if they are not equal. Calls on one
+// state must follow one another on one stream.
+template <typename Id>
+cudaError_t checksum(const Id* list, int64_t elements, int64_t stride, ChecksumState* state, int* differs,
+                     cudaStream_t stream);
+
 // Writes 0 to device_sum when every edge comes as often as its reverse, see edge_hash.h. The ids must be below 2^31.
 template <typename Id>
 cudaError_t reversal_sum(const Id* row, const Id* col, int64_t edges, uint64_t* device_sum, cudaStream_t stream);

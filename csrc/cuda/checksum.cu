@@ -1,0 +1,55 @@
+// The checksum of a list on the device, and its comparison with an earlier one, without a wait on the host.
+#include "gnna/cuda_api.h"
+#include "gnna/edge_hash.h"
+#include "gnna/launch.cuh"
+
+namespace gnna::cuda {
+namespace {
+
+constexpr int kBlock = 256;
+constexpr int64_t kMaxBlocks = 512;  // it shares the device with the kernels that need the list
+
+// The sum of hash(position, element): sums modulo 2^64 are the same in any order. The last block compares the total
+// with *expected, or stores it there, and leaves sum and ticket at 0 for the next call.
+template <typename Id>
+__global__ void __launch_bounds__(kBlock)
+    checksum_of(const Id* list, int64_t elements, int64_t stride, ChecksumState* state, int* differs) {
+  unsigned long long mine = 0;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x; i < elements;
+       i += static_cast<int64_t>(gridDim.x) * kBlock) {
+    mine += edge_hash(static_cast<uint64_t>(i), static_cast<uint64_t>(__ldg(list + i * stride)));
+  }
+  __syncwarp();
+  for (int offset = 16; offset > 0; offset /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, offset);
+  if ((threadIdx.x & 31) == 0) {
+    atomicAdd(&state->sum, mine);
+    __threadfence();
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  if (atomicAdd(&state->ticket, 1u) != gridDim.x - 1) return;
+  const unsigned long long total = atomicExch(&state->sum, 0ull);
+  state->ticket = 0;
+  if (differs == nullptr) {
+    state->expected = total;
+  } else if (total != state->expected) {
+    *differs = 1;
+    __threadfence_system();
+  }
+}
+
+}  // namespace
+
+template <typename Id>
+cudaError_t checksum(const Id* list, int64_t elements, int64_t stride, ChecksumState* state, int* differs,
+                     cudaStream_t stream) {
+  const int64_t blocks = (elements + kBlock - 1) / kBlock;
+  const auto grid = static_cast<unsigned>(blocks < 1 ? 1 : blocks < kMaxBlocks ? blocks : kMaxBlocks);
+  checksum_of<<<grid, kBlock, 0, stream>>>(list, elements, stride, state, differs);
+  return cudaGetLastError();
+}
+
+template cudaError_t checksum<int32_t>(const int32_t*, int64_t, int64_t, ChecksumState*, int*, cudaStream_t);
+template cudaError_t checksum<int64_t>(const int64_t*, int64_t, int64_t, ChecksumState*, int*, cudaStream_t);
+
+}  // namespace gnna::cuda
