@@ -17,7 +17,7 @@ import torch_geometric
 from torch_geometric.nn import Aggregation, GINConv, MessagePassing
 
 from gnna_plugin.adapters.pyg import gin, graph_memo, hooks, lazy_operations, softmax  # noqa: F401
-from gnna_plugin.patching import Patches, misfit
+from gnna_plugin.patching import Patches, misfit, script_aliases
 
 TESTED = ((2, 8), (2, 9))  # first and first-after-last tested release of torch_geometric
 _TESTED_TEXT = f"{TESTED[0][0]}.{TESTED[0][1]} to before {TESTED[1][0]}.{TESTED[1][1]}"
@@ -64,4 +64,5 @@ def uninstall() -> None:
     """Restores PyG's own functions."""
     softmax.uninstall()
     graph_memo.uninstall()
+    script_aliases.release()
     _patches.undo()
