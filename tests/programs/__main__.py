@@ -1,0 +1,55 @@
+"""python -m programs FILE: run a listing again. python -m programs hunt: find failing programs, kind after kind.
+
+Run it in tests/. FILE may be - for the standard input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import torch
+
+from . import checks, script, strategies
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m programs", description=__doc__)
+    parser.add_argument("what", help="a file with a program's listing, -, or the word hunt")
+    parser.add_argument("--family", choices=strategies.FAMILIES, help="hunt only in this one")
+    parser.add_argument("--examples", type=int, default=1000, help="programs tried before a hunt ends")
+    parser.add_argument("--seconds", type=float, default=300, help="bound on a hunt per family")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without", default="", help="kinds or statements to leave out, separated by ;")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.what == "hunt":
+        for family in [options.family] if options.family else strategies.FAMILIES:
+            _hunt(family, options)
+        return 0
+    source = sys.stdin.read() if options.what == "-" else open(options.what).read()
+    found = checks.differences_of(script.parse(source))
+    print("\n".join(found) or "no difference")
+    return bool(found)
+
+
+def _hunt(family: str, options: argparse.Namespace) -> None:
+    """Finds a failing program, prints it, leaves out the kinds in it that are suspect, and starts again."""
+    without = set(filter(None, options.without.split(";")))
+    end = time.monotonic() + options.seconds
+    while time.monotonic() < end:
+        found = checks.find(family, without, options.examples, options.seed, end - time.monotonic())
+        if found.program is None:
+            print(f"{family}: no failing program among {found.examples}", flush=True)
+            return
+        suspects = checks.suspects(found.program)
+        print(f"{family}: found after {found.examples} examples, without {sorted(without)}{found.program!r}", flush=True)
+        print("\n".join(found.differences), f"\nsuspects: {sorted(suspects)}\n", flush=True)
+        if not suspects:
+            return
+        without |= suspects
+
+
+if __name__ == "__main__":
+    sys.exit(main())

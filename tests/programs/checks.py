@@ -1,0 +1,71 @@
+"""Checks a program, and searches for one that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from .compare import differences
+from .interpreter import run_accelerated, run_plain
+from .reduction import reduce
+from .script import Program
+from .strategies import programs
+
+# Kinds without which hardly any program does something.
+ORDINARY = {"call", "backward", "restart", "product"}
+
+
+@dataclass
+class Found:
+    """What a search met: the smallest failing program, how it fails, and how many programs ran until the first."""
+
+    program: Program | None
+    differences: list[str]
+    examples: int
+
+
+def differences_of(program: Program) -> list[str]:
+    return differences(program, run_plain(program), run_accelerated(program))
+
+
+def suspects(program: Program) -> set[str]:
+    """The kinds that a failing program is about; if there are none, its exact statements."""
+    return program.kinds - ORDINARY or {step.text for step in program.steps + program.definitions}
+
+
+def find(family: str, without: Collection[str], examples: int, start: int, seconds: float = 1e9) -> Found:
+    """Searches for a failing program and shrinks it.
+
+    Args:
+        family: of strategies.FAMILIES.
+        without: kinds and statements that are left out.
+        examples: programs to try at most.
+        start: seed of the search.
+        seconds: after which the search gives up.
+    """
+    found, end = Found(None, [], 0), time.monotonic() + seconds
+
+    @seed(start)
+    @settings(
+        max_examples=examples, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False, phases=(Phase.generate,), print_blob=False,
+    )  # fmt: skip
+    @given(programs(family, without))
+    def search(program: Program) -> None:
+        if time.monotonic() > end:
+            return
+        found.examples += 1
+        if differences_of(program):
+            found.program = program
+            raise AssertionError
+
+    with contextlib.suppress(AssertionError):
+        search()
+    if found.program is not None:
+        found.program = reduce(found.program, lambda program: bool(differences_of(program)))
+        found.differences = differences_of(found.program)
+    return found

@@ -1,0 +1,65 @@
+"""Names that programs of DGL may use. Layers map WIDTH features to WIDTH; 16 is the least width of all kernels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("DGLBACKEND", "pytorch")
+
+import dgl
+import dgl.function as fn
+import dgl.nn
+import numpy
+import torch
+from dgl.nn.functional import edge_softmax
+from torch.utils.checkpoint import checkpoint
+
+from . import tools
+from .script import Start
+
+WIDTH = 16
+_TOOLS = {
+    "torch": torch, "numpy": numpy, "dgl": dgl, "fn": fn, "edge_softmax": edge_softmax, "checkpoint": checkpoint,
+    "edges": tools.edges,
+}  # fmt: skip
+
+
+def aggregated(graph: Any, message: Any, reduce: Any, h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """update_all on node data h and edge data w (a column), in a scope of its own; returns the node data o."""
+    with graph.local_scope():
+        graph.ndata["h"], graph.edata["w"] = h, w.view(-1, 1)
+        graph.update_all(message, reduce)
+        return graph.ndata["o"]
+
+
+def namespace(start: Start, show: Callable[[Any], None], plugin: Any) -> tools.Namespace:
+    """All names of a program, with fresh tensors; show() records a value, plugin is what `gnna_plugin` names."""
+    dtype, width = getattr(torch, start.dtype), WIDTH
+    names: tools.Namespace
+    layers: dict[str, Callable[[], torch.nn.Module]] = {
+        "graph_conv": lambda: dgl.nn.GraphConv(width, width, allow_zero_in_degree=True),
+        "gat": lambda: dgl.nn.GATConv(width, width // 2, 2, allow_zero_in_degree=True),
+        "sage": lambda: dgl.nn.SAGEConv(width, width, "mean"),
+        "sage_pool": lambda: dgl.nn.SAGEConv(width, width, "pool"),
+        "gin": lambda: dgl.nn.GINConv(None, "max"),
+    }
+    relations = {("n", "r1", "n"): lambda: (names["u"], names["v"]), ("n", "r2", "n"): lambda: (names["v"], names["u"])}
+    makers: dict[str, Callable[[], Any]] = {
+        "x": lambda: tools.features("x", width, dtype, start.coarse).requires_grad_(),
+        "w": lambda: torch.nn.Parameter(tools.weights("w", dtype)),
+        "c": lambda: tools.weights("c", dtype),
+        "u": lambda: tools.edges(0)[0].clone(),
+        "v": lambda: tools.edges(0)[1].clone(),
+        "array_u": lambda: tools.edges(0)[0].numpy().copy(),
+        "array_v": lambda: tools.edges(0)[1].numpy().copy(),
+        "g": lambda: dgl.graph((names["u"], names["v"]), num_nodes=tools.NODES),
+        "hetero": lambda: dgl.heterograph(
+            {name: ends() for name, ends in relations.items()}, num_nodes_dict={"n": tools.NODES}
+        ),
+        "optimiser": lambda: torch.optim.SGD([names["w"], names["x"]], 0.1),
+    }
+    makers |= {name: lambda make=make: make().to(dtype) for name, make in layers.items()}
+    names = tools.Namespace(makers, **_TOOLS, aggregated=aggregated, show=show, gnna_plugin=plugin)
+    return names
