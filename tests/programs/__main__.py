@@ -44,7 +44,9 @@ def _hunt(family: str, options: argparse.Namespace) -> None:
             print(f"{family}: no failing program among {found.examples}", flush=True)
             return
         suspects = checks.suspects(found.program)
-        print(f"{family}: found after {found.examples} examples, without {sorted(without)}{found.program!r}", flush=True)
+        print(
+            f"{family}: found after {found.examples} examples, without {sorted(without)}{found.program!r}", flush=True
+        )
         print("\n".join(found.differences), f"\nsuspects: {sorted(suspects)}\n", flush=True)
         if not suspects:
             return

@@ -13,7 +13,7 @@ from .compare import differences
 from .interpreter import run_accelerated, run_plain
 from .reduction import reduce
 from .script import Program
-from .strategies import programs
+from .strategies import layers_of, programs
 
 # Kinds without which hardly any program does something.
 ORDINARY = {"call", "backward", "restart", "product"}
@@ -33,8 +33,9 @@ def differences_of(program: Program) -> list[str]:
 
 
 def suspects(program: Program) -> set[str]:
-    """The kinds that a failing program is about; if there are none, its exact statements."""
-    return program.kinds - ORDINARY or {step.text for step in program.steps + program.definitions}
+    """The kinds that a failing program is about; if there are none, the layers and reducers in it."""
+    layers = {name for step in program.steps for name in layers_of(step.text)}
+    return program.kinds - ORDINARY - layers or layers - {"conv"}
 
 
 def find(family: str, without: Collection[str], examples: int, start: int, seconds: float = 1e9) -> Found:

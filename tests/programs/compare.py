@@ -11,9 +11,9 @@ from .script import Program
 
 # Relative to the largest element of a tensor: sums in another order, through a few layers.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4}
-# Kinds in which features change between their gather and the use of the messages. The plug-in may raise there, with an
-# error that names conv.gnna, although PyG would not.
-MAY_RAISE = {"features_written_in_message", "features_written_after"}
+# Kinds in which features or weights change between the gather and the last use of the messages. The plug-in may raise
+# there, with an error that names conv.gnna, although PyG would not.
+MAY_RAISE = {"features_written_in_message", "features_written_after", "weight_written_in_message"}
 
 
 def differences(program: Program, plain: Run, ours: Run) -> list[str]:

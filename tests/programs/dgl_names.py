@@ -20,10 +20,6 @@ from . import tools
 from .script import Start
 
 WIDTH = 16
-_TOOLS = {
-    "torch": torch, "numpy": numpy, "dgl": dgl, "fn": fn, "edge_softmax": edge_softmax, "checkpoint": checkpoint,
-    "edges": tools.edges,
-}  # fmt: skip
 
 
 def aggregated(graph: Any, message: Any, reduce: Any, h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -32,6 +28,26 @@ def aggregated(graph: Any, message: Any, reduce: Any, h: torch.Tensor, w: torch.
         graph.ndata["h"], graph.edata["w"] = h, w.view(-1, 1)
         graph.update_all(message, reduce)
         return graph.ndata["o"]
+
+
+def two_relations(u: torch.Tensor, v: torch.Tensor) -> Any:
+    """A graph of one node type whose relation r2 is the reverse of r1."""
+    ends = {("n", "r1", "n"): (u, v), ("n", "r2", "n"): (v, u)}
+    return dgl.heterograph(ends, num_nodes_dict={"n": tools.NODES})
+
+
+def over_relations(graph: Any, message: Any, reduce: Any, h: torch.Tensor) -> torch.Tensor:
+    """multi_update_all over both relations, whose results are added."""
+    with graph.local_scope():
+        graph.ndata["h"] = h
+        graph.multi_update_all({"r1": (message, reduce), "r2": (message, reduce)}, "sum")
+        return graph.ndata["o"]
+
+
+_TOOLS = {
+    "torch": torch, "numpy": numpy, "dgl": dgl, "fn": fn, "edge_softmax": edge_softmax, "checkpoint": checkpoint,
+    "edges": tools.edges, "two_relations": two_relations, "over_relations": over_relations, "aggregated": aggregated,
+}  # fmt: skip
 
 
 def namespace(start: Start, show: Callable[[Any], None], plugin: Any) -> tools.Namespace:
@@ -45,7 +61,6 @@ def namespace(start: Start, show: Callable[[Any], None], plugin: Any) -> tools.N
         "sage_pool": lambda: dgl.nn.SAGEConv(width, width, "pool"),
         "gin": lambda: dgl.nn.GINConv(None, "max"),
     }
-    relations = {("n", "r1", "n"): lambda: (names["u"], names["v"]), ("n", "r2", "n"): lambda: (names["v"], names["u"])}
     makers: dict[str, Callable[[], Any]] = {
         "x": lambda: tools.features("x", width, dtype, start.coarse).requires_grad_(),
         "w": lambda: torch.nn.Parameter(tools.weights("w", dtype)),
@@ -55,11 +70,9 @@ def namespace(start: Start, show: Callable[[Any], None], plugin: Any) -> tools.N
         "array_u": lambda: tools.edges(0)[0].numpy().copy(),
         "array_v": lambda: tools.edges(0)[1].numpy().copy(),
         "g": lambda: dgl.graph((names["u"], names["v"]), num_nodes=tools.NODES),
-        "hetero": lambda: dgl.heterograph(
-            {name: ends() for name, ends in relations.items()}, num_nodes_dict={"n": tools.NODES}
-        ),
+        "hetero": lambda: two_relations(names["u"], names["v"]),
         "optimiser": lambda: torch.optim.SGD([names["w"], names["x"]], 0.1),
     }
     makers |= {name: lambda make=make: make().to(dtype) for name, make in layers.items()}
-    names = tools.Namespace(makers, **_TOOLS, aggregated=aggregated, show=show, gnna_plugin=plugin)
+    names = tools.Namespace(makers, **_TOOLS, show=show, gnna_plugin=plugin)
     return names

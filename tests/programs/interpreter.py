@@ -93,7 +93,7 @@ def _run(program: Program, plugin: Any) -> Run:
 
     module = import_module(f".{program.start.framework}_names", __package__)
     names = module.namespace(program.start, show, plugin)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -13,6 +13,8 @@ from .messages import AGGREGATIONS, MESSAGES, RAW_WRITES_COME_FIRST
 from .reduction import quoted
 from .script import Program, Start, Step
 
+_LAYERS = re.compile(rf"(?<!dgl\.)\b({'|'.join(pyg_steps.LAYERS + dgl_steps.LAYERS)})\(")
+_REDUCERS = re.compile(rf"(?:fn\.|_[ue]_)({'|'.join(dgl_steps.REDUCERS)})\(")
 FAMILIES = ("messages", "layers", "dgl")
 _FIELD = re.compile(r"\{(call|slice)(?::((?:[^{}]|\{\w+\})*))?\}")
 
@@ -55,13 +57,16 @@ class _Draws:
     def __init__(self, draw: st.DrawFn, family: str, without: frozenset[str]) -> None:
         self.draw, self.family, self.without = draw, family, without
         steps = dgl_steps.STEPS if family == "dgl" else pyg_steps.STEPS
+        if family == "messages":
+            steps = {kind: steps[kind] for kind in pyg_steps.BESIDE_MESSAGES}
         self.table = _allowed(pyg_steps.COMMON | steps, without)
         self.step_kinds = sorted(set(steps) & set(self.table))
         calls = dgl_steps.CALLS if family == "dgl" else pyg_steps.CALLS
         if family == "layers":
             calls = calls[1:]
-        calls = tuple(call for call in calls if call.split("(")[0] not in without)
+        calls = tuple(call for call in calls if not without & set(layers_of(call)))
         self.calls = draw(st.lists(st.sampled_from(calls), min_size=1, max_size=2, unique=True))
+        self.reducers = [name for name in dgl_steps.REDUCERS if name not in without]
         if family == "messages":
             self.calls = [pyg_steps.CALLS[0], *self.calls[:1]]
 
@@ -77,20 +82,24 @@ class _Draws:
         kinds = self.draw(st.lists(st.sampled_from(palette), max_size=5))
         kinds.sort(key=lambda kind: kind != RAW_WRITES_COME_FIRST)
         body = [self.pick(table[kind]) for kind in kinds]
-        quoted = ", ".join(map(quoted, (self.pick(AGGREGATIONS), *body)))
-        return [Step(f"conv = layer({quoted})", tuple(dict.fromkeys(kinds)))]
+        arguments = ", ".join(map(quoted, (self.pick(AGGREGATIONS), *body)))
+        return [Step(f"conv = layer({arguments})", tuple(dict.fromkeys(kinds)))]
 
     def step(self, kind: str) -> Step:
         text = self.pick(self.table[kind])
         text = _FIELD.sub(lambda field: self.call(field[1], field[2]), text)
         for name, choices in (
-            ("k", "123456"), ("t", ("10", "20", "15")), ("w", ("w", "c")), ("reduce", dgl_steps.REDUCERS),
-            ("layer", ("gin", "gcn", "sage", "conv", "graph")),
+            ("k", "123456"), ("t", ("10", "20", "15")), ("w", ("w", "c")), ("reduce", self.reducers),
+            ("layer", [name for call in self.calls for name in layers_of(call)]),
         ):  # fmt: skip
             while "{" + name + "}" in text:
                 value = self.pick(choices)
-                text = text.replace("{" + name + "}", value) if name == "layer" else text.replace("{" + name + "}", value, 1)
-        return Step(text.replace("{{", "{").replace("}}", "}"), (kind,))
+                text = (
+                    text.replace("{" + name + "}", value)
+                    if name == "layer"
+                    else text.replace("{" + name + "}", value, 1)
+                )
+        return Step(text.replace("{{", "{").replace("}}", "}"), (kind, *layers_of(text)))
 
     def call(self, field: str, operand: str | None) -> str:
         """A layer's call, with `operand` in place of its edges or, if it names weights, of its weights."""
@@ -100,6 +109,11 @@ class _Draws:
             call = call if "{w}" in call else "graph(h, {e}, {w})"
             return call.replace("{w}", operand).replace("{e}", "e")
         return call.replace("{e}", operand or "e")
+
+
+def layers_of(text: str) -> list[str]:
+    """The layers and reducers that a statement names: they are kinds, too."""
+    return sorted({*_LAYERS.findall(text), *_REDUCERS.findall(text)})
 
 
 def _allowed(table: dict[str, tuple[str, ...]], without: frozenset[str]) -> dict[str, tuple[str, ...]]:

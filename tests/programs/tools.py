@@ -73,6 +73,6 @@ class Namespace(dict):
     def __missing__(self, name: str) -> Any:
         if name not in self._makers:
             raise KeyError(name)
-        torch.manual_seed(zlib.crc32(name.encode()))
+        torch.default_generator.manual_seed(zlib.crc32(name.encode()))  # manual_seed() costs milliseconds
         value = self[name] = self._makers[name]()
         return value
