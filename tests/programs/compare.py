@@ -21,10 +21,8 @@ def differences(program: Program, plain: Run, ours: Run) -> list[str]:
     if _may_raise(program, plain, ours):
         return _shown(plain, ours, until=ours.error[0])
     if plain.error or ours.error:
-        before, after = _kind(plain), _kind(ours)
-        if before != after:
-            text = f"{_described(program, plain)} plain, {_described(program, ours)} with the plug-in"
-            return [text]
+        if not _same_error(plain, ours):
+            return [f"{_described(program, plain)} plain, {_described(program, ours)} with the plug-in"]
     found = _shown(plain, ours, until=None)
     if plain.final.keys() != ours.final.keys():
         found.append(f"tensors left: {sorted(plain.final.keys() ^ ours.final.keys())} in one run only")
@@ -41,8 +39,11 @@ def _described(program: Program, run: Run) -> str:
     return f"{type(error).__name__} ({str(error).splitlines()[0][:100] if str(error) else ''}) from `{at}`"
 
 
-def _kind(run: Run) -> tuple[int, str] | None:
-    return run.error and (run.error[0], type(run.error[1]).__name__)
+def _same_error(plain: Run, ours: Run) -> bool:
+    """Whether both runs ended at one statement, so that whoever catches PyG's exception catches ours."""
+    if plain.error is None or ours.error is None:
+        return False
+    return plain.error[0] == ours.error[0] and isinstance(ours.error[1], type(plain.error[1]))
 
 
 def _may_raise(program: Program, plain: Run, ours: Run) -> bool:

@@ -33,7 +33,7 @@ class Run:
     Attributes:
         shown: (number of the step, recorded value), in order.
         error: (number of the step, exception) that ended the run, or None.
-        final: every tensor that the program could still reach, by name.
+        final: every tensor that the program could still reach, by name. After an error only the user's own tensors.
     """
 
     shown: list[tuple[int, Any]] = field(default_factory=list)
@@ -112,8 +112,10 @@ def _run(program: Program, plugin: Any) -> Run:
         names.pop("__builtins__", None)
         run.final = {f"h at {i}": record(value) for i, value in enumerate(bound)} if run.error is None else {}
         for name, value in sorted(names.items(), key=lambda item: item[0]):
-            if run.error is None or isinstance(value, Tensor):
+            if run.error is None:
                 run.final |= _reachable(name, value)
+            elif isinstance(value, Tensor):  # without gradients, of which a failed backward pass leaves some
+                run.final[name] = record(value.detach())
     return run
 
 

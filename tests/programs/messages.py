@@ -51,6 +51,15 @@ MESSAGES: dict[str, tuple[str, ...]] = {
         "m *= m",
         "torch._foreach_mul_([v], 2.0)",
     ),
+    "view_written": (
+        "m.view(-1, 2, 2).mul_(2)",
+        "m.unsqueeze(1).add_(1)",
+        "m.detach().unsqueeze(0).zero_()",
+        "x_j.reshape(-1, 2, 2)[:, 0] = 0",
+        "torch.nn.ReLU(inplace=True)(x_j.flatten(1))",
+        "v = m.view(-1, 2, 2); m.mul_(2); m = v.flatten(1)",
+        "m[:, :2].mul_(a)",
+    ),
     "message_written_raw": (
         "x_j.data.mul_(2)",
         "x_j.data[:, :2] = 0",
