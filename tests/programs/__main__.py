@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300, help="bound on a hunt per family")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--without", default="", help="kinds or statements to leave out, separated by ;")
+    parser.add_argument("--only", default="", help="kinds to draw from, beside layers and products, separated by ;")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "hunt":
@@ -37,6 +38,8 @@ def main() -> int:
 def _hunt(family: str, options: argparse.Namespace) -> None:
     """Finds a failing program, prints it, leaves out the kinds in it that are suspect, and starts again."""
     without = set(filter(None, options.without.split(";")))
+    if options.only:
+        without |= strategies.other_kinds(options.only.split(";"))
     end = time.monotonic() + options.seconds
     while time.monotonic() < end:
         found = checks.find(family, without, options.examples, options.seed, end - time.monotonic())
@@ -44,13 +47,12 @@ def _hunt(family: str, options: argparse.Namespace) -> None:
             print(f"{family}: no failing program among {found.examples}", flush=True)
             return
         suspects = checks.suspects(found.program)
-        print(
-            f"{family}: found after {found.examples} examples, without {sorted(without)}{found.program!r}", flush=True
-        )
+        print(f"{family}: found after {found.examples} examples, seed {options.seed}{found.program!r}", flush=True)
         print("\n".join(found.differences), f"\nsuspects: {sorted(suspects)}\n", flush=True)
         if not suspects:
             return
         without |= suspects
+        print(f"left out from here: {';'.join(sorted(without))}")
 
 
 if __name__ == "__main__":

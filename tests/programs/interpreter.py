@@ -110,7 +110,8 @@ def _run(program: Program, plugin: Any) -> Run:
         except Exception as error:
             run.error = number, error
         names.pop("__builtins__", None)
-        run.final = {f"h at {i}": record(value) for i, value in enumerate(bound)} if run.error is None else {}
+        for i, value in enumerate(bound):
+            run.final[f"h at {i}"] = record(value if run.error is None else value.detach())
         for name, value in sorted(names.items(), key=lambda item: item[0]):
             if run.error is None:
                 run.final |= _reachable(name, value)

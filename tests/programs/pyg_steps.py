@@ -45,7 +45,7 @@ LAYERS = (
 
 COMMON: dict[str, tuple[str, ...]] = {
     "call": ("h = {call}", "h = {call}.tanh()", "h = h + {call}"),
-    "backward": ("h.pow(2).mean().backward()", "h.tanh().sum().backward()"),
+    "backward": ("h.pow(2).mean().backward(); h = x * 1", "h.tanh().sum().backward(); h = x * 1"),
     "restart": ("h = x * 1", "h = x.detach().clone()", "h = x"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -27,6 +28,9 @@ def _smaller(program: Program) -> Iterator[Program]:
         steps = getattr(program, name)
         for i in range(len(steps)):
             yield replace(program, **{name: steps[:i] + steps[i + 1 :]})
+        for i, step in enumerate(steps if name == "steps" else ()):
+            for simpler in _simpler(step):
+                yield replace(program, steps=steps[:i] + (simpler,) + steps[i + 1 :])
     start = program.start
     for simpler in (
         replace(start, epochs=start.epochs - 1), replace(start, dtype=Start.dtype), replace(start, coarse=False),
@@ -37,6 +41,19 @@ def _smaller(program: Program) -> Iterator[Program]:
         for text in _shorter(step.text):
             changed = Step(text, kinds_of_layer(text) or step.kinds)
             yield replace(program, definitions=program.definitions[:i] + (changed,) + program.definitions[i + 1 :])
+
+
+_REWRITES = ((".data", ""), (".detach()", ""), (".tanh()", ""), ("h = h + ", "h = "), ("h += ", "h = "), (" c)", " w)"))
+_CALL = re.compile(r"h = (\w+)\(h, e(?:, w)?\)")
+
+
+def _simpler(step: Step) -> Iterator[Step]:
+    """The step as a plain call of the layer in it, as far as its text shows one."""
+    for before, after in _REWRITES:
+        if before in step.text:
+            text = step.text.replace(before, after)
+            call = _CALL.fullmatch(text)
+            yield Step(text, ("call", call[1]) if call else step.kinds)
 
 
 def _shorter(definition: str) -> Iterator[str]:

@@ -24,6 +24,11 @@ def kinds_without() -> frozenset[str]:
     return frozenset(filter(None, os.environ.get("GNNA_PROGRAMS_WITHOUT", "").split(",")))
 
 
+def other_kinds(kinds: Collection[str]) -> set[str]:
+    """All kinds but these and the ordinary ones: to leave out where only these shall be drawn."""
+    return {*pyg_steps.STEPS, *dgl_steps.STEPS, *MESSAGES} - {*kinds, "product"}
+
+
 @st.composite
 def programs(draw: st.DrawFn, family: str, without: Collection[str] | None = None) -> Program:
     """A program of the family, without the kinds or exact statements named.
@@ -41,12 +46,16 @@ def programs(draw: st.DrawFn, family: str, without: Collection[str] | None = Non
         draw(st.booleans()),
     )
     definitions = draws.definitions()
-    chosen = draw(st.lists(st.sampled_from(draws.step_kinds), min_size=1, max_size=4, unique=True))
+    chosen = (
+        draw(st.lists(st.sampled_from(draws.step_kinds), min_size=1, max_size=4, unique=True))
+        if draws.step_kinds
+        else []
+    )
     definitions += [
         Step(pyg_steps.NEEDED[kind], ("product",)) for kind in chosen if family != "dgl" and kind in pyg_steps.NEEDED
     ]
     # Calls and backward passes are as likely as all other kinds together.
-    palette = ["call"] * len(chosen) + [*chosen] + ["backward"] * max(1, len(chosen) // 2) + ["restart"]
+    palette = ["call"] * max(1, len(chosen)) + [*chosen] + ["backward"] * max(1, len(chosen) // 2) + ["restart"]
     kinds = draw(st.lists(st.sampled_from(palette), min_size=1, max_size=8))
     return Program(start, tuple(definitions), tuple(draws.step(kind) for kind in kinds))
 
@@ -78,8 +87,10 @@ class _Draws:
         if not any(call.startswith("conv(") for call in self.calls):
             return []
         table = _allowed(MESSAGES, self.without)
-        palette = self.draw(st.lists(st.sampled_from(sorted(table)), min_size=1, max_size=4, unique=True))
-        kinds = self.draw(st.lists(st.sampled_from(palette), max_size=5))
+        palette = (
+            self.draw(st.lists(st.sampled_from(sorted(table)), min_size=1, max_size=4, unique=True)) if table else []
+        )
+        kinds = self.draw(st.lists(st.sampled_from(palette), max_size=5)) if table else []
         kinds.sort(key=lambda kind: kind != RAW_WRITES_COME_FIRST)
         body = [self.pick(table[kind]) for kind in kinds]
         arguments = ", ".join(map(quoted, (self.pick(AGGREGATIONS), *body)))
