@@ -37,9 +37,9 @@ def main() -> int:
 
 def _hunt(family: str, options: argparse.Namespace) -> None:
     """Finds a failing program, prints it, leaves out the kinds in it that are suspect, and starts again."""
-    without = set(filter(None, options.without.split(";")))
+    without = strategies.kinds_without() | set(filter(None, options.without.split(";")))
     if options.only:
-        without |= strategies.other_kinds(options.only.split(";"))
+        without = strategies.other_kinds(options.only.split(";"))
     end = time.monotonic() + options.seconds
     while time.monotonic() < end:
         found = checks.find(family, without, options.examples, options.seed, end - time.monotonic())

@@ -20,8 +20,10 @@ _FIELD = re.compile(r"\{(call|slice)(?::((?:[^{}]|\{\w+\})*))?\}")
 
 
 def kinds_without() -> frozenset[str]:
-    """Kinds that GNNA_PROGRAMS_WITHOUT leaves out."""
-    return frozenset(filter(None, os.environ.get("GNNA_PROGRAMS_WITHOUT", "").split(",")))
+    """Kinds that are left out by default or by GNNA_PROGRAMS_WITHOUT."""
+    return frozenset(pyg_steps.NOT_BY_DEFAULT) | frozenset(
+        filter(None, os.environ.get("GNNA_PROGRAMS_WITHOUT", "").split(","))
+    )
 
 
 def other_kinds(kinds: Collection[str]) -> set[str]:
