@@ -23,6 +23,7 @@ CALLS = (
     "gcn_cached(h, {e}, {w})",
 )
 
+COMMON_CALLS = ("gcn(h, {e})", "gin(h, {e})", "graph(h, {e}, {w})")  # drawn more often: most shortcuts are theirs
 LAYERS = (
     "conv",
     "gcn",
@@ -183,14 +184,15 @@ STEPS: dict[str, tuple[str, ...]] = {
         "d1 = T.GCNNorm()(Data(x=x, edge_index=e)); h = graph(h, d1.edge_index, d1.edge_weight)",
         "show(d2.edge_weight)",
     ),
-    "norm_written": (
+    "norm_written": (  # both are made before one is written
+        "n1, n2; n1[1].mul_(2); show(n2)",
+        "d1, d2; d1.edge_weight.mul_(2); show(d2.edge_weight)",
+        "n1, n2; n1[1].requires_grad_(); h = graph(h, *n2)",
+        "n1, n2; n1[1].requires_grad_().sum().backward(); show(n2)",
+        "n1, n2; h = x * 1; n1[0][0].zero_(); h = graph(h, *n2)",
+        "h = x * 1; n1[1].data.mul_(2); h = graph(h, *n1)",
+        "d1.edge_weight *= 2",
         "n1[1].mul_(2)",
-        "d1.edge_weight.mul_(2)",
-        "n1[1].requires_grad_(); h = graph(h, *n1)",
-        "n1[0][0].zero_()",
-        "d1.edge_weight *= 2; show(d2.edge_weight)",
-        "h = x * 1; n1[1].data.mul_(2)",
-        "n1[1].requires_grad_().sum().backward()",
     ),
     "norm_kept": ("h = saliency2(saliency(h, e), e)", "show(saliency.kept)", "show(saliency.kept.grad)"),
     "loops": (
@@ -238,8 +240,8 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Left out unless asked for. PyG has saved the edge list for its backward pass and raises; a layer that the plug-in folds
-# (GINConv) has not, and computes the gradient of what ran.
+# Left out unless asked for. PyG has saved the edge list for its backward pass and raises. GINConv, which the plug-in
+# folds, has not, and computes the gradient of what ran.
 NOT_BY_DEFAULT = {"edges_written_pending"}
 
 # Kinds that programs about a user's message() draw from: with all of them, few programs would be about the message.

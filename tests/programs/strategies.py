@@ -76,7 +76,8 @@ class _Draws:
         if family == "layers":
             calls = calls[1:]
         calls = tuple(call for call in calls if not without & set(layers_of(call)))
-        self.calls = draw(st.lists(st.sampled_from(calls), min_size=1, max_size=2, unique=True))
+        common = tuple(call for call in calls if call in pyg_steps.COMMON_CALLS) * 3
+        self.calls = draw(st.lists(st.sampled_from(calls + common), min_size=1, max_size=2, unique=True))
         self.reducers = [name for name in dgl_steps.REDUCERS if name not in without]
         if family == "messages":
             self.calls = [pyg_steps.CALLS[0], *self.calls[:1]]
