@@ -64,11 +64,14 @@ STEPS: dict[str, tuple[str, ...]] = {
         "h = checkpoint(lambda h: {call}, h, use_reentrant=False)",
         "h = checkpoint(lambda h: {call}, h, use_reentrant=True)",
     ),
+    "inference": (
+        "with torch.inference_mode(): show({call})",
+        "with torch.inference_mode(): show((lambda h: {call})(h.clone()))",
+        "with torch.inference_mode(): show((lambda h, e: {call})(h.clone(), e.clone()))",
+    ),
     "mode": (
         "with torch.no_grad(): h = {call}",
-        "with torch.inference_mode(): show({call})",
         "with torch.no_grad(): show({call})",
-        "with torch.inference_mode(): show((lambda h: {call})(h.detach().clone()))",
         "with torch.enable_grad(): h = {call}",
         "x.requires_grad_(not x.requires_grad); h = x * 1",
     ),
@@ -108,6 +111,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "weights_read_through_data": (
         "h = {call:w.data}",
+        "h = x * 1; torch.no_grad()(w.mul_)(0.9); h = {call:w.data}",
         "h = {call:w.detach()}",
         "h = {call:c.data}",
         "h = {call:w.data.data}",
@@ -251,6 +255,7 @@ BESIDE_MESSAGES = (
     "double_backward",
     "edges_written",
     "features_written_after",
+    "inference",
     "kept_read",
     "layer_changed",
     "mode",
