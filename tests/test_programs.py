@@ -53,11 +53,13 @@ def test_programs_do_the_same_with_the_plug_in(family):
 
 @pytest.mark.parametrize("family", CASES)
 def test_programs_do_the_same_twice(family):
-    """What differs between two plain runs is a fault of the programs or of their comparison."""
+    """What differs between two plain runs is a fault of the programs or of their comparison, and so is a wrong name."""
 
     @_settings(40)
     @given(programs(family))
     def check(program):
-        assert not differences(program, run_plain(program), run_plain(program)), repr(program)
+        plain = run_plain(program)
+        assert not differences(program, plain, run_plain(program)), repr(program)
+        assert plain.error is None or not isinstance(plain.error[1], (NameError, SyntaxError)), repr(program)
 
     check()

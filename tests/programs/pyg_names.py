@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +74,7 @@ class Saliency(nn.GCNConv):
         return edge_weight.view(-1, 1) * x_j
 
 
-def layer(aggr: str, *body: str, kind: str = "") -> Layer:
+def layer(aggr: str, *body: str, kind: str = "", show: Callable[[Any], None] = print) -> Layer:
     """A layer whose message() runs the statements of `body`.
 
     In them `m` is the message, which is returned at the end; `v` is for a view of it and `a` for a weight per edge.
@@ -81,7 +82,7 @@ def layer(aggr: str, *body: str, kind: str = "") -> Layer:
     """
     source = "def message(self, x_j, w, x_i=None):\n    m = v = x_j\n    a = w.view(-1, 1)\n"
     source += "".join(f"    {line}\n" for line in body) + "    return m\n"
-    namespace = dict(_TOOLS)
+    namespace = {**_TOOLS, "show": show}
     exec(source, namespace)
     made = {"": Layer, "returns messages": ReturnsMessages, "records always": RecordsAlways}[kind]
     made = BothEnds if "x_i" in source.split("\n", 1)[1] else made
@@ -132,5 +133,5 @@ def namespace(start: Start, show: Callable[[Any], None], plugin: Any) -> tools.N
         "optimiser": lambda: torch.optim.SGD([names["w"], names["x"]], 0.1),
     }
     makers |= {name: lambda make=make: make().to(dtype) for name, make in layers.items()}
-    names = tools.Namespace(makers, **_TOOLS, layer=layer, show=show, gnna_plugin=plugin)
+    names = tools.Namespace(makers, **_TOOLS, layer=functools.partial(layer, show=show), show=show, gnna_plugin=plugin)
     return names

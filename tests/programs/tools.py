@@ -74,5 +74,6 @@ class Namespace(dict):
         if name not in self._makers:
             raise KeyError(name)
         torch.default_generator.manual_seed(zlib.crc32(name.encode()))  # manual_seed() costs milliseconds
-        value = self[name] = self._makers[name]()
+        with torch.inference_mode(False), torch.enable_grad():  # wherever a program uses the name first
+            value = self[name] = self._makers[name]()
         return value
