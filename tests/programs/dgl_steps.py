@@ -30,7 +30,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "graph_made": (
         "g = dgl.graph((u, v), num_nodes=9)",
         "g = dgl.graph((v, u), num_nodes=9)",
-        "del g; g = dgl.graph(tuple(edges({k})), num_nodes=9)",
+        "g = None; g = dgl.graph(tuple(edges({k})), num_nodes=9)",
         "g = dgl.add_self_loop(dgl.graph((u, v), num_nodes=9)); g.remove_edges(torch.arange(9))",
         "g = dgl.reverse(g)",
         "g = g.clone()",

@@ -69,6 +69,8 @@ class RecordsAlways(Layer):
 class Saliency(nn.GCNConv):
     """Keeps its normalised weights, to read their gradient."""
 
+    kept = None
+
     def message(self, x_j, edge_weight):
         self.kept = edge_weight.requires_grad_()
         return edge_weight.view(-1, 1) * x_j
@@ -78,9 +80,9 @@ def layer(aggr: str, *body: str, kind: str = "", show: Callable[[Any], None] = p
     """A layer whose message() runs the statements of `body`.
 
     In them `m` is the message, which is returned at the end; `v` is for a view of it and `a` for a weight per edge.
-    `m` and `v` are x_j at first, `a` is w as a column.
+    `m` and `v` are x_j at first, `a` is a copy of w as a column.
     """
-    source = "def message(self, x_j, w, x_i=None):\n    m = v = x_j\n    a = w.view(-1, 1)\n"
+    source = "def message(self, x_j, w, x_i=None):\n    m = v = x_j\n    a = w.view(-1, 1) * 1\n"
     source += "".join(f"    {line}\n" for line in body) + "    return m\n"
     namespace = {**_TOOLS, "show": show}
     exec(source, namespace)

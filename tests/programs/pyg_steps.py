@@ -91,7 +91,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "kept_read": (
         "show(conv.kept)",
-        "h = x * 1; conv.kept.sum().backward()",
+        "h = x * 1; conv.kept is not None and conv.kept.sum().backward()",
         "x.data.mul_(0.5); show(conv.kept); h = x * 1",
     ),
     "raw_messages": (
@@ -141,7 +141,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "edges_assigned": (
         "e = edges({k})",
-        "del e; e = edges({k})",
+        "e = None; e = edges({k})",
         "e = e.clone()",
         "e = torch.stack((e[1], e[0]))",
         "e = e.flip(0)",
@@ -198,7 +198,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "d1.edge_weight *= 2",
         "n1[1].mul_(2)",
     ),
-    "norm_kept": ("h = saliency2(saliency(h, e), e)", "show(saliency.kept)", "show(saliency.kept.grad)"),
+    "norm_kept": ("h = saliency2(saliency(h, e), e)", "show(saliency.kept)"),
     "loops": (
         "l = utils.add_self_loops(e, num_nodes=9)[0]; h = {slice:l}",
         "l = utils.remove_self_loops(e)[0]; h = {slice:l}",
