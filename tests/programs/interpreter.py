@@ -111,12 +111,12 @@ def _run(program: Program, plugin: Any) -> Run:
             run.error = number, error
         names.pop("__builtins__", None)
         for i, value in enumerate(bound):
-            run.final[f"h at {i}"] = record(value if run.error is None else value.detach())
+            run.final[f"h at {i}"] = record(value, detach=run.error is not None)
         for name, value in sorted(names.items(), key=lambda item: item[0]):
             if run.error is None:
                 run.final |= _reachable(name, value)
             elif isinstance(value, Tensor):  # without gradients, of which a failed backward pass leaves some
-                run.final[name] = record(value.detach())
+                run.final[name] = record(value, detach=True)
     return run
 
 
@@ -142,10 +142,10 @@ def _reachable(name: str, value: Any) -> dict[str, Any]:
     return found
 
 
-def record(value: Any) -> Any:
-    """A value that later writes do not reach; a tensor with all that autograd says of it."""
+def record(value: Any, detach: bool = False) -> Any:
+    """A value that later writes do not reach; a tensor with all that autograd says of it, unless it is detached."""
     try:
-        return _record(value)
+        return _record(value.detach() if detach else value)
     except Exception as error:
         return f"{type(error).__name__} when it is read"
 
