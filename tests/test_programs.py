@@ -15,7 +15,7 @@ from programs.interpreter import run_accelerated, run_plain
 from programs.strategies import FAMILIES, programs
 
 # Programs per family: about a minute for all of them on two cores. GNNA_PROGRAMS=N asks for others.
-DEFAULT_EXAMPLES = {"messages": 400, "layers": 400, "dgl": 400}
+DEFAULT_EXAMPLES = {"messages": 300, "layers": 500, "dgl": 500}
 ASKED = os.environ.get("GNNA_PROGRAMS")
 CASES = [
     pytest.param(
