@@ -21,8 +21,8 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=1000, help="programs tried before a hunt ends")
     parser.add_argument("--seconds", type=float, default=300, help="bound on a hunt per family")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--without", default="", help="kinds or statements to leave out, separated by ;")
-    parser.add_argument("--only", default="", help="kinds to draw from, beside layers and products, separated by ;")
+    parser.add_argument("--without", default="", help="kinds to leave out, separated by commas")
+    parser.add_argument("--only", default="", help="kinds to draw from, beside layers and products, separated by commas")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "hunt":
@@ -37,9 +37,9 @@ def main() -> int:
 
 def _hunt(family: str, options: argparse.Namespace) -> None:
     """Finds a failing program, prints it, leaves out the kinds in it that are suspect, and starts again."""
-    without = strategies.kinds_without() | set(filter(None, options.without.split(";")))
+    without = strategies.kinds_without() | set(filter(None, options.without.split(",")))
     if options.only:
-        without = strategies.other_kinds(options.only.split(";"))
+        without = strategies.other_kinds(options.only.split(","))
     end = time.monotonic() + options.seconds
     while time.monotonic() < end:
         found = checks.find(family, without, options.examples, options.seed, end - time.monotonic())
@@ -52,7 +52,7 @@ def _hunt(family: str, options: argparse.Namespace) -> None:
         if not suspects:
             return
         without |= suspects
-        print(f"left out from here: {';'.join(sorted(without))}")
+        print(f"left out from here: {','.join(sorted(without))}")
 
 
 if __name__ == "__main__":
