@@ -22,7 +22,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300, help="bound on a hunt per family")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--without", default="", help="kinds to leave out, separated by commas")
-    parser.add_argument("--only", default="", help="kinds to draw from, beside layers and products, separated by commas")
+    parser.add_argument(
+        "--only", default="", help="kinds to draw from, beside layers and products, separated by commas"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "hunt":
