@@ -6,6 +6,7 @@
 #include <c10/util/hash.h>
 #include <pthread.h>
 
+#include <array>
 #include <cstring>
 #include <new>
 #include <unordered_map>
@@ -95,6 +96,18 @@ class Sources {
     constants_.push_back(std::move(source));
   }
 
+  bool comes_again(const std::shared_ptr<Source>& source) {
+    const bool in_a_row = latest_ == source;
+    if (!in_a_row) {
+      latest_ = source;
+      if (source->calls_ == 0) {
+        seen_[next_seen_] = source;
+        next_seen_ = (next_seen_ + 1) % seen_.size();
+      }
+    }
+    return source->comes_again(in_a_row);
+  }
+
   void forget(const Source& source) {
     const auto known = by_counter_.find(counter_of(source.counter_));
     if (known != by_counter_.end() && known->second.expired()) by_counter_.erase(known);
@@ -106,6 +119,9 @@ class Sources {
   std::unordered_map<const void*, std::weak_ptr<Source>> by_counter_, originals_;
   std::vector<std::shared_ptr<Source>> constants_;
   size_t next_constant_ = 0;
+  std::array<std::shared_ptr<Source>, 4096> seen_;  // the latest, which live as long as they are here
+  size_t next_seen_ = 0;
+  std::shared_ptr<Source> latest_;
 };
 
 namespace {
@@ -191,6 +207,12 @@ std::optional<Original> Original::of(const at::Tensor& result) {
 }
 
 at::Tensor Original::copy() const { return at::_lazy_clone(tensor_); }
+
+bool comes_again(const at::Tensor& tensor) {
+  if (!tensor.has_storage() || !version_of(tensor).enabled()) return false;
+  const Lock lock(recall_mutex());
+  return sources().comes_again(sources().of(tensor));
+}
 
 void mark_constant(const at::Tensor& tensor) {
   if (!tensor.has_storage() || !version_of(tensor).enabled()) return;

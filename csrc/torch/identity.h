@@ -29,6 +29,11 @@ class Source {
   bool alive() const { return !storage_.expired() && !counter_.unique(); }
   // Nobody writes to it: the plug-in made it, or its framework guarantees that. Ends with a counted write.
   bool constant() const { return constant_version_ == static_cast<int64_t>(counter_.current_version()); }
+  // Counts a call that has this tensor. True if it came back after others, or many times in a row.
+  bool comes_again(bool in_a_row) {
+    again_ = again_ || (calls_ > 0 && !in_a_row) || ++calls_ > kCallsInARow;
+    return again_;
+  }
   void set_constant() { constant_version_ = counter_.current_version(); }
   int64_t storage_bytes() const { return storage_bytes_; }
 
@@ -39,6 +44,9 @@ class Source {
   c10::VariableVersion counter_;  // shared with the tensors: while it is held, its address names nothing else
   int64_t storage_bytes_;
   int64_t constant_version_ = -1;
+  static constexpr int kCallsInARow = 8;  // more than the layers of one pass over a graph make
+  int calls_ = 0;
+  bool again_ = false;
   const void* copies_ = nullptr;  // the copy-on-write context of an original (make_original), else nullptr
   std::unordered_map<size_t, std::weak_ptr<Fingerprint>> prints_;
 };
@@ -96,6 +104,11 @@ class Original {
   at::Tensor tensor_;
   std::shared_ptr<Source> source_;
 };
+
+// Whether this tensor, or another view of it, was seen in an earlier pass: it came back after other tensors, or more
+// often than the layers of one model call for it. What is computed from a small graph that comes once is never used
+// again. The latest few thousand tensors are known.
+bool comes_again(const at::Tensor& tensor);
 
 // Says that nobody writes to this tensor although somebody else made it, such as the edges of a DGL graph.
 void mark_constant(const at::Tensor& tensor);
