@@ -283,7 +283,7 @@ def test_both_frameworks_in_one_process(graph):
 
 
 def test_sampled_blocks(graph):
-    """Every mini-batch is new; nothing is kept of the old ones but a bounded number of edge lists."""
+    """Every mini-batch is new, and its edges are forgotten with it."""
     if graph.idtype == torch.int32:
         pytest.skip("DGL 1.1.3 samples int32 blocks whose edges name nodes that the block does not have")
     sampler = dgl.dataloading.NeighborSampler([4, 4])

@@ -19,6 +19,7 @@ from gnna_plugin.adapters.dgl.importing import explained  # noqa: E402
 with explained():
     import dgl
 import dgl.backend.pytorch.sparse as sparse  # noqa: E402
+import dgl.heterograph_index as heterograph_index  # noqa: E402
 import dgl.ops.spmm as ops_spmm  # noqa: E402
 from dgl.heterograph_index import HeteroGraphIndex  # noqa: E402
 
@@ -31,6 +32,7 @@ _SIGNATURES = (
     (sparse, "edge_softmax", ["gidx", "logits", "eids", "norm_by"]),
     (HeteroGraphIndex, "get_relation_graph", ["self", "etype"]),
     (HeteroGraphIndex, "reverse", ["self"]),
+    (heterograph_index, "create_heterograph_from_relations", ["metagraph", "rel_graphs", "num_nodes_per_type"]),
     (ops_spmm, "gspmm", ["g", "op", "reduce_op", "lhs_data", "rhs_data"]),
 )
 _TESTED = "1.1"
@@ -54,6 +56,8 @@ def install() -> bool:
     _patches.replace(sparse, "EdgeSoftmax", edge_hooks.edge_softmax_hook(sparse.EdgeSoftmax))
     for name in ("get_relation_graph", "reverse"):
         _patches.replace(HeteroGraphIndex, name, graphs.derived_hook(getattr(HeteroGraphIndex, name)))
+    create = "create_heterograph_from_relations"
+    _patches.replace(heterograph_index, create, graphs.combined_hook(getattr(heterograph_index, create)))
     ours = hooks.ops_gspmm_hook(ops_spmm.gspmm)
     _patches.replace(ops_spmm, "gspmm", ours)
     _patches.replace(dgl.ops, "gspmm", ours)
