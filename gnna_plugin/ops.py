@@ -139,7 +139,7 @@ def _(x, weight, src, dst, num_dst, reduce, cache=True):
 
 
 @torch.library.register_fake("gnna::spmm_arg")
-def _(x, weight, src, dst, num_dst, reduce, cache=True):
+def _(x, weight, src, dst, num_dst, reduce, cache=True, last=False):
     out = x.new_empty((num_dst, *x.shape[1:]))
     return out, src.new_empty(out.shape), src.new_empty(out.shape)
 

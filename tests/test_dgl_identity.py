@@ -195,13 +195,14 @@ def test_graphs_changed_in_place(change):
 
 
 def test_writes_to_the_arrays_of_a_graph_in_use():
-    """DGL goes on with the formats that it made at first use, and so do the plug-in's plans."""
+    """DGL aggregates with the formats that it made at first use, and so do the plug-in's plans."""
 
     def run():
         arrays, out = random_ends(0).clone(), []
         graph = homogeneous(*arrays)
         for step in range(3):
-            out += [gradients("sum")(graph), gradients("max")(graph), update_all("mean")(graph)]
+            # without the gradients of weights, which DGL computes on the arrays themselves
+            out += [gradients("sum")(graph)[:NODES], gradients("max")(graph)[:NODES], update_all("mean")(graph)]
             gnna_plugin.clear_cache()  # plans that are built again do not see the writes either
             arrays.copy_(random_ends(step + 1))
         return out

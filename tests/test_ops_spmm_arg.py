@@ -7,8 +7,8 @@ import reference
 import torch
 
 
-def call(x, weight, src, dst, rows, reduce):
-    return torch.ops.gnna.spmm_arg(x, weight, src, dst, rows, reduce)
+def call(x, weight, src, dst, rows, reduce, last=False):
+    return torch.ops.gnna.spmm_arg(x, weight, src, dst, rows, reduce, last=last)
 
 
 @pytest.mark.parametrize("reduce", ["max", "min"])
@@ -41,11 +41,44 @@ def test_first_of_equals_wins(device):
 
 
 @pytest.mark.parametrize("reduce", ["max", "min"])
-def test_nan_never_wins(device, reduce):
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_last_of_equals_wins(dtype, weighted, reduce):
+    src, dst, n, m = reference.edges("random", "cpu")
+    infinity = float("inf") if reduce == "min" else -float("inf")
+    x = torch.tensor([infinity, 1.0, 2.0])[torch.randint(0, 3, (n, 19))].to(dtype)
+    weight = torch.randint(1, 3, (src.numel(),)).to(dtype) if weighted else None
+    out, arg_src, arg_edge = call(x, weight, src, dst, m, reduce, last=True)
+    messages = x[src] if weight is None else x[src] * weight.view(-1, 1)
+    wanted = torch.full((m, 19), infinity, dtype=dtype)
+    edges = torch.full((m, 19), -1)
+    for edge, row in enumerate(dst.tolist()):
+        wins = messages[edge] >= wanted[row] if reduce == "max" else messages[edge] <= wanted[row]
+        wanted[row] = torch.where(wins, messages[edge], wanted[row])
+        edges[row] = torch.where(wins, edge, edges[row])
+    assert torch.equal(out, wanted)
+    assert torch.equal(arg_edge, edges.clamp(min=0))
+    assert torch.equal(arg_src, src[arg_edge].masked_fill(edges < 0, 0))
+
+
+@pytest.mark.cuda
+def test_last_of_equals_is_not_implemented_on_cuda(device):
+    if device.type != "cuda":
+        pytest.skip("of a GPU")
+    index = torch.zeros(1, dtype=torch.int64, device=device)
+    with pytest.raises(NotImplementedError, match="spmm_arg was called with last=True on CUDA.*; pass last=False"):
+        call(torch.ones(1, 1, device=device), None, index, index, 1, "max", last=True)
+
+
+@pytest.mark.parametrize("reduce", ["max", "min"])
+@pytest.mark.parametrize("last", [False, pytest.param(True, id="last")])
+def test_nan_never_wins(device, reduce, last):
+    if last and device.type == "cuda":
+        pytest.skip("not implemented")
     nan = float("nan")
     x = torch.tensor([[nan, nan], [3.0, nan], [nan, nan]], device=device)
     src, dst = torch.arange(3, device=device), torch.zeros(3, dtype=torch.int64, device=device)
-    out, arg_src, arg_edge = call(x, None, src, dst, 1, reduce)
+    out, arg_src, arg_edge = call(x, None, src, dst, 1, reduce, last)
     assert out[0, 0] == 3 and arg_src[0, 0] == 1 and arg_edge[0, 0] == 1
     assert out[0, 1].isinf() and arg_src[0, 1] == 0 and arg_edge[0, 1] == 0
 
@@ -68,3 +101,7 @@ def test_opcheck(device):
     torch.library.opcheck(
         torch.ops.gnna.spmm_arg.default, (torch.randn(n, 4, device=device), None, src, dst, m, "max", False)
     )
+    if device.type == "cpu":
+        torch.library.opcheck(
+            torch.ops.gnna.spmm_arg.default, (torch.randn(n, 4), None, src, dst, m, "max", False), {"last": True}
+        )

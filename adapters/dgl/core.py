@@ -77,19 +77,46 @@ def edge_softmax(edges: Edges, scores: Tensor, norm_by: str) -> Tensor:
     return torch.ops.gnna.segment_softmax(scores, index, rows, True)
 
 
-def extremum(edges: Edges, operands: Operands, reduce: str, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def extremum(
+    edges: Edges, operands: Operands, reduce: str, positions: Tensor | None, last: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Max or min with the winning node and edge, each [num_dst, *shape].
 
-    Without edges everything is 0; otherwise a row that nothing won is -inf (min: +inf) and 0, 0. positions: 0 .. E - 1
-    in the indices' dtype, needed for messages alone.
+    Without edges everything is 0; otherwise a row that nothing won is -inf (min: +inf) and 0, 0.
+
+    Args:
+        positions: 0 .. E - 1 in the indices' dtype, needed for messages alone.
+        last: the last of equal edges wins, not the first.
     """
     x, src = (operands.x, edges.src) if operands.messages is None else (operands.messages, positions)
     if edges.dst.numel() == 0:
         zeros = x.new_zeros((edges.num_dst, *operands.shape))
         none = torch.zeros(zeros.shape, dtype=edges.dst.dtype, device=zeros.device)
         return zeros, none, none.clone()
-    out, node, edge = torch.ops.gnna.spmm_arg(x, operands.weight, src, edges.dst, edges.num_dst, reduce, True)
+    out, node, edge = torch.ops.gnna.spmm_arg(x, operands.weight, src, edges.dst, edges.num_dst, reduce, True, last)
     if out.is_cuda and out.dtype == torch.float16:  # DGL's CUDA kernels start at the type's largest finite value
         limit = torch.finfo(torch.float16).max
         out = out.clamp(min=-limit) if reduce == "max" else out.clamp(max=limit)
     return out, node, edge
+
+
+def extremum_in_order(
+    edges: Edges, ids: Tensor, operands: Operands, reduce: str, positions: Tensor | None, last: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The extremum over edges whose order is that of ids, in which equal edges are compared.
+
+    Args:
+        edges: in the order of ids.
+        ids: int64 [E], the positions of these edges in the order of the operands.
+    """
+    weight = None if operands.weight is None else operands.weight[ids]
+    messages = None if operands.messages is None else operands.messages[ids]
+    ordered = Operands(operands.x, weight, messages, operands.shape)
+    out, node, edge = extremum(edges, ordered, reduce, positions, last)
+    if edge.numel() == 0 or ids.numel() == 0:
+        return out, node, edge
+    rows = torch.arange(edge.size(0), device=edge.device).view(-1, *(1,) * (edge.dim() - 1))
+    places = edge.long()
+    nothing_won = edges.dst[places] != rows  # the op then returns edge 0, which belongs to another row
+    edge = ids[places].masked_fill_(nothing_won, 0).to(edge.dtype)
+    return out, node if operands.messages is None else edge, edge

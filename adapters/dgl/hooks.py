@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import report, settings
-from gnna_plugin.adapters.dgl import core, fit, graphs
+from gnna_plugin.adapters.dgl import core, fit, graphs, winners
 
 _OPS = ("copy_lhs", "copy_rhs", "mul")
 
@@ -29,11 +29,14 @@ _decided = _Decided()
 class Call:
     """A g-SpMM that fits: the graph's edges and the operands, and which features were scalars at first."""
 
-    __slots__ = ("entry", "operands", "scalar_e", "scalar_u", "used")
+    __slots__ = ("entry", "last", "operands", "scalar_e", "scalar_u", "used")
 
-    def __init__(self, entry: graphs.Entry, operands: core.Operands, used: tuple, scalar_u: bool, scalar_e: bool):
+    def __init__(
+        self, entry: graphs.Entry, operands: core.Operands, used: tuple, scalar_u: bool, scalar_e: bool, last: bool
+    ) -> None:
         self.entry, self.operands = entry, operands
         self.used, self.scalar_u, self.scalar_e = used, scalar_u, scalar_e
+        self.last = last  # of equal neighbours the last one wins a max or min
 
     def narrowed(self, out: Tensor) -> Tensor:
         """Scalar in, scalar out."""
@@ -43,14 +46,14 @@ class Call:
 
 def _fit(gidx: Any, known: graphs.Known, op: str, reduce: str, u: Any, e: Any) -> Call | None:
     """The call in our terms; None, with the reason counted, where it is left to DGL."""
-    call = _try_fit(gidx, known, op, u, e)
+    call = _try_fit(gidx, known, op, reduce, u, e)
     if type(call) is tuple:
         fit.left(f"dgl.{op}_{reduce}", call)
         return None
     return call
 
 
-def _try_fit(gidx: Any, known: graphs.Known, op: str, u: Any, e: Any) -> Call | fit.Reason:
+def _try_fit(gidx: Any, known: graphs.Known, op: str, reduce: str, u: Any, e: Any) -> Call | fit.Reason:
     if op not in _OPS:
         return (f"the binary operation {op}",)
     ends = {"u": [u]} if op == "copy_lhs" else {"e": [e]} if op == "copy_rhs" else {"u": [u], "e": [e]}
@@ -58,6 +61,13 @@ def _try_fit(gidx: Any, known: graphs.Known, op: str, u: Any, e: Any) -> Call | 
     reason = fit.below_min_work(known.num_edges, tensors) or fit.unfit(tensors)
     if reason is not None:
         return reason
+    last = False
+    if reduce in ("max", "min"):
+        if known.order is None:
+            known.order = winners.order_of(gidx)  # before the edges are asked for
+        if winners.rounds_first(known.order, tensors):
+            return ("bfloat16 products that DGL rounds before it compares them",)
+        last = winners.last_wins(known.order, tensors)
     entry = fit.entry_for(gidx, ends)
     if type(entry) is tuple:
         return entry
@@ -66,7 +76,7 @@ def _try_fit(gidx: Any, known: graphs.Known, op: str, u: Any, e: Any) -> Call | 
     operands = core.prepare(op, u.unsqueeze(-1) if scalar_u else u, e.unsqueeze(-1) if scalar_e else e)
     if isinstance(operands, str):
         return (operands,)
-    return Call(entry, operands, used, scalar_u, scalar_e)
+    return Call(entry, operands, used, scalar_u, scalar_e, last)
 
 
 def _count(layer: str, call: Call, out: Tensor, reduce: str) -> None:
@@ -75,6 +85,13 @@ def _count(layer: str, call: Call, out: Tensor, reduce: str) -> None:
         report.fused(layer)
     else:
         report.aggregated(layer, operands.x, operands.weight, edges.src, edges.dst, out, reduce)
+
+
+def _extremum(call: Call, order: winners.Order, reduce: str, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    edges = call.entry.edges
+    if order.ids is None:
+        return core.extremum(edges, call.operands, reduce, positions, call.last)
+    return core.extremum_in_order(order.edges(edges), order.ids, call.operands, reduce, positions, call.last)
 
 
 def gspmm_hook(original: Callable) -> Callable:
@@ -94,7 +111,7 @@ def gspmm_hook(original: Callable) -> Callable:
                 out, arg_u, arg_e = core.aggregate(edges, call.operands, "sum"), None, None
             else:
                 positions = call.entry.positions() if call.operands.messages is not None else None
-                out, arg_u, arg_e = core.extremum(edges, call.operands, reduce_op, positions)
+                out, arg_u, arg_e = _extremum(call, known.order, reduce_op, positions)
                 arg_u = (arg_u.squeeze(-1) if call.scalar_u else arg_u) if used[0] else None
                 arg_e = (arg_e.squeeze(-1) if call.scalar_e else arg_e) if used[1] else None
         _count(f"dgl.{op}_{reduce_op}", call, out, reduce_op)

@@ -1,8 +1,15 @@
 // Max and min with the edge that won, for callers that differentiate by scattering to the winner. A row starts at -inf
-// (+inf for min) and only a strictly better message wins, so NaN never does, and of equals the first edge of the row.
-// Results and winners of a row are in the L1 cache, a vector of columns at a time in registers.
+// (+inf for min). A message wins if it is better than the best so far, with kLast also if it equals it, so that kLast
+// selects the last of equal edges instead of the first. NaN never wins. Results and winners of a row are in the L1
+// cache, a vector of columns at a time in registers.
 
-template <typename T, bool kMax>
+template <typename Vector>
+inline auto wins_over(const Vector& message, const Vector& before, bool max, bool last) {
+  if (max) return last ? message >= before : message > before;
+  return last ? message <= before : message < before;
+}
+
+template <typename T, bool kMax, bool kLast>
 void extremum_with_arg(const SpmmArgs<T>& args, int32_t* arg, int64_t begin_place, int64_t end_place) {
   using S = Simd<T>;
   using C = Simd<Compute<T>>;
@@ -36,7 +43,7 @@ void extremum_with_arg(const SpmmArgs<T>& args, int32_t* arg, int64_t begin_plac
         for (int64_t c = h * args.head_dim, end = c + args.head_dim; c < end; c += kWidth, ++v) {
           const V message = S::load_some(x + c, static_cast<int>(end - c < kWidth ? end - c : kWidth)) * w;
           const V before = C::load(best.data() + v * kWidth);
-          const Winners wins = kMax ? message > before : message < before;
+          const Winners wins = wins_over(message, before, kMax, kLast);
           C::store(best.data() + v * kWidth, wins ? message : before);
           winners(v) = wins ? edge : static_cast<Winners>(winners(v));
         }
@@ -54,10 +61,9 @@ void extremum_with_arg(const SpmmArgs<T>& args, int32_t* arg, int64_t begin_plac
 }
 
 template <typename T>
-void spmm_arg(const SpmmArgs<T>& args, int32_t* arg, int64_t begin_place, int64_t end_place) {
-  if (args.reduce == Reduce::Max) {
-    extremum_with_arg<T, true>(args, arg, begin_place, end_place);
-  } else {
-    extremum_with_arg<T, false>(args, arg, begin_place, end_place);
-  }
+void spmm_arg(const SpmmArgs<T>& args, bool last, int32_t* arg, int64_t begin_place, int64_t end_place) {
+  const bool max = args.reduce == Reduce::Max;
+  const auto kernel = max ? (last ? extremum_with_arg<T, true, true> : extremum_with_arg<T, true, false>)
+                          : (last ? extremum_with_arg<T, false, true> : extremum_with_arg<T, false, false>);
+  kernel(args, arg, begin_place, end_place);
 }

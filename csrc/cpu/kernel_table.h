@@ -10,7 +10,7 @@ namespace gnna::cpu {
 template <typename T>
 struct KernelTable {
   void (*spmm)(const SpmmArgs<T>&, int64_t begin_place, int64_t end_place);
-  void (*spmm_arg)(const SpmmArgs<T>&, int32_t* arg, int64_t begin_place, int64_t end_place);
+  void (*spmm_arg)(const SpmmArgs<T>&, bool last, int32_t* arg, int64_t begin_place, int64_t end_place);
   void (*sddmm)(const SddmmArgs<T>&, int64_t begin_place, int64_t end_place);
   void (*extremum_share)(const CsrView&, const ExtremumArgs<T>&, int64_t begin_place, int64_t end_place);
   void (*extremum_grad_x)(const CsrView&, const ExtremumArgs<T>&, int64_t begin_place, int64_t end_place);

@@ -89,9 +89,9 @@ void spmm(const SpmmArgs<T>& args, const Executor& executor) {
 }
 
 template <typename T>
-void spmm_arg(const SpmmArgs<T>& args, int32_t* arg, const Executor& executor) {
+void spmm_arg(const SpmmArgs<T>& args, bool last, int32_t* arg, const Executor& executor) {
   for_rows(args.csr, args.heads * args.head_dim, executor,
-           [&](int64_t begin, int64_t end) { table<T>().spmm_arg(args, arg, begin, end); });
+           [&](int64_t begin, int64_t end) { table<T>().spmm_arg(args, last, arg, begin, end); });
 }
 
 template <typename T>
@@ -132,7 +132,7 @@ void segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, const E
 
 #define GNNA_INSTANTIATE(T)                                                                         \
   template void spmm<T>(const SpmmArgs<T>&, const Executor&);                                       \
-  template void spmm_arg<T>(const SpmmArgs<T>&, int32_t*, const Executor&);                         \
+  template void spmm_arg<T>(const SpmmArgs<T>&, bool, int32_t*, const Executor&);                   \
   template void segment_softmax<T>(const SegmentSoftmaxArgs<T>&, const Executor&);                  \
   template void segment_softmax_backward<T>(const SegmentSoftmaxBackwardArgs<T>&, const Executor&); \
   template void sddmm<T>(const SddmmArgs<T>&, const Executor&);                                     \

@@ -93,8 +93,8 @@ struct Cpu {
   }
 
   template <typename T>
-  static void spmm_arg(const Plan&, const SpmmArgs<T>& args, int32_t* arg) {
-    cpu::spmm_arg(args, arg, cpu_executor());
+  static void spmm_arg(const Plan&, const SpmmArgs<T>& args, bool last, int32_t* arg) {
+    cpu::spmm_arg(args, last, arg, cpu_executor());
   }
 
   template <typename T>

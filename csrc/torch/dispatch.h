@@ -1,7 +1,7 @@
 // The ops' bodies, the same for every device: arguments checked, plan looked up, results allocated, the kernel called.
 // A device is a type with
 //   static void spmm(const Plan&, const SpmmArgs<T>&, at::Tensor& out);
-//   static void spmm_arg(const Plan&, const SpmmArgs<T>&, int32_t* arg);
+//   static void spmm_arg(const Plan&, const SpmmArgs<T>&, bool last, int32_t* arg);
 //   static void sddmm(const SddmmArgs<T>&, const at::Tensor& src, const at::Tensor& dst);
 //   static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>&, const at::Tensor& src,
 //                        const at::Tensor& dst);
@@ -99,7 +99,8 @@ at::Tensor segment_reduce_on(const at::Tensor& messages, const at::Tensor& index
 template <typename Device>
 std::tuple<at::Tensor, at::Tensor, at::Tensor> spmm_arg_on(const at::Tensor& x, const std::optional<at::Tensor>& weight,
                                                            const at::Tensor& src, const at::Tensor& dst,
-                                                           int64_t num_dst, c10::string_view reduce_name, bool cache) {
+                                                           int64_t num_dst, c10::string_view reduce_name, bool cache,
+                                                           bool last) {
   const Reduce reduce = parse_reduce({reduce_name.data(), reduce_name.size()});
   TORCH_CHECK_VALUE(reduce == Reduce::Max || reduce == Reduce::Min, "reduce is '", reduce_name,
                     "'; only 'max' and 'min' have a winner");
@@ -115,7 +116,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> spmm_arg_on(const at::Tensor& x, 
   if (out.numel() == 0) return {out, no_winners(), no_winners()};
   const at::Tensor arg = at::empty(out.sizes(), src.options().dtype(at::kInt));
   with_spmm_args(*plan, x, weight, cache, shape, reduce, out,
-                 [&](const auto& args) { Device::spmm_arg(*plan, args, arg.mutable_data_ptr<int32_t>()); });
+                 [&](const auto& args) { Device::spmm_arg(*plan, args, last, arg.mutable_data_ptr<int32_t>()); });
   const at::Tensor edge = arg.clamp_min(0);
   const at::Tensor source = src.index_select(0, edge.flatten()).view(out.sizes()).masked_fill_(arg.lt(0), 0);
   return {out, source, edge.to(src.scalar_type())};

@@ -60,12 +60,12 @@ int64_t max_degree_op(const at::Tensor& src, const at::Tensor& dst, int64_t num_
 TORCH_LIBRARY(gnna, m) {
   m.def("spmm(Tensor x, Tensor? weight, Tensor src, Tensor dst, SymInt num_dst, str reduce, bool cache=True) -> Tensor",
         kNotCaptured);
-  // Max and min with the source and the edge that won each element, by DGL's rules: -inf (min: +inf) and 0, 0 where
-  // nothing won, which NaN never does; of equals the first edge. Not differentiable: callers scatter to the winners.
+  // Max and min with the source and the edge that won each element, by DGL's rules: -inf (min: +inf) and 0, 0 if
+  // nothing won. NaN never wins. Of equals the first edge wins, with `last` (CPU only) the last edge, which then may
+  // also equal the start value. Not differentiable: callers scatter to the winners.
   m.def(
-      "spmm_arg(Tensor x, Tensor? weight, Tensor src, Tensor dst, SymInt num_dst, str reduce, bool cache=True) -> "
-      "(Tensor "
-      "out, Tensor arg_src, Tensor arg_edge)",
+      "spmm_arg(Tensor x, Tensor? weight, Tensor src, Tensor dst, SymInt num_dst, str reduce, bool cache=True, "
+      "bool last=False) -> (Tensor out, Tensor arg_src, Tensor arg_edge)",
       kNotCaptured);
   m.def("sddmm(Tensor a, Tensor b, Tensor src, Tensor dst, int head_dims=0, bool cache=True) -> Tensor", kNotCaptured);
   // Gradients of spmm's max and min to x and, where with_weight, to the weight (else empty).
