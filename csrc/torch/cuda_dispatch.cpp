@@ -202,8 +202,9 @@ struct Cuda {
 
   template <typename T>
   static void spmm_arg(const Plan& plan, const SpmmArgs<T>& args, bool last, int32_t* arg) {
-    TORCH_CHECK_NOT_IMPLEMENTED(!last, "spmm_arg was called with last=True on CUDA; only last=False is implemented "
-                                       "there, by which the first of equal edges wins; pass last=False");
+    TORCH_CHECK_NOT_IMPLEMENTED(!last,
+                                "spmm_arg was called with last=True on CUDA; only last=False is implemented "
+                                "there, by which the first of equal edges wins; pass last=False");
     const auto stream = c10::cuda::getCurrentCUDAStream();
     use_on(plan, stream);
     const auto cut = CutRows::of<T>(plan, args.heads * args.head_dim, stream);
