@@ -1,9 +1,8 @@
-"""Freed CPU memory, kept in the process while the plug-in is on: giving it back is the largest cost of a CPU epoch.
+"""Freed CPU memory, kept for the next buffers of its size while the plug-in is on.
 
-By default glibc returns every large buffer to the kernel when it is freed, and the next one of the same size costs a
-page fault per 4 KiB. On com-dblp that is half of a PyG epoch (GCN 745 ms against 392 ms, 2 cores, torch 2.13). The
-price of keeping it is resident memory that stays at its high-water mark. No result changes. How it is done:
-csrc/torch/kept_memory.cpp.
+By default glibc returns a large buffer to the kernel when it is freed, and the next one of the same size costs a page
+fault per 4 KiB. Kept memory and memory in use together stay below the peak of what was in use, within 1/128. Buffers
+may be freed before, under and after a change of the setting. No result changes. The pool: csrc/torch/kept_memory.cpp.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ _kept = False
 
 
 def keep_freed_memory() -> bool:
-    """Keeps freed buffers for the next ones and offers large ones to transparent huge pages.
+    """Keep freed buffers for the next allocations.
 
-    Returns True where it took effect: on Linux with glibc.
+    Returns:
+        True if it took effect: on Linux with glibc, unless another allocator has replaced torch's own for the CPU.
     """
     global _kept
     _kept = torch.ops.gnna.keep_freed_memory()
@@ -24,11 +24,7 @@ def keep_freed_memory() -> bool:
 
 
 def restore() -> None:
-    """Puts torch's own allocator and glibc's initial settings back, and returns what is free to the kernel.
-
-    Does nothing unless memory was kept. One thing cannot be restored: glibc raises its mmap threshold by itself until
-    it is first told one.
-    """
+    """Put torch's own allocator back and return the kept memory to the kernel. Does nothing unless memory was kept."""
     global _kept
     if _kept:
         torch.ops.gnna.return_freed_memory()
@@ -36,5 +32,10 @@ def restore() -> None:
 
 
 def kept() -> bool:
-    """Whether freed memory is kept at present."""
+    """Return whether freed memory is kept at present."""
     return _kept
+
+
+def kept_bytes() -> int:
+    """Return the size of the free buffers that are kept at present, in bytes."""
+    return torch.ops.gnna.kept_bytes()

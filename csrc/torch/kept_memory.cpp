@@ -1,106 +1,314 @@
-// Keeping freed CPU memory in the process. glibc hands every large buffer back to the kernel when it is freed, and the
-// next training step pays for the same buffers again, a page fault per 4 KiB: on graphs of a million edges that is more
-// than half of a PyG step. Two settings change it, and both can be undone:
-//  - mallopt: buffers come from the heap, whose top is not returned;
-//  - an allocator for torch that asks malloc for a little more and aligns by itself. torch's own calls posix_memalign,
-//    which cannot reuse a freed block of the very size it asks for (it searches for size + alignment), so that kept
-//    memory would grow to twice the need. Buffers of some megabytes are also offered to transparent huge pages.
+// Keeps freed CPU buffers for the next allocations of their size. glibc returns every large buffer to the kernel when
+// it is freed, and the next training step pays a page fault per 4 KiB for the same buffers again.
+// Every buffer is a pointer from torch's own CPU allocator and every deleter accepts any such pointer, so that a buffer
+// may be freed before, under and after a change of allocators, and through either one.
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/alignment.h>
+#include <c10/core/impl/alloc_cpu.h>
 #include <torch/library.h>
 
-#include <atomic>
+#include <algorithm>
+#include <cstdint>
 #include <cstdlib>
+#include <map>
+#include <mutex>
+#include <new>
+#include <set>
+#include <unordered_map>
+#include <utility>
 
 #if defined(__GLIBC__)
 #include <malloc.h>
-#include <sys/mman.h>
+#include <pthread.h>
 #endif
+
+C10_DECLARE_bool(caffe2_cpu_allocator_do_zero_fill);
+C10_DECLARE_bool(caffe2_cpu_allocator_do_junk_fill);
 
 namespace gnna {
 namespace {
 
 #if defined(__GLIBC__)
 
-constexpr size_t kAlignment = 64;  // what torch's own allocator promises
-constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kHugeFrom = 2 * kHugePage;  // smaller buffers may hold no whole huge page
-constexpr int kTopPad = 64 << 20;            // the heap grows in steps of this many bytes at least
+constexpr size_t kMinBytes = 128 << 10;  // glibc serves smaller buffers from its heap without a system call
+constexpr size_t kMaxWaste = 4;          // a block serves a request if at most 1/4 of the request is left over
+constexpr size_t kMaxTotalWaste = 128;   // all blocks in use together leave over at most 1/128 of the peak
+constexpr size_t kRounding = 8 << 10;    // a block may be larger than its request by this without counting as waste
+constexpr uint64_t kMaxAge = 1024;       // a block is returned after this many large allocations without a use
 
-// glibc's initial values (malloc.c); its own growing of the mmap threshold ends with the first mallopt.
-constexpr int kDefaultThreshold = 128 * 1024, kDefaultMmapMax = 65536, kDefaultTopPad = 0;
+constexpr size_t kPage = 4096;
 
-// The pointer that malloc gave, stored right before the aligned buffer.
-void*& origin(void* data) { return static_cast<void**>(data)[-1]; }
-
-void free_buffer(void* data) {
-  if (data == nullptr) return;
-  c10::profiledCPUMemoryReporter().Delete(data);
-  std::free(origin(data));
+// Whether glibc mapped the block on its own, rather than taking it from its heap. Reads glibc's chunk header, whose
+// second bit says so. The header is read only if it is in the block's own page at the place where glibc's aligned
+// mappings have it. Under another malloc the answer is arbitrary, which is safe: it only decides whether a block is
+// kept.
+bool is_mapped(const void* data) {
+  const bool may_be = reinterpret_cast<uintptr_t>(data) % kPage == c10::gAlignment;
+  return may_be && (static_cast<const size_t*>(data)[-1] & 2) != 0;
 }
 
-class KeptAllocator final : public c10::Allocator {
+c10::Allocator* torch_allocator() { return c10::GetDefaultCPUAllocator(); }
+
+// Blocks in use and free blocks that are kept for reuse. Thread-safe; memory is returned after the lock is released.
+// Both together never exceed the peak of what was in use, but for the waste allowed above, so that keeping blocks does
+// not raise the peak of the process. A block that is freed without the pool, such as by std::free, counts as in use
+// until its address is handed out again or the pool is closed.
+// Only blocks that glibc mapped on their own are kept. Freeing such a block gives all of its pages back, whereas a free
+// block inside glibc's heap stays resident, so that a bound in bytes would not bound the resident memory.
+class BlockPool {
  public:
-  c10::DataPtr allocate(size_t bytes) override {
-    if (bytes == 0) return {nullptr, nullptr, &free_buffer, c10::Device(c10::DeviceType::CPU)};
-    void* const block = std::malloc(bytes + kAlignment + sizeof(void*));
-    // Out of memory is torch's to report, in its own words.
-    if (block == nullptr) return c10::GetDefaultCPUAllocator()->allocate(bytes);
-    const auto first = reinterpret_cast<uintptr_t>(block) + sizeof(void*);
-    void* const data = reinterpret_cast<void*>((first + kAlignment - 1) / kAlignment * kAlignment);
-    origin(data) = block;
-    if (bytes >= kHugeFrom) {
-      const auto begin = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
-      const auto end = (reinterpret_cast<uintptr_t>(data) + bytes) / kHugePage * kHugePage;
-      madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: failing changes nothing
-    }
-    c10::profiledCPUMemoryReporter().New(data, bytes);
-    return {data, data, &free_buffer, c10::Device(c10::DeviceType::CPU)};
+  void open() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    open_ = true;
   }
 
-  c10::DeleterFnPtr raw_deleter() const override { return &free_buffer; }
+  // Returns what is kept and forgets what is in use: the deleter then frees it as torch does.
+  void close() {
+    KeptByAge released;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      open_ = false;
+      used_.clear();
+      used_size_ = used_bytes_ = peak_ = 0;
+      drop_until([] { return false; }, released);
+    }
+    free_all(released);
+  }
 
-  void copy_data(void* dest, const void* src, std::size_t count) const override { default_copy_data(dest, src, count); }
+  void drop_all() {
+    KeptByAge released;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      drop_until([] { return false; }, released);
+    }
+    free_all(released);
+  }
+
+  // A block that fits, now in use, or nullptr after dropping kept blocks to make room for a new one.
+  void* take(size_t bytes) {
+    KeptByAge released;
+    void* const found = take(bytes, released);
+    free_all(released);
+    return found;
+  }
+
+  // Counts a new block as in use.
+  void add(void* data) {
+    const size_t size = malloc_usable_size(data);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (open_) use(data, {size, size});
+  }
+
+  // Keeps a block that is no longer used. Returns false if the caller has to free it.
+  bool put(void* data, size_t size) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = used_.find(data);
+    if (found == used_.end()) return false;
+    const bool same = found->second.size == size;  // else the known block was freed elsewhere and this is another one
+    stop_using(found);
+    return same && is_mapped(data) && keep(data, size);
+  }
+
+  size_t kept_bytes() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return kept_size_;
+  }
+
+  // Holding the lock over a fork keeps other threads from leaving it locked in the child. The child drops what is kept,
+  // because a write to a page that it shares with its parent copies the page.
+  void before_fork() { mutex_.lock(); }
+  void after_fork_in_parent() { mutex_.unlock(); }
+  void after_fork_in_child() {
+    mutex_.unlock();
+    drop_all();
+  }
+
+ private:
+  struct Used {
+    size_t size;   // of the block
+    size_t bytes;  // that torch's allocator would have taken for the request
+  };
+  struct Kept {
+    void* data;
+    size_t size;
+    uint64_t since;  // value of allocations_
+  };
+  using UsedBlocks = std::unordered_map<void*, Used>;
+  using KeptByAge = std::map<int64_t, Kept>;
+
+  void* take(size_t bytes, KeptByAge& released) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!open_) return nullptr;
+    ++allocations_;
+    drop_until([&] { return kept_.begin()->second.since + kMaxAge >= allocations_; }, released);
+    const auto fit = kept_by_size_.lower_bound({bytes, INT64_MIN});
+    if (fit != kept_by_size_.end() && fits(fit->first, bytes)) {
+      const auto kept = kept_.find(-fit->second);
+      void* const data = kept->second.data;
+      use(data, {fit->first, fit->first - bytes <= kRounding ? fit->first : bytes});
+      kept_size_ -= fit->first;
+      kept_by_size_.erase(fit);
+      kept_.erase(kept);
+      return data;
+    }
+    const size_t limit = std::max(peak_, used_bytes_ + bytes);
+    drop_until([&] { return used_size_ + kept_size_ + bytes <= limit; }, released);
+    return nullptr;
+  }
+
+  bool fits(size_t size, size_t bytes) const {
+    const size_t waste = size - bytes;
+    return waste <= kRounding ||
+           (waste <= bytes / kMaxWaste && used_size_ - used_bytes_ + waste <= peak_ / kMaxTotalWaste);
+  }
+
+  void use(void* data, Used block) {
+    const auto [known, is_new] = used_.try_emplace(data, block);
+    if (!is_new) {  // freed elsewhere
+      used_size_ -= known->second.size;
+      used_bytes_ -= known->second.bytes;
+      known->second = block;
+    }
+    used_size_ += block.size;
+    used_bytes_ += block.bytes;
+    peak_ = std::max(peak_, used_bytes_);
+  }
+
+  void stop_using(UsedBlocks::iterator block) {
+    used_size_ -= block->second.size;
+    used_bytes_ -= block->second.bytes;
+    used_.erase(block);
+  }
+
+  bool keep(void* data, size_t size) noexcept {
+    const int64_t age = ++clock_;
+    try {
+      kept_by_size_.emplace(size, -age);
+      kept_.emplace_hint(kept_.end(), age, Kept{data, size, allocations_});
+    } catch (const std::bad_alloc&) {
+      kept_by_size_.erase({size, -age});
+      return false;
+    }
+    kept_size_ += size;
+    return true;
+  }
+
+  // Drops kept blocks, the least recently freed first. Moves map nodes, which allocates nothing.
+  template <typename Enough>
+  void drop_until(Enough enough, KeptByAge& released) {
+    while (!kept_.empty() && !enough()) {
+      const auto oldest = kept_.begin();
+      kept_by_size_.erase({oldest->second.size, -oldest->first});
+      kept_size_ -= oldest->second.size;
+      released.insert(kept_.extract(oldest));
+    }
+  }
+
+  static void free_all(const KeptByAge& released) {
+    for (const auto& [age, block] : released) c10::free_cpu(block.data);
+  }
+
+  std::mutex mutex_;
+  bool open_ = false;
+  uint64_t allocations_ = 0;
+  int64_t clock_ = 0;
+  UsedBlocks used_;
+  size_t used_size_ = 0, used_bytes_ = 0;
+  size_t peak_ = 0;  // of used_bytes_
+  KeptByAge kept_;
+  std::set<std::pair<size_t, int64_t>> kept_by_size_;  // (size, -key in kept_): the latest freed of a size comes first
+  size_t kept_size_ = 0;
 };
 
 // Never destroyed: buffers outlive static destructors.
-KeptAllocator* kept_allocator() {
-  static auto* allocator = new KeptAllocator;
+BlockPool& pool() {
+  static auto* made = [] {
+    auto* blocks = new BlockPool;
+    pthread_atfork([] { pool().before_fork(); }, [] { pool().after_fork_in_parent(); },
+                   [] { pool().after_fork_in_child(); });
+    return blocks;
+  }();
+  return *made;
+}
+
+// Accepts every pointer that torch's deleter accepts.
+void free_or_keep(void* data) {
+  const size_t size = data == nullptr ? 0 : malloc_usable_size(data);
+  if (size < kMinBytes) return torch_allocator()->raw_deallocate(data);
+  c10::profiledCPUMemoryReporter().Delete(data);  // first: once it is kept, another thread may take and report it
+  if (!pool().put(data, size)) c10::free_cpu(data);
+}
+
+class KeepingAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    const bool large = bytes >= kMinBytes && !fills();
+    if (large) {
+      if (void* const data = pool().take(bytes)) {
+        c10::profiledCPUMemoryReporter().New(data, bytes);
+        return {data, data, &free_or_keep, c10::Device(c10::DeviceType::CPU)};
+      }
+    }
+    c10::DataPtr fresh = allocate_fresh(bytes);
+    TORCH_INTERNAL_ASSERT(fresh.compare_exchange_deleter(fresh.get_deleter(), &free_or_keep));
+    if (large) pool().add(fresh.get());
+    return fresh;
+  }
+
+  c10::DeleterFnPtr raw_deleter() const override { return &free_or_keep; }
+
+  void copy_data(void* dest, const void* src, std::size_t count) const override {
+    torch_allocator()->copy_data(dest, src, count);
+  }
+
+ private:
+  // Options of torch that write to every new buffer.
+  static bool fills() { return FLAGS_caffe2_cpu_allocator_do_zero_fill || FLAGS_caffe2_cpu_allocator_do_junk_fill; }
+
+  static c10::DataPtr allocate_fresh(size_t bytes) {
+    try {
+      return torch_allocator()->allocate(bytes);
+    } catch (const c10::Error&) {
+      pool().drop_all();
+      return torch_allocator()->allocate(bytes);
+    }
+  }
+};
+
+KeepingAllocator* keeping_allocator() {
+  static auto* allocator = new KeepingAllocator;
   return allocator;
 }
 
-std::atomic<c10::Allocator*> replaced{nullptr};
-
-// True when freed memory is kept afterwards.
+// True if freed memory is kept afterwards. An allocator that is not torch's own is left in place.
 bool keep_freed_memory() {
-  if (c10::GetCPUAllocator() == kept_allocator()) return true;
-  if (!mallopt(M_MMAP_MAX, 0) || !mallopt(M_TRIM_THRESHOLD, -1) || !mallopt(M_TOP_PAD, kTopPad)) return false;
-  c10::Allocator* const before = c10::GetCPUAllocator();
-  c10::SetCPUAllocator(kept_allocator());
-  if (c10::GetCPUAllocator() == kept_allocator()) replaced = before;  // else somebody's has priority: it stays
-  return true;
+  if (c10::GetCPUAllocator() == torch_allocator()) c10::SetCPUAllocator(keeping_allocator());
+  const bool keeps = c10::GetCPUAllocator() == keeping_allocator();
+  if (keeps) pool().open();
+  return keeps;
 }
 
 void return_freed_memory() {
-  c10::Allocator* const before = replaced.exchange(nullptr);
-  if (before != nullptr && c10::GetCPUAllocator() == kept_allocator()) c10::SetCPUAllocator(before);
-  mallopt(M_MMAP_MAX, kDefaultMmapMax);
-  mallopt(M_MMAP_THRESHOLD, kDefaultThreshold);
-  mallopt(M_TRIM_THRESHOLD, kDefaultThreshold);
-  mallopt(M_TOP_PAD, kDefaultTopPad);
+  if (c10::GetCPUAllocator() == keeping_allocator()) c10::SetCPUAllocator(torch_allocator());
+  pool().close();
   malloc_trim(0);
 }
+
+int64_t kept_bytes() { return static_cast<int64_t>(pool().kept_bytes()); }
 
 #else
 
 bool keep_freed_memory() { return false; }
 void return_freed_memory() {}
+int64_t kept_bytes() { return 0; }
 
 #endif
 
 TORCH_LIBRARY_FRAGMENT(gnna, m) {
   m.def("keep_freed_memory() -> bool", &keep_freed_memory);
   m.def("return_freed_memory() -> ()", &return_freed_memory);
+  m.def("kept_bytes() -> int", &kept_bytes);
 }
 
 }  // namespace

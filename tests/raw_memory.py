@@ -1,0 +1,38 @@
+"""torch's CPU allocator as C++ code uses it: raw_allocate and raw_deallocate, through ctypes and the Itanium C++ ABI."""
+
+from __future__ import annotations
+
+import ctypes
+
+_ALLOCATE, _RAW_DELETER = 2, 4  # places in the table of virtual functions, after the two destructors
+_DATA_PTR_WORDS = 4  # the first one is the address
+
+
+def current_allocator() -> int:
+    """Return the address of the allocator that torch uses for the CPU at present."""
+    function = ctypes.CDLL("libc10.so")["_ZN3c1015GetCPUAllocatorEv"]
+    function.restype = ctypes.c_void_p
+    return function()
+
+
+def _virtual(allocator: int, place: int) -> int:
+    table = ctypes.c_void_p.from_address(allocator).value
+    return ctypes.c_void_p.from_address(table + place * ctypes.sizeof(ctypes.c_void_p)).value
+
+
+def raw_allocate(allocator: int, size: int) -> int:
+    result = (ctypes.c_void_p * _DATA_PTR_WORDS)()  # never destroyed, as if its context were released
+    call = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    call(_virtual(allocator, _ALLOCATE))(ctypes.addressof(result), allocator, size)
+    return result[0]
+
+
+def raw_deallocate(allocator: int, address: int) -> None:
+    deleter = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(_virtual(allocator, _RAW_DELETER))(allocator)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(deleter)(address)
+
+
+def free(address: int) -> None:
+    call = ctypes.CDLL(None).free
+    call.argtypes, call.restype = [ctypes.c_void_p], None
+    call(address)
