@@ -1,4 +1,4 @@
-"""torch's CPU allocator as C++ code uses it: raw_allocate and raw_deallocate, through ctypes and the Itanium C++ ABI."""
+"""torch's CPU allocator as C++ code uses it (raw_allocate, raw_deallocate), through ctypes and the Itanium C++ ABI."""
 
 from __future__ import annotations
 
