@@ -39,6 +39,12 @@ constexpr uint64_t kMaxAge = 1024;       // a block is returned after this many 
 
 constexpr size_t kPage = 4096;
 
+// glibc raises its mapping threshold to the largest block freed, up to 32 MiB. Blocks below it come from the heap, and
+// the pool cannot keep them. While the pool is open the threshold is fixed; a fixed one would also trim the heap at
+// every free of 128 KiB. Afterwards both are set to where glibc's own adjustment ends.
+constexpr int kMapFrom = 1 << 20, kTrimFrom = 64 << 20;
+constexpr int kHighestMapFrom = 32 << 20;
+
 // Whether glibc mapped the block on its own, rather than taking it from its heap. Reads glibc's chunk header, whose
 // second bit says so. The header is read only if it is in the block's own page at the place where glibc's aligned
 // mappings have it. Under another malloc the answer is arbitrary, which is safe: it only decides whether a block is
@@ -285,13 +291,18 @@ KeepingAllocator* keeping_allocator() {
 bool keep_freed_memory() {
   if (c10::GetCPUAllocator() == torch_allocator()) c10::SetCPUAllocator(keeping_allocator());
   const bool keeps = c10::GetCPUAllocator() == keeping_allocator();
-  if (keeps) pool().open();
+  if (keeps) {
+    mallopt(M_MMAP_THRESHOLD, kMapFrom);
+    mallopt(M_TRIM_THRESHOLD, kTrimFrom);
+    pool().open();
+  }
   return keeps;
 }
 
 void return_freed_memory() {
   if (c10::GetCPUAllocator() == keeping_allocator()) c10::SetCPUAllocator(torch_allocator());
   pool().close();
+  mallopt(M_MMAP_THRESHOLD, kHighestMapFrom);
   malloc_trim(0);
 }
 
