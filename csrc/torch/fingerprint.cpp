@@ -87,30 +87,33 @@ bool Fingerprint::is_of(const at::Tensor& tensor, int64_t version) const {
          tensor.strides() == strides_;
 }
 
-bool Fingerprint::holds(const at::Tensor& tensor) {
-  if (changed_) return false;
+Fingerprint::State Fingerprint::state(const at::Tensor& tensor) {
+  if (changed_) return State::Changed;
   if (device_) {
     if (device_->differed()) {
       changed_ = true;
-      TORCH_CHECK(false,
-                  "an edge list or edge weight on ", tensor.device(), " was changed in a way that autograd does not see "
-                  "(through .data, or memory shared with other code); results since that change may have used the old "
-                  "values. Change it with in-place operations on the tensor itself, or pass a new tensor");
+      return State::ChangedBefore;
     }
     const int64_t use = uses_.fetch_add(1, std::memory_order_relaxed);
     if (use % kUsesPerComparison == 0 && !capturing_on(tensor.device())) device_->compare(tensor);
-    return true;
+    return State::Holds;
   }
-  if (blocks_.empty()) return true;
+  if (blocks_.empty()) return State::Holds;
   const Span span(tensor);
-  if (span.blocks() != blocks_.size()) return true;  // cannot happen for the same sizes and strides
   const size_t count = std::min(blocks_.size(), std::max(kBlocksAlways, blocks_.size() / kShare));
   const size_t first = next_.fetch_add(count, std::memory_order_relaxed);
   for_blocks(count, [&](size_t i) {
     const size_t block = (first + i) % blocks_.size();
     if (span.checksum(block) != blocks_[block]) changed_ = true;
   });
-  return !changed_;
+  return changed_ ? State::Changed : State::Holds;
+}
+
+void throw_changed_before(const at::Tensor& tensor) {
+  TORCH_CHECK(false, "an edge list or edge weight on ", tensor.device(),
+              " was changed in a way that autograd does not see (through .data, or memory shared with other code); "
+              "results since that change may have used the old values. Change it with in-place operations on the tensor "
+              "itself, or pass a new tensor");
 }
 
 }  // namespace gnna

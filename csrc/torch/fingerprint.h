@@ -31,9 +31,10 @@ class Fingerprint {
   static std::shared_ptr<Fingerprint> of(const at::Tensor& tensor, int64_t version);
   bool is_of(const at::Tensor& tensor, int64_t version) const;
 
-  // False if the tensor is known to have been written to. Raises RuntimeError if a comparison on a GPU found that out:
-  // results since then may have used the old edges.
-  bool holds(const at::Tensor& tensor);
+  // Changed: the tensor was written to since. ChangedBefore: a comparison on a GPU found that out, and results since may
+  // have used the old elements; said once, from then on it is Changed.
+  enum class State { Holds, Changed, ChangedBefore };
+  State state(const at::Tensor& tensor);
 
  private:
   Fingerprint(const at::Tensor& tensor, int64_t version);
@@ -48,11 +49,21 @@ class Fingerprint {
   std::atomic<int64_t> uses_{0};
 };
 
-// Whether all tensors hold what their fingerprints, one each or none at all, were taken of.
+// Raises RuntimeError for a tensor in state ChangedBefore.
+[[noreturn]] void throw_changed_before(const at::Tensor& tensor);
+
+// Whether all tensors are what their fingerprints, one each or none at all, were taken of.
 template <typename Prints>
 bool hold(const Prints& prints, at::ArrayRef<at::Tensor> tensors) {
   bool all = true;
-  for (size_t i = 0; i < prints.size(); ++i) all = (!prints[i] || prints[i]->holds(tensors[i])) && all;
+  const at::Tensor* changed_before = nullptr;
+  for (size_t i = 0; i < prints.size(); ++i) {
+    if (!prints[i]) continue;
+    const auto state = prints[i]->state(tensors[i]);
+    all = all && state == Fingerprint::State::Holds;
+    if (state == Fingerprint::State::ChangedBefore) changed_before = &tensors[i];
+  }
+  if (changed_before) throw_changed_before(*changed_before);
   return all;
 }
 
