@@ -148,9 +148,10 @@ def test_everything_else_comes_out_as_the_frameworks(device, name):
 @pytest.mark.parametrize("make", [TransformerConv, SuperGATConv], ids=lambda kind: kind.__name__)
 def test_attention_layers(device, make):
     fused, materialised = compare(layers.build((lambda: make(layers.WIDTH, 4, heads=3),), device), device)
-    assert fused == 4
     if make is TransformerConv:
-        assert not materialised
+        assert fused == 4 and not materialised
+    else:  # SuperGATConv looks at its messages; what was gathered then is reduced
+        assert fused == 2 and materialised
 
 
 def test_scores_need_no_plan_of_their_own(device):

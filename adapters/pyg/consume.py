@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch_geometric import Index
 
-from gnna_plugin import report
+from gnna_plugin import report, surroundings
 
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
 
@@ -30,24 +30,35 @@ def plain_index(index: Any) -> Tensor | None:
 
 def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     """The reduction of lazy messages over their destinations, [*B, num_dst, *S], or NotImplemented."""
-    gather = lazy._gather
+    value = lazy._value
     dst = plain_index(index)
-    if gather.pinned or not gather.foldable or reduce not in _REDUCES or dst is None:
+    if value.settled or not value.foldable or reduce not in _REDUCES or dst is None:
         return NotImplemented
-    if dst.numel() != gather.src.numel() or dst.dtype != gather.src.dtype or dst.device != gather.src.device:
+    if dst.numel() != value.src.numel() or dst.dtype != value.src.dtype or dst.device != value.src.device:
         return NotImplemented
-    reduce = _REDUCES[reduce]
-    gather.check_version()
+    reduce, x = _REDUCES[reduce], value.x
+    value.check_versions()
+    if reduce in ("max", "min") and x.requires_grad and torch.is_grad_enabled():
+        x = kept_features(x)
     try:
-        with gather.grad_mode():
-            out = torch.ops.gnna.spmm(gather.x, gather.weight, gather.src, dst, num_dst, reduce, True)
+        out = torch.ops.gnna.spmm(x, value.weight, value.src, dst, num_dst, reduce, True)
     except ValueError as error:
-        raise as_index_error(str(error), gather) from None
-    report.aggregated(gather.layer, gather.x, gather.weight, gather.src, dst, out, reduce)
-    if gather.lead:
-        return out.movedim(0, gather.lead).contiguous()
-    trail = gather.shape[1:]
+        if not x.is_cuda:
+            return NotImplemented  # PyG's own functions speak
+        raise as_index_error(str(error), value) from None
+    report.aggregated(value.layer, value.x, value.weight, value.src, dst, out, reduce)
+    if value.lead:
+        return out.movedim(0, value.lead).contiguous()
+    trail = lazy.shape[1:]
     return out if out.shape[1:] == trail else out.view(num_dst, *trail)
+
+
+def kept_features(x: Tensor) -> Tensor:
+    """x for a node that saves it for the backward pass, safe from what is written to it until then, as PyG's gathered
+    copies are. If that has no cheap form here, x itself: autograd's version check then raises in the backward pass."""
+    if x.is_cuda and (x.is_leaf or surroundings.capturing(x)):
+        return x
+    return torch.ops.gnna.snapshot(x)
 
 
 def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim: int, reduce: str) -> Tensor | Any:
@@ -59,24 +70,26 @@ def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim:
     try:
         out = torch.ops.gnna.segment_reduce(first, rows, num_rows, _REDUCES[reduce], True)
     except ValueError as error:
+        if not messages.is_cuda:
+            return NotImplemented  # PyG's own function speaks
         raise IndexError(str(error)) from None  # Aggregation turns it into its own ValueError
     report.reduced(layer)
     return out.movedim(0, dim).contiguous() if dim else out
 
 
-def as_index_error(text: str, gather: Any) -> Exception:
+def as_index_error(text: str, value: Any) -> Exception:
     """The op's refusal in the type and with the words that PyG's users know; PyG itself turns a bad destination into
     ValueError."""
     side, _, rest = text.partition("[")
     if side not in ("src", "dst"):
         return ValueError(text)
-    value = int(rest.partition("= ")[2].split()[0])
-    if value < 0:
-        return IndexError(f"Found negative indices in 'edge_index' (got {value}). {text}")
-    limit = gather.x.size(0) - 1
+    found = int(rest.partition("= ")[2].split()[0])
+    if found < 0:
+        return IndexError(f"Found negative indices in 'edge_index' (got {found}). {text}")
+    limit = value.x.size(0) - 1
     if side == "src":
-        return IndexError(f"Found indices in 'edge_index' that are larger than {limit} (got {value}). {text}")
-    return IndexError(f"Found a destination in 'edge_index' that is too large (got {value}). {text}")
+        return IndexError(f"Found indices in 'edge_index' that are larger than {limit} (got {found}). {text}")
+    return IndexError(f"Found a destination in 'edge_index' that is too large (got {found}). {text}")
 
 
 # ---- torch's scatter functions ---------------------------------------------------------------------------------------
@@ -108,7 +121,7 @@ def _expanded_rows(index: Any, lazy: Any) -> Tensor | None:
 def _scattered(target: Any, dim: int, index: Tensor | None, lazy: Any, reduce: str) -> Tensor | Any:
     from gnna_plugin.adapters.pyg.lazy import LazyMessage
 
-    if type(target) is not Tensor or type(lazy) is not LazyMessage or index is None or lazy._gather.lead:
+    if type(target) is not Tensor or type(lazy) is not LazyMessage or index is None or lazy._value.lead:
         return NotImplemented
     fits = target.dim() == lazy.dim() and target.shape[1:] == lazy.shape[1:] and target.dtype == lazy.dtype
     if not fits or dim not in (0, -target.dim()):

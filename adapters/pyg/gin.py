@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.nn import GINConv
+from torch_geometric.nn import GINConv, SumAggregation
 
 from gnna_plugin import settings, surroundings
-from gnna_plugin.adapters.pyg import graph_memo, hooks
+from gnna_plugin.adapters.pyg import graph_memo, hooks, own_code
 from gnna_plugin.patching import stand_in
 
 _zero: weakref.WeakKeyDictionary[GINConv, tuple[Tensor, int, bool]] = weakref.WeakKeyDictionary()
@@ -37,15 +37,15 @@ def _has_constant_zero(conv: GINConv) -> bool:
 def _foldable(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
     if type(conv) is not GINConv or not settings.active() or size is not None:
         return False
-    if type(x) is not Tensor or x.dim() != 2 or conv.node_dim not in (-2, 0) or conv.aggr not in ("add", "sum"):
+    if type(x) is not Tensor or x.dim() != 2 or conv.node_dim not in (-2, 0):
         return False
     if type(edge_index) is not Tensor or edge_index.dim() != 2 or edge_index.size(0) != 2:
         return False
-    if conv._decomposed_layers > 1 or conv._propagate_forward_pre_hooks or conv._propagate_forward_hooks:
+    if conv.decomposed_layers > 1 or conv.explain or not own_code.aggregates_with(conv, SumAggregation):
         return False
     if hooks.is_below_min_work(edge_index.size(1), x.size(1), x):
         return False
-    return "message" not in conv.__dict__ and "propagate" not in conv.__dict__ and _has_constant_zero(conv)
+    return _has_constant_zero(conv)
 
 
 def forward_hook(original: Callable) -> Callable:

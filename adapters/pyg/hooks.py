@@ -6,7 +6,6 @@ functions again.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +14,13 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import report, settings, surroundings
-from gnna_plugin.adapters.pyg import consume
-from gnna_plugin.adapters.pyg.lazy import LazyMessage, lift, unwrap
+from gnna_plugin.adapters.pyg import compiled_boundary, consume, layer_call, own_code
+from gnna_plugin.adapters.pyg.lazy import LazyMessage, lift, settle_all
 from gnna_plugin.patching import stand_in
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _choices: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
-_HOOKS = (
+_MESSAGE_HOOKS = (
     "_message_forward_pre_hooks",
     "_message_forward_hooks",
     "_aggregate_forward_pre_hooks",
@@ -30,8 +29,8 @@ _HOOKS = (
 )
 
 
-def why_not(conv: Any, src: Any, index: Any) -> str | None:
-    """Why this gather is left to PyG, in words for its user; None when it may become lazy."""
+def why_not(conv: Any, src: Any, index: Any, call: layer_call.Call | None = None) -> str | None:
+    """Why this gather is left to PyG, in words for its user; None when it may become lazy. call: that which runs."""
     reason = _unfit(src, index) or surroundings.reason(src, consume.plain_index(index)) or _recomputed()
     if reason is not None:
         return reason
@@ -42,10 +41,16 @@ def why_not(conv: Any, src: Any, index: Any) -> str | None:
     if conv.explain:
         return "explain mode"
     attributes = conv.__dict__
-    if any(attributes[name] for name in _HOOKS):
+    if any(attributes[name] for name in _MESSAGE_HOOKS):
         return "hooks on the layer's messages"
     if not _chosen(conv):
         return "excluded by its user"
+    if call is not None and compiled_boundary.dynamo_listens():
+        return "torch.compile around the layer"
+    if call is not None and own_code.asks_for_types(conv):
+        return "its code compares types of tensors"
+    if call is not None and src.is_inference() and not call.runs_own_code():
+        return "features made in inference mode, whose changes cannot be seen"
     return None if index.numel() and src.numel() else "no edges or no features"
 
 
@@ -73,19 +78,10 @@ def takes(values: Any, index: Any) -> bool:
     return _unfit(values, index) is None and surroundings.reason(values) is None
 
 
-class _Latest(threading.local):
-    """The layer that gathered last on this thread: what it computes from that, its attention, belongs to it."""
-
-    layer: weakref.ref | None = None
-
-
-_latest = _Latest()
-
-
-def latest_layer_is_chosen() -> bool:
+def current_layer_is_chosen() -> bool:
     """Whether the user wants the layer accelerated that is at work on this thread."""
-    layer = _latest.layer and _latest.layer()
-    return layer is None or _chosen(layer)
+    call = layer_call.current()
+    return call is None or _chosen(call.layer)
 
 
 def _recomputed() -> str | None:
@@ -122,22 +118,24 @@ def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
 
 def index_select_hook(original: Callable) -> Callable:
     """MessagePassing._index_select: x[index] as a lazy gather where nothing speaks against it."""
-    compiling = torch.compiler.is_compiling
+    compiling, ensure_boundary = torch.compiler.is_compiling, compiled_boundary.ensure
     note = torch.compiler.assume_constant_result(_note_compiled)
 
     def gather(conv: Any, src: Any, index: Any) -> Any:
-        if type(src) is LazyMessage:
-            src = unwrap(src, "index_select")
+        settle_all((src, index), "index_select")
         if not settings.active():
             return original(conv, src, index)
-        _latest.layer = weakref.ref(conv)
+        ensure_boundary()
+        call = layer_call.current()
+        if call is None:
+            layer_call.rebind(conv)
         if _below_min_work(conv, src, index):
             return original(conv, src, index)
-        reason = why_not(conv, src, index)
+        reason = why_not(conv, src, index, call) if call is not None else "gathered outside propagate()"
         if reason is not None:
             report.left_to_framework(type(conv).__name__, reason)
             return original(conv, src, index)
-        return lift(src, consume.plain_index(index), conv, index)
+        return lift(src, consume.plain_index(index), conv, index, call)
 
     def _index_select(self, src, index):
         if compiling():
@@ -162,7 +160,7 @@ def reduce_hook(original: Callable) -> Callable:
             return NotImplemented
         dim %= x.dim()
         if type(x) is LazyMessage:
-            if dim != x._gather.lead:
+            if dim != x._value.lead:
                 return NotImplemented
             return consume.aggregate(x, index, num_rows(index, dim_size), reduce)
         if not settings.active() or is_small(x) or not takes(x, index) or not _choices.get(aggregation, True):
@@ -186,24 +184,22 @@ def num_rows(index: Tensor, dim_size: int | None) -> int:
     return int(index.max()) + 1 if index.numel() > 0 else 0
 
 
-def script_boundary(original: Callable) -> Callable:
-    """A call into TorchScript, which would compute on a lazy message's placeholder: it gets the messages."""
+def boundary(original: Callable, name: str) -> Callable:
+    """A call into code that sees past a tensor's Python class: its arguments are settled first."""
 
     def __call__(self, *args, **kwargs):
-        if any(type(arg) is LazyMessage for arg in args) or kwargs:
-            args, kwargs = unwrap(args, "torch.jit.script"), unwrap(kwargs, "torch.jit.script")
+        settle_all((args, kwargs), name)
         return original(self, *args, **kwargs)
 
     return __call__
 
 
 def function_boundary(original: Callable) -> Callable:
-    """What torch.autograd.Function.apply does to its arguments first: a lazy message saved for the backward pass would
-    come back as its placeholder, so the function gets the messages."""
+    """What torch.autograd.Function.apply does to its arguments first: a lazy message among them would be saved for the
+    backward pass without a version to check."""
 
     def unwrap_dead_wrappers(args):
-        if any(type(arg) is LazyMessage for arg in args):
-            args = unwrap(args, "autograd.Function")
+        settle_all(args, "autograd.Function")
         return original(args)
 
     return unwrap_dead_wrappers

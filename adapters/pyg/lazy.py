@@ -1,104 +1,134 @@
 """A gather that has not happened yet: LazyMessage stands for weight * x[src] and holds no edge-sized memory.
 
-To Python it is a tensor of the right shape, dtype and gradient. Some operations keep it lazy (lazy_operations.py),
-scatter and reduce consume it as one spmm (consume.py); every other operation gets the real messages, computed as PyG
-would, so that user code cannot tell the difference. Its storage is a single NaN: code that reads it behind Python's
-back cannot go unnoticed.
+One storage is one value. All handles of a gather, the tensor that message() receives and its views, share a storage
+that has no memory. An operation that has a form for lazy messages (lazy_operations.py, consume.py) leaves it so. Any
+other operation first settles the value: the memory is computed and filled in, and the handles become plain tensors.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
-from gnna_plugin import report, surroundings
+from gnna_plugin import report
 from gnna_plugin.adapters.pyg import consume
 
 # What a LazyMessage does with a function, by the function: (function, args, kwargs) -> its result, or NotImplemented.
 HANDLERS: dict[Callable, Callable] = dict(consume.HANDLERS)
 
+_plain = torch._C.DisableTorchFunctionSubclass
+_arm, _fill = torch.ops.gnna.arm.default, torch.ops.gnna.fill.default
+_aten = torch.ops.aten
 
-class Gather:
-    """What a LazyMessage stands for: messages [E, *S] = (weight [E, *W] * x [N, *K])[src], re-viewed to `shape`.
+
+class Value:
+    """Messages [E, *S] = (weight [E, *W] * x [N, *K])[src], fixed when they were gathered.
 
     W is a prefix of K. With `lead` batch dimensions the messages are [*B, E, *S], while x stays [N, *B, *S], a view of
-    the user's features; weights are then one per edge. `value` holds the messages once somebody needed them, recorded
-    for a gradient or not as when the gather was made; `observed` means that a hook, say, was put on them.
+    the user's features; weights are then one per edge. `version` is that of `source`, the features as the layer passed
+    them, and `weight_version` that of a weight which is kept without a copy.
     """
 
     foldable = True  # into one spmm
-    __slots__ = ("conv", "index", "lead", "made", "observed", "recorded", "shape", "source", "src", "value", "version")
-    __slots__ += ("weight", "x")
+    __slots__ = ("__weakref__", "call", "conv", "handles", "index", "lead", "products", "settled", "source", "src")
+    __slots__ += ("version", "weight", "weight_version", "x")
 
-    def __init__(self, x, weight, src, shape, conv, source, index, version, lead=0):
-        self.x, self.weight, self.src, self.shape, self.lead = x, weight, src, shape, lead
-        self.conv, self.source, self.index, self.version = conv, source, index, version
-        self.recorded = torch.is_grad_enabled()
-        self.value, self.made, self.observed = None, None, False  # made: the version that the value had at first
+    def __init__(self, x, src, conv, source, index, version, lead, call):
+        self.x, self.src, self.conv, self.source, self.index, self.version = x, src, conv, source, index, version
+        self.lead, self.call = lead, call
+        self.weight = self.weight_version = None
+        self.settled = False
+        self.handles: list[weakref.ref[LazyMessage]] = []
+        self.products: list[weakref.ref[Value]] | None = None  # made of this value, and perhaps still lazy
 
     @property
     def layer(self) -> str:
         return type(self.conv).__name__
 
-    @property
-    def changed(self) -> bool:
-        """Whether the messages were written to, under whatever name, since they were computed."""
-        return self.value is not None and _version(self.value) != self.made
-
-    @property
-    def pinned(self) -> bool:
-        """Whether only the messages are the truth by now."""
-        return self.observed or self.changed
-
-    def grad_mode(self) -> contextlib.AbstractContextManager:
-        """Around what is computed of the gather: no gradient is recorded where none was when it was made."""
-        return contextlib.nullcontext() if self.recorded or not torch.is_grad_enabled() else torch.no_grad()
-
-    def check_version(self) -> None:
+    def check_versions(self) -> None:
+        """Raises if what the messages are computed from was written to since."""
         if self.version is not None and self.source._version != self.version:
-            raise RuntimeError(
-                f"{self.layer}: the features that were gathered have been modified in place before their messages were "
-                "used; PyG gathered them earlier. Exclude the layer with `conv.gnna = False`"
-            )
+            what = "features that were gathered have"
+        elif self.weight_version is not None and self.weight._version != self.weight_version:
+            what = "weight that its messages were multiplied with has"
+        else:
+            return
+        raise RuntimeError(
+            f"{self.layer}: the {what} been modified in place before their messages were used; PyG gathered them "
+            "earlier. Exclude the layer with `conv.gnna = False`"
+        )
 
-    def messages(self, operation: str) -> Tensor:
-        """The real messages, as PyG computes them."""
-        if self.value is None:
-            with torch.set_grad_enabled(self.recorded):
-                value = self.compute(operation)
-            if surroundings.saved_tensor_hooks():  # checkpointing recomputes on purpose
-                return value
-            self.value, self.made = value, _version(value)
-        return self.value
+    def settle(self, operation: str) -> None:
+        """Computes the messages as PyG does, and makes plain tensors of all their handles."""
+        handles = [handle for ref in self.handles if (handle := ref()) is not None]
+        self.handles.clear()
+        if not handles:
+            return
+        try:
+            with _plain():
+                self._fill(handles[0], operation)
+        except BaseException:
+            self.handles += map(weakref.ref, handles)
+            raise
+        for handle in handles:
+            with _plain():
+                _arm(handle, False)
+            handle.__class__ = Tensor
+            del handle.__dict__["_value"]
+        self._settle_products(operation)
 
-    def compute(self, operation: str) -> Tensor:
-        self.check_version()
+    def _fill(self, handle: Tensor, operation: str) -> None:
+        if self.settled:
+            return
+        with torch.no_grad(), torch._C._DisableTorchDispatch():
+            messages = self.compute()
+            self.settled = True
+            _fill(handle, messages)
+        report.materialised(self.layer, operation)
+
+    def _settle_products(self, operation: str) -> None:
+        """Gives products that record a gradient their place in the graph, behind this value, which may have hooks."""
+        for ref in self.products or ():
+            product = ref()
+            if product is not None and any(h() is not None and h().requires_grad for h in product.handles):
+                product.settle(operation)
+        self.products = None
+
+    def expose(self, operation: str) -> None:
+        """Fills the memory for code that reads it, while the handles keep their class."""
+        handle = next((handle for ref in self.handles if (handle := ref()) is not None), None)
+        if handle is not None:
+            with _plain():
+                self._fill(handle, operation)
+
+    def compute(self) -> Tensor:
+        """The messages, in a tensor of their own."""
+        self.check_versions()
         try:
             if self.lead:
                 value = self.x.movedim(0, self.lead).index_select(self.lead, self.src)
+                value = value.movedim(self.lead, 0)  # the storage's own order
             else:
                 value = torch.ops.gnna.gather_rows(self.x, self.src)
         except ValueError as error:
-            raise IndexError(str(error)) from None
+            if not self.x.is_cuda:
+                self.conv._index_select_safe(self.source, self.index)  # raises with PyG's own words
+            raise consume.as_index_error(str(error), self) from None
         except (IndexError, RuntimeError):
             self.conv._index_select_safe(self.source, self.index)  # raises with PyG's own words
             raise
-        if self.weight is not None:
-            value = value * with_dims(self.weight, value.dim() - self.lead)
-        if value.shape != self.shape:
-            value = value.view(self.shape)
-        report.materialised(self.layer, operation)
-        return value
+        return value if self.weight is None else value.mul_(with_dims(self.weight, value.dim()))
 
 
 class LazyMessage(Tensor):
-    """See the module's text. Made by `lift`; never constructed directly."""
+    """See the module's text. Made by `lift`; never constructed directly. Settled, it is a Tensor."""
 
-    _gather: Gather
+    _value: Value
 
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -108,96 +138,95 @@ class LazyMessage(Tensor):
             result = handler(func, args, kwargs)
             if result is not NotImplemented:
                 return result
-        return _on_messages(func, args, kwargs)
+        if settle_all((args, kwargs), _name_of(func)):
+            return func(*args, **kwargs)
+        with _plain():  # none was found where one is: the dispatcher will find it
+            return func(*args, **kwargs)
 
-    @property
-    def shape(self) -> torch.Size:
-        gather = self._gather
-        return gather.value.shape if gather.pinned else gather.shape
-
-    def dim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    def size(self, dim: int | None = None):
-        return self.shape if dim is None else self.shape[dim]
-
-    def __len__(self) -> int:
-        return self.shape[0]
+    @classmethod
+    def __torch_dispatch__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """What C++ code does to a handle, where no __torch_function__ was asked."""
+        kwargs = kwargs or {}
+        name = func.__name__.partition(".")[0]
+        answer = _QUESTIONS.get(func)
+        if answer is not None:
+            value = args[0].__dict__.get("_value")
+            if value is not None:
+                value.expose(name)
+            return answer(args[0], value)
+        settle_all((args, kwargs), name)
+        return func(*args, **kwargs)
 
 
-def _version(tensor: Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version
+# Asked by the tensor's implementation itself, in the midst of an operation: its class must stay. None: as usual.
+_QUESTIONS: dict[Callable, Callable] = {torch.ops.prim.device.default: lambda _, value: value.x.device}
+for _question in (_aten.stride, _aten.sym_stride, _aten.is_contiguous, _aten.sym_is_contiguous):
+    _QUESTIONS.update({getattr(_question, name): lambda *_: None for name in _question.overloads()})
+for _question in ("is_strides_like_format", "is_non_overlapping_and_dense"):
+    _QUESTIONS[getattr(_aten, _question).default] = lambda *_: None
+
+
+def _name_of(func: Callable) -> str:
+    name = getattr(func, "__name__", str(func))
+    if name in ("__get__", "__set__"):  # an attribute: its name says more
+        return getattr(getattr(func, "__self__", None), "__name__", name)
+    return name.strip("_") or name
 
 
 def with_dims(weight: Tensor, dims: int) -> Tensor:
     return weight.reshape(weight.shape + (1,) * (dims - weight.dim()))
 
 
-def lift(x: Tensor, src: Tensor, conv: Any, index: Tensor) -> LazyMessage:
+def lift(x: Tensor, src: Tensor, conv: Any, index: Tensor, call: Any) -> LazyMessage:
     """The messages x[src] of a layer, not gathered. index is what the layer passed (src unwrapped from it)."""
+    source = x
+    if x.requires_grad and not torch.is_grad_enabled():
+        x = x.detach()  # no gradient, whatever surrounds the reduction
     lead = conv.node_dim % x.dim()
-    shape = torch.Size((*x.shape[:lead], src.numel(), *x.shape[lead + 1 :]))
-    version = None if x.is_inference() else x._version
-    nodes_first = x.movedim(lead, 0) if lead else x
-    return wrap(Gather(nodes_first, None, src, shape, conv, x, index, version, lead))
-
-
-def wrap(gather: Gather, placeholder: Tensor | None = None) -> LazyMessage:
-    if placeholder is None:
-        placeholder = torch.ops.gnna.lift(gather.x, gather.weight, gather.src)
-        if gather.lead:
-            placeholder = placeholder.movedim(0, gather.lead)
-        if placeholder.shape != gather.shape:
-            placeholder = placeholder.view(gather.shape)
-    lazy = placeholder.as_subclass(LazyMessage)
-    lazy._gather = gather
-    return lazy
-
-
-def unwrap(value: Any, operation: str) -> Any:
-    """value with every LazyMessage in it, also inside lists, tuples and dicts, replaced by its messages."""
-    kind = type(value)
-    if kind is LazyMessage:
-        return value._gather.messages(operation)
-    if kind is list or kind is tuple:
-        return kind(unwrap(item, operation) for item in value)
-    if kind is dict:
-        return {key: unwrap(item, operation) for key, item in value.items()}
-    return value
-
-
-_OBSERVERS = {
-    "register_hook",
-    "retain_grad",
-    "register_post_accumulate_grad_hook",
-    "__setitem__",
-    "__set__",
-    "__delitem__",
-}
-
-
-def _changes_in_place(name: str) -> bool:
-    in_place = name.endswith("_") and not name.endswith("__")
-    return (
-        in_place
-        or name in _OBSERVERS
-        or (name.startswith("__i") and name not in ("__invert__", "__index__", "__int__"))
+    value = Value(
+        x.movedim(lead, 0) if lead else x, src, conv, source, index, None if x.is_inference() else x._version, lead, call
     )
+    call.values.append(weakref.ref(value))
+    return new_handle(value)
 
 
-def _on_messages(func: Callable, args: tuple, kwargs: dict) -> Any:
-    name = getattr(func, "__name__", str(func))
-    if name in ("__get__", "__set__"):  # an attribute: its name says more
-        operation = getattr(getattr(func, "__self__", None), "__name__", name)
+def new_handle(value: Value, shape: torch.Size | None = None) -> LazyMessage:
+    handle = torch.ops.gnna.lift(value.x, value.weight, value.src)
+    if value.lead:
+        handle = handle.movedim(0, value.lead)
+    if shape is not None and handle.shape != shape:
+        handle = handle.view(shape)
+    return as_handle(handle, value)
+
+
+def as_handle(tensor: Tensor, value: Value) -> LazyMessage:
+    """Makes a LazyMessage of a tensor on the value's storage."""
+    _arm(tensor, True)
+    tensor._value = value
+    tensor.__class__ = LazyMessage
+    value.handles.append(weakref.ref(tensor))
+    return tensor
+
+
+def settle_all(arguments: Any, operation: str) -> bool:
+    """Settles every lazy message among the arguments, containers of any kind included; whether there was one."""
+    found = False
+    for item in _leaves(arguments):
+        if type(item) is LazyMessage:
+            item._value.settle(operation)
+            found = True
+    return found
+
+
+def _leaves(item: Any) -> Iterator[Any]:
+    kind = type(item)
+    if kind is tuple or kind is list:
+        for inner in item:
+            yield from _leaves(inner)
+    elif kind is dict:
+        for inner in item.values():
+            yield from _leaves(inner)
+    elif kind is LazyMessage or isinstance(item, (Tensor, str, int, float, type(None))):
+        yield item
     else:
-        operation = name.strip("_") or name
-    plain_args = tuple(unwrap(arg, operation) for arg in args)
-    plain_kwargs = {key: unwrap(value, operation) for key, value in kwargs.items()}
-    if args and type(args[0]) is LazyMessage and _changes_in_place(name):
-        args[0]._gather.value = plain_args[0]
-        args[0]._gather.observed = True
-    return func(*plain_args, **plain_kwargs)
+        yield from _pytree.tree_leaves(item)

@@ -28,11 +28,13 @@ def _softmax_hook(original: Callable) -> Callable:
             return None
         if dim not in (0, -src.dim()) or rows.numel() != src.size(0) or rows.device != src.device:
             return None
-        if not hooks.latest_layer_is_chosen():
+        if not hooks.current_layer_is_chosen():
             return None
         try:
             out = torch.ops.gnna.segment_softmax(src, rows, hooks.num_rows(rows, num_nodes), True)
         except ValueError as error:
+            if not src.is_cuda:
+                return None  # PyG's own function speaks
             raise IndexError(str(error)) from None
         report.reduced("softmax")
         return out

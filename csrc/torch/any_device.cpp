@@ -1,15 +1,12 @@
 // The ops whose code is the same on every device: what a mean divides by, and the stand-in for messages that were not
-// gathered.
+// gathered, with what fills it.
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/full.h>
+#include <ATen/ops/_lazy_clone.h>
+#include <ATen/ops/clone.h>
 #include <c10/core/DeviceGuard.h>
-#include <c10/core/InferenceMode.h>
+#include <c10/core/impl/COW.h>
+#include <c10/util/accumulate.h>
 #include <torch/library.h>
-
-#include <limits>
-#include <map>
-#include <mutex>
-#include <tuple>
 
 #include "dtypes.h"
 #include "plan.h"
@@ -27,25 +24,79 @@ at::Tensor mean_divisor(const at::Tensor& like, const std::optional<at::Tensor>&
   return plan->degrees().clamp_min_(1).to(compute_dtype(like.scalar_type()));
 }
 
-// One NaN, written once per device and type, since a kernel for every layer's call would cost more than the rest of it.
-at::Tensor one_nan(const at::Tensor& like) {
-  static std::mutex mutex;
-  using Key = std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>;
-  static auto* const known = new std::map<Key, at::Tensor>;  // never destroyed: CUDA is gone before it would be
-  const std::lock_guard<std::mutex> lock(mutex);
-  const Key key{like.device().type(), like.device().index(), like.scalar_type()};
-  const auto found = known->find(key);
-  if (found != known->end()) return found->second;
-  const c10::InferenceMode normal(false);
-  const at::Tensor made = at::full({1}, std::numeric_limits<double>::quiet_NaN(), like.options());
-  if (!capturing_on(like.device())) known->emplace(key, made);  // a captured graph's memory is its own
-  return made;
+// What a storage without memory says when code reads it that no hook could intercept. Releases without
+// clear_data_ptr_access_error_msg_ cannot take the message back; there a typed access raises torch's own error.
+template <class Storage>
+auto refuse_reads(Storage& storage, bool refuse, int) -> decltype(storage.clear_data_ptr_access_error_msg_()) {
+  if (!refuse) return storage.clear_data_ptr_access_error_msg_();
+  storage.release_data_and_set_meta_custom_data_ptr_error_msg_(
+      "gnna_plugin: these messages have not been gathered yet, and their memory was read without a torch operation; "
+      "call x_j.clone() first, or exclude the layer with `conv.gnna = False`");
 }
 
+template <class Storage>
+void refuse_reads(Storage&, bool, long) {}
+
+c10::StorageImpl& storage_of(const at::Tensor& t) {
+  return *t.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+}
+
+// A dense tensor whose storage has its size and no memory. Views of it share the storage, so `fill` reaches all of them.
 at::Tensor lift(const at::Tensor& x, const std::optional<at::Tensor>&, const at::Tensor& src) {
   at::DimVector sizes(x.sizes());
   sizes[0] = src.numel();
-  return one_nan(x).expand(sizes);
+  const int64_t bytes = c10::multiply_integers(sizes) * static_cast<int64_t>(x.element_size());
+  auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), bytes,
+                                                       at::DataPtr(nullptr, x.device()), nullptr, /*resizable=*/false);
+  refuse_reads(*storage, true, 0);
+  const auto key = x.is_cuda() ? c10::DispatchKey::CUDA : c10::DispatchKey::CPU;
+  at::Tensor out = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(key), x.dtype());
+  out.unsafeGetTensorImpl()->set_sizes_contiguous(sizes);
+  return out;
+}
+
+// Moves the memory of value, a temporary of the caller's, into the storage that message and its views share.
+void fill(const at::Tensor& message, const at::Tensor& value) {
+  c10::StorageImpl& to = storage_of(message);
+  const bool own = value.is_contiguous() && value.storage_offset() == 0 && storage_of(value).nbytes() == to.nbytes() &&
+                   value.unsafeGetTensorImpl()->unsafe_storage().use_count() == 1;
+  const at::Tensor given = own ? value : value.clone(at::MemoryFormat::Contiguous);
+  c10::StorageImpl& from = storage_of(given);
+  TORCH_CHECK(from.nbytes() == to.nbytes(), "messages of ", from.nbytes(), " bytes for a storage of ", to.nbytes());
+  refuse_reads(to, false, 0);
+  to.set_allocator(from.allocator());
+  to.set_resizable(from.resizable());
+  to.set_data_ptr_noswap(from.set_data_ptr(at::DataPtr(nullptr, to.device())));
+}
+
+// An armed tensor passes every operation, and questions for its device or strides, which whoever reads its memory asks
+// first, to its Python class.
+void arm(const at::Tensor& message, bool armed) {
+  using Policy = c10::TensorImpl::SizesStridesPolicy;
+  c10::TensorImpl* const impl = message.unsafeGetTensorImpl();
+  impl->set_python_dispatch(armed);
+  impl->set_python_custom_device(armed);
+  impl->set_python_custom_sizes_strides(armed ? Policy::CustomStrides : Policy::Default);
+}
+
+// x as it is now, whatever is written to it later: torch's copy-on-write, which copies only if somebody writes. x itself
+// if its memory cannot be shared so, such as a NumPy array's.
+at::Tensor snapshot(const at::Tensor& x) {
+  c10::StorageImpl& storage = storage_of(x);
+  const bool shareable =
+      c10::impl::cow::is_cow_data_ptr(storage.data_ptr()) || c10::impl::cow::has_simple_data_ptr(storage);
+  return shareable ? at::_lazy_clone(x) : x;
+}
+
+TORCH_LIBRARY_FRAGMENT(gnna, m) {
+  m.def("fill(Tensor message, Tensor value) -> ()", &fill);
+  m.def("arm(Tensor message, bool armed) -> ()", &arm);
+  m.def("snapshot(Tensor x) -> Tensor", &snapshot);
+}
+
+TORCH_LIBRARY_IMPL(gnna, Python, m) {  // an armed tensor's class would fill it
+  m.impl("fill", torch::CppFunction::makeFallthrough());
+  m.impl("arm", torch::CppFunction::makeFallthrough());
 }
 
 TORCH_LIBRARY_IMPL(gnna, CPU, m) {

@@ -95,7 +95,7 @@ TORCH_LIBRARY(gnna, m) {
   // them (csr_form.h).
   m.def("edges_of_csr(Tensor rowptr, Tensor col, Tensor? perm, SymInt num_cols, bool cache=True) -> (Tensor, Tensor)",
         kNotCaptured);
-  // A stand-in for the messages weight * x[src] that holds no memory: shape and gradient are right, every value is NaN.
+  // A stand-in for the messages weight * x[src] that holds no memory: shape and gradient are right (any_device.cpp).
   m.def("lift(Tensor x, Tensor? weight, Tensor src) -> Tensor");
 
   m.def("comes_again(Tensor tensor) -> bool", &comes_again);  // see identity.h

@@ -1,0 +1,252 @@
+"""Products of lazy messages: with a weight per edge, which stay one gather, and of two gathers of one shape, whose sum
+over the features is a score per edge (one sddmm). A product is a value of its own, fixed when it was made.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnna_plugin import report, surroundings
+from gnna_plugin.adapters.pyg import consume
+from gnna_plugin.adapters.pyg.lazy import HANDLERS, LazyMessage, Value, new_handle, with_dims
+
+
+class Product(Value):
+    """factor * scale, where factor is a handle and scale a tensor, a number or another handle.
+
+    While a gradient is recorded the factors are kept. If the product has to be settled, they are settled first and it
+    becomes an ordinary product of theirs, so that hooks on them see its gradient as in PyG.
+    """
+
+    __slots__ = ("factor", "scale")
+
+    def __init__(self, like: Value, x: Tensor, weight: Tensor | None, factor: Tensor, scale: Any):
+        if x.requires_grad and not torch.is_grad_enabled():
+            x = x.detach()
+        super().__init__(x, like.src, like.conv, like.source, like.index, like.version, like.lead, like.call)
+        self.weight, self.factor, self.scale = weight, factor, scale
+
+    def settle(self, operation: str) -> None:
+        if self.factor is not None:
+            if not self._wants_factors():
+                self.factor = self.scale = None
+            else:
+                for lazy in (self.factor, self.scale):
+                    if type(lazy) is LazyMessage:
+                        lazy._value.settle(operation)  # which settles its products
+        handles = [handle for ref in self.handles if (handle := ref()) is not None]
+        super().settle(operation)
+        if self.factor is not None and handles:
+            factor, scale, self.factor, self.scale = self.factor, self.scale, None, None
+            handle = next((h for h in handles if h.shape == factor.shape), None)
+            if handle is not None:
+                with torch.enable_grad():
+                    _Multiplied.apply(handle, factor, scale)
+
+    def _wants_factors(self) -> bool:
+        # A checkpoint inside message() counts the saved tensors: the graph must not grow in it.
+        recorded = any(h() is not None and h().requires_grad for h in self.handles)
+        return recorded and not self.lead and not surroundings.saved_tensor_hooks()
+
+    def compute(self) -> Tensor:
+        if self.factor is None:
+            return super().compute()
+        self.check_versions()
+        return self.factor * self.scale
+
+
+class PairProduct(Product):
+    """The product of two unweighted gathers of one shape: x is that of `first`."""
+
+    foldable = False
+    __slots__ = ("first", "recorded", "second", "shape")
+
+    def __init__(self, first: LazyMessage, second: LazyMessage):
+        super().__init__(first._value, first._value.x, None, first, second)
+        self.first, self.second, self.shape = first._value, second._value, first.shape
+        self.recorded = torch.is_grad_enabled()
+
+    def _wants_factors(self) -> bool:
+        return any(h() is not None and h().requires_grad for h in self.handles)
+
+    def compute(self) -> Tensor:
+        if self.factor is not None:
+            return self.factor * self.scale
+        first, second = (v.compute().reshape(v.src.numel(), *self.shape[1:]) for v in (self.first, self.second))
+        return first.mul_(second)
+
+    def rows(self, value: Value) -> Tensor:
+        """The features [N, *S] that one of the two gathers."""
+        value.check_versions()
+        x = value.x if self.recorded else value.x.detach()
+        return x.reshape(x.size(0), *self.shape[1:])
+
+
+class _Multiplied(torch.autograd.Function):
+    """Puts messages that hold factor * scale behind their factors in the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, messages: Tensor, factor: Tensor, scale: Any) -> Tensor:
+        ctx.mark_dirty(messages)
+        ctx.number = None if isinstance(scale, Tensor) else scale
+        of_scale = ctx.needs_input_grad[2]
+        ctx.save_for_backward(factor if of_scale else None, None if ctx.number is not None else scale)
+        return messages
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        factor, scale = ctx.saved_tensors
+        to_factor = grad * (scale if ctx.number is None else ctx.number) if ctx.needs_input_grad[1] else None
+        to_scale = (grad * factor).sum_to_size(scale.shape) if ctx.needs_input_grad[2] else None
+        return None, to_factor, to_scale
+
+
+def _register(product: Product, shape: torch.Size | None, *factors: Value) -> LazyMessage:
+    product.call.values.append(weakref.ref(product))
+    for value in factors:
+        if value.products is None:
+            value.products = []
+        value.products.append(weakref.ref(product))
+    return new_handle(product, shape)
+
+
+# ---- with a weight per edge ------------------------------------------------------------------------------------------
+
+
+def _mul(func: Callable, args: tuple, kwargs: dict) -> Any:
+    if kwargs or len(args) != 2:
+        return NotImplemented
+    lazy, other = args if type(args[0]) is LazyMessage else (args[1], args[0])
+    if type(other) is LazyMessage:
+        if other.shape == lazy.shape:
+            return _pair(lazy, other)
+        if other.shape.numel() > lazy.shape.numel():  # the thinner one is the weight
+            lazy, other = other, lazy
+        other._value.settle("mul")
+        if type(lazy) is not LazyMessage:  # of the same value
+            return NotImplemented
+    value = lazy._value
+    # A checkpoint inside a message recomputes with real messages, and must then save as many tensors as now.
+    if not value.foldable or value.settled or surroundings.saved_tensor_hooks():
+        return NotImplemented
+    if type(other) in (int, float):
+        x, weight = (value.x * other, None) if value.weight is None else (value.x, value.weight * other)
+        product = Product(value, x, weight, lazy, other)
+    else:
+        product = _weighted(lazy, other)
+        if product is None:
+            return NotImplemented
+    return _register(product, lazy.shape, value)
+
+
+def _weighted(lazy: LazyMessage, other: Any) -> Product | None:
+    value, shape = lazy._value, lazy.shape
+    scale = _as_weight(value, shape, other)
+    if scale is None:
+        return None
+    x, weight, trail = value.x, value.weight, shape[1:]
+    if weight is not None and not (x.shape[1:] == trail or scale.dim() == 1):
+        return None
+    scale, version = _kept(value, scale)
+    if scale.dtype != x.dtype:  # mixed precision: the product has the weight's wider type
+        x = x.to(scale.dtype)
+        weight = weight if weight is None else weight.to(scale.dtype)
+    if weight is None:
+        if x.shape[1:] != trail and not value.lead:
+            x = x.reshape(x.size(0), *trail)
+        weight = scale
+    else:
+        dims = max(weight.dim(), scale.dim())
+        weight, version = with_dims(weight, dims) * with_dims(scale, dims), None
+    if weight.requires_grad and torch.is_grad_enabled():
+        x = consume.kept_features(x)
+    # The factor is as the user gave it, for its gradient's shape; what is kept of it has its value.
+    product = Product(value, x, weight, lazy, scale.reshape(other.shape))
+    product.weight_version = version
+    return product
+
+
+def _kept(value: Value, weight: Tensor) -> tuple[Tensor, int | None]:
+    """The weight as it is now, and the version to check if that is no copy, because only PyG's own code could write."""
+    if not torch.is_grad_enabled():
+        weight = weight.detach()
+    if value.call.runs_own_code():
+        return weight, None if weight.is_inference() else weight._version
+    return (weight._lazy_clone() if torch._C._is_cow_tensor(weight) else weight.clone()), None
+
+
+def _as_weight(value: Value, shape: torch.Size, other: Any) -> Tensor | None:
+    """other as a weight [E, *W] of these messages, or None if it is not one factor per edge (and head, or feature)."""
+    if type(other) not in (Tensor, torch.nn.Parameter) or other.dim() == 0:
+        return None
+    if torch.promote_types(other.dtype, value.x.dtype) != other.dtype or not other.is_floating_point():
+        return None
+    if other.device != value.x.device:
+        return None
+    if value.lead:  # [E, 1], or with ones for the batch dimensions
+        edges, trailing = shape[value.lead], len(shape) - value.lead - 1
+        per_edge = (1,) * max(other.dim() - trailing - 1, 0) + (edges,) + (1,) * trailing
+        return other.reshape(edges) if other.shape == per_edge and other.dim() <= len(shape) else None
+    if other.dim() != len(shape) or other.size(0) != shape[0]:
+        return None
+    dims = other.dim()
+    while dims > 1 and other.size(dims - 1) == 1:
+        dims -= 1
+    if other.shape[1:dims] != shape[1:dims]:
+        return None
+    return other if dims == other.dim() else other.reshape(other.shape[:dims])
+
+
+# ---- of the features of both ends, summed: scores --------------------------------------------------------------------
+
+
+def _pair(first: LazyMessage, second: LazyMessage) -> LazyMessage | Any:
+    for value in (first._value, second._value):
+        if value.settled or value.lead or value.weight is not None or not value.foldable:
+            return NotImplemented
+    a, b = first._value, second._value
+    same = a.x.dtype == b.x.dtype and a.src.dtype == b.src.dtype
+    if not same or len(first.shape) < 2 or surroundings.saved_tensor_hooks():
+        return NotImplemented
+    # The placeholder, which stands for both, is made of the first: one that has a gradient if any has.
+    # Otherwise of x_j in x_i * x_j, whose plan, by destination, is the aggregation's as well.
+    if b.x.requires_grad or not a.x.requires_grad:
+        first, second = second, first
+    return _register(PairProduct(first, second), first.shape, a, b)
+
+
+def _sum(func: Callable, args: tuple, kwargs: dict) -> Any:
+    given = {**dict(zip(("input", "dim"), args, strict=False)), **kwargs}
+    lazy = given.get("input")
+    product = lazy._value if type(lazy) is LazyMessage else None
+    if type(product) is not PairProduct or product.settled or len(args) > 2 or set(given) != {"input", "dim"}:
+        return NotImplemented
+    dims, last = given["dim"], len(product.shape) - 1
+    if dims not in (-1, last, [-1], [last], (-1,), (last,)):
+        return NotImplemented
+    a, b = product.rows(product.first), product.rows(product.second)
+    if torch.is_grad_enabled():
+        a, b = consume.kept_features(a) if b.requires_grad else a, consume.kept_features(b) if a.requires_grad else b
+    if a.is_cuda and torch.is_autocast_enabled():  # which sums 16 bits in float32
+        a, b = (t.float() if t.itemsize == 2 else t for t in (a, b))
+    try:
+        scores = torch.ops.gnna.sddmm(a, b, product.first.src, product.second.src, last - 1, True)
+    except ValueError as error:
+        if not a.is_cuda:
+            return NotImplemented  # PyG's own gathers speak
+        raise consume.as_index_error(str(error), product) from None
+    report.fused(product.layer)
+    return scores
+
+
+HANDLERS.update(
+    {
+        **{f: _mul for f in (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)},
+        **{f: _sum for f in (torch.sum, Tensor.sum)},
+    }
+)

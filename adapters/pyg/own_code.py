@@ -1,0 +1,149 @@
+"""Which steps of a layer are still the framework's own. Every shortcut asks here before it skips or reorders a step."""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import types
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch_geometric.nn import Aggregation, MessagePassing
+
+_STEPS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate", "explain_message")
+_LAYER_HOOKS = tuple(
+    f"_{step}_forward_{kind}"
+    for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+    for kind in ("pre_hooks", "hooks")
+)
+_MODULE_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_module = torch.nn.modules.module
+_GLOBAL_HOOKS = tuple(
+    getattr(_module, name)
+    for name in (
+        "_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_pre_hooks", "_global_backward_hooks",
+    )
+)  # fmt: skip
+_FRAMEWORK = "torch_geometric."
+_Known = tuple[tuple[weakref.ref, ...], bool]  # the functions that the answer holds for, and the answer
+_classes: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
+_askers: weakref.WeakKeyDictionary[MessagePassing, _Known] = weakref.WeakKeyDictionary()
+
+
+def _holds(known: _Known | None, functions: tuple) -> bool:
+    return known is not None and all(ref() is f for ref, f in zip(known[0], functions, strict=True))
+
+
+def class_is_own(cls: type) -> bool:
+    """Whether a layer class's steps are the framework's functions."""
+    functions = tuple(getattr(cls, step) for step in _STEPS)
+    known = _classes.get(cls)
+    if not _holds(known, functions):
+        own = all((getattr(f, "__module__", None) or "").startswith(_FRAMEWORK) for f in functions)
+        _classes[cls] = known = (tuple(map(weakref.ref, functions)), own)
+    return known[1]
+
+
+def module_is_plain(module: Any) -> bool:
+    """Whether calling a module runs its class's forward and nothing else."""
+    attributes = module.__dict__
+    if "forward" in attributes or any(attributes.get(name) for name in _MODULE_HOOKS):
+        return False
+    return not any(_GLOBAL_HOOKS) and attributes.get("_compiled_call_impl") is None
+
+
+def _aggregation_is_own(module: Any) -> bool:
+    if module is None:
+        return True
+    return all(
+        module_is_plain(part) and type(part).__module__.startswith((_FRAMEWORK, "torch.nn.")) and "reduce" not in vars(part)
+        for part in module.modules()
+    )
+
+
+def _propagates_as_usual(conv: MessagePassing) -> bool:
+    """Whether propagate is the framework's, and not set on the instance, unless by PyG itself."""
+    bound = conv.__dict__.get("propagate")
+    function = type(conv).propagate if bound is None else getattr(bound, "__func__", None)
+    return getattr(function, "__module__", "").startswith((_FRAMEWORK, f"{type(conv).__module__}_"))
+
+
+def steps_are_own(conv: MessagePassing) -> bool:
+    """Whether between a gather and the end of the layer's call no code runs but the framework's."""
+    attributes = conv.__dict__
+    if not class_is_own(type(conv)) or any(step in attributes for step in _STEPS):
+        return False
+    if any(attributes[name] for name in _LAYER_HOOKS) or not _propagates_as_usual(conv):
+        return False
+    return _aggregation_is_own(attributes["_modules"].get("aggr_module", attributes.get("aggr_module")))
+
+
+def aggregates_with(conv: MessagePassing, kind: type[Aggregation]) -> bool:
+    """Whether the layer's aggregation is exactly this one, called by the framework's own steps."""
+    return type(conv.aggr_module) is kind and steps_are_own(conv)
+
+
+# ---- code that asks for a tensor's very type -------------------------------------------------------------------------
+
+
+def asks_for_types(conv: MessagePassing) -> bool:
+    """Whether code of the user's in this layer compares types of tensors, as in `type(x_j) is torch.Tensor`.
+
+    It is read once per layer: the steps, and the functions, methods and modules that they name.
+    """
+    cls, attributes = type(conv), conv.__dict__
+    functions = tuple(getattr(cls, step) for step in _STEPS)
+    if any(step in attributes for step in _STEPS):
+        overrides = [attributes[step] for step in _STEPS if step in attributes]
+        return any(_reads_a_type(f, conv, set()) for f in (*functions, *overrides))
+    known = _askers.get(conv)
+    if not _holds(known, functions):
+        seen: set[types.CodeType] = set()
+        asks = any(_reads_a_type(function, conv, seen) for function in functions)
+        _askers[conv] = known = (tuple(map(weakref.ref, functions)), asks)
+    return known[1]
+
+
+def _reads_a_type(function: Any, conv: MessagePassing, seen: set[types.CodeType]) -> bool:
+    if isinstance(function, torch.nn.Module):
+        function = type(function).forward
+    function = getattr(function, "__func__", function)
+    function = getattr(function, "__wrapped__", function)
+    if not isinstance(function, types.FunctionType) or function.__code__ in seen:
+        return False
+    if (function.__module__ or "").partition(".")[0] in ("torch", "torch_geometric", "gnna_plugin"):
+        return False
+    for code in _nested(function.__code__):
+        seen.add(code)
+        for instruction in dis.get_instructions(code):
+            if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") and instruction.argval == "type":
+                return True
+            if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval == "__class__":
+                return True
+    names = [name for code in _nested(function.__code__) for name in code.co_names]
+    named = [_named(name, function, conv) for name in names] + [_content(cell) for cell in function.__closure__ or ()]
+    return any(_reads_a_type(inner, conv, seen) for inner in named)
+
+
+def _named(name: str, function: types.FunctionType, conv: MessagePassing) -> Any:
+    """What a name in the function's code stands for: an attribute of the layer or a global."""
+    for names in (conv.__dict__, conv.__dict__["_modules"], function.__globals__):
+        if name in names:
+            return names[name]
+    return inspect.getattr_static(type(conv), name, None)
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # empty
+        return None
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _nested(constant)
