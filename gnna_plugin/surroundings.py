@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,15 @@ def saved_tensor_hooks() -> bool:
 def tracing() -> bool:
     """Whether torch.jit.trace is recording."""
     return _tracing_state() is not None
+
+
+def outside_transforms() -> contextlib.AbstractContextManager:
+    """Around what is computed of tensors from outside the torch.func transforms that are at work on this thread."""
+    if _functorch_levels() is None:
+        return contextlib.nullcontext()
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    return temporarily_clear_interpreter_stack()
 
 
 def capturing(tensor: Tensor) -> bool:

@@ -43,8 +43,8 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     try:
         out = torch.ops.gnna.spmm(x, value.weight, value.src, dst, num_dst, reduce, True)
     except ValueError as error:
-        if not x.is_cuda:
-            return NotImplemented  # PyG's own functions speak
+        if not x.is_cuda and str(error).startswith("dst[") and bool((dst < 0).any()):
+            return NotImplemented  # for which PyG has no words of its own
         raise as_index_error(str(error), value) from None
     report.aggregated(value.layer, value.x, value.weight, value.src, dst, out, reduce)
     if value.lead:

@@ -41,8 +41,9 @@ def why_not(conv: Any, src: Any, index: Any, call: layer_call.Call | None = None
     if conv.explain:
         return "explain mode"
     attributes = conv.__dict__
-    if any(attributes[name] for name in _MESSAGE_HOOKS):
-        return "hooks on the layer's messages"
+    for name in _MESSAGE_HOOKS:
+        if attributes[name]:
+            return "hooks on the layer's messages"
     if not _chosen(conv):
         return "excluded by its user"
     if call is not None and compiled_boundary.dynamo_listens():
@@ -122,7 +123,8 @@ def index_select_hook(original: Callable) -> Callable:
     note = torch.compiler.assume_constant_result(_note_compiled)
 
     def gather(conv: Any, src: Any, index: Any) -> Any:
-        settle_all((src, index), "index_select")
+        if type(src) is LazyMessage:
+            src._value.settle("index_select")
         if not settings.active():
             return original(conv, src, index)
         ensure_boundary()

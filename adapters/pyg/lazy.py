@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from gnna_plugin import report
+from gnna_plugin import report, surroundings
 from gnna_plugin.adapters.pyg import consume
 
 # What a LazyMessage does with a function, by the function: (function, args, kwargs) -> its result, or NotImplemented.
@@ -79,13 +79,17 @@ class Value:
             with _plain():
                 _arm(handle, False)
             handle.__class__ = Tensor
-            del handle.__dict__["_value"]
+            del handle.__dict__["_value"], handle.__dict__["_shape"]
+        self._join_graph(handles)
         self._settle_products(operation)
+
+    def _join_graph(self, handles: list[Tensor]) -> None:
+        """Puts filled handles where PyG's messages are in the autograd graph, if they are not there yet."""
 
     def _fill(self, handle: Tensor, operation: str) -> None:
         if self.settled:
             return
-        with torch.no_grad(), torch._C._DisableTorchDispatch():
+        with torch.no_grad(), surroundings.outside_transforms(), torch._C._DisableTorchDispatch():
             messages = self.compute()
             self.settled = True
             _fill(handle, messages)
@@ -105,6 +109,7 @@ class Value:
         if handle is not None:
             with _plain():
                 self._fill(handle, operation)
+                self._join_graph([handle])
 
     def compute(self) -> Tensor:
         """The messages, in a tensor of their own."""
@@ -116,8 +121,6 @@ class Value:
             else:
                 value = torch.ops.gnna.gather_rows(self.x, self.src)
         except ValueError as error:
-            if not self.x.is_cuda:
-                self.conv._index_select_safe(self.source, self.index)  # raises with PyG's own words
             raise consume.as_index_error(str(error), self) from None
         except (IndexError, RuntimeError):
             self.conv._index_select_safe(self.source, self.index)  # raises with PyG's own words
@@ -129,6 +132,26 @@ class LazyMessage(Tensor):
     """See the module's text. Made by `lift`; never constructed directly. Settled, it is a Tensor."""
 
     _value: Value
+    _shape: torch.Size
+
+    # Asked many times in each call: in Python, where the way through __torch_function__ takes as long as an operation.
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self._shape)
+
+    def dim(self) -> int:
+        return len(self._shape)
+
+    def size(self, dim: int | None = None):
+        return self._shape if dim is None else self._shape[dim]
+
+    def __len__(self) -> int:
+        return self._shape[0]
 
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -202,7 +225,8 @@ def new_handle(value: Value, shape: torch.Size | None = None) -> LazyMessage:
 def as_handle(tensor: Tensor, value: Value) -> LazyMessage:
     """Makes a LazyMessage of a tensor on the value's storage."""
     _arm(tensor, True)
-    tensor._value = value
+    attributes = tensor.__dict__
+    attributes["_value"], attributes["_shape"] = value, tensor.shape
     tensor.__class__ = LazyMessage
     value.handles.append(weakref.ref(tensor))
     return tensor

@@ -40,6 +40,23 @@ def _new_zeros(func: Callable, args: tuple, kwargs: dict) -> Any:
     return zeros
 
 
+def _expand_as(func: Callable, args: tuple, kwargs: dict) -> Any:
+    """An index, say, in the shape of the messages."""
+    if len(args) != 2 or kwargs or type(args[0]) is LazyMessage:
+        return NotImplemented
+    return args[0].expand(args[1].shape)
+
+
+def _like(func: Callable, args: tuple, kwargs: dict) -> Any:
+    """zeros_like() and its kin: of the shape and kind alone."""
+    if len(args) != 1 or type(args[0]) is not LazyMessage:
+        return NotImplemented
+    out = func(args[0]._value.x.detach().new_empty(()).expand(args[0].shape), **kwargs)
+    if func is torch.zeros_like:
+        consume.mark_zeros(out)
+    return out
+
+
 def _same(func: Callable, args: tuple, kwargs: dict) -> Any:
     """contiguous(): the messages, once computed, are."""
     return args[0] if len(args) == 1 and not kwargs and not args[0]._value.lead else NotImplemented
@@ -93,6 +110,8 @@ HANDLERS.update(
             )
         },
         Tensor.new_zeros: _new_zeros,
+        Tensor.expand_as: _expand_as,
+        **{f: _like for f in (torch.zeros_like, torch.ones_like, torch.empty_like)},
         Tensor.contiguous: _same,
         **{getattr(Tensor, name): _view for name in ("view", "reshape", "unsqueeze", "squeeze", "flatten")},
         **{getattr(torch, name): _view for name in ("reshape", "unsqueeze", "squeeze", "flatten")},

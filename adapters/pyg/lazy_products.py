@@ -25,33 +25,44 @@ class Product(Value):
 
     __slots__ = ("factor", "scale")
 
-    def __init__(self, like: Value, x: Tensor, weight: Tensor | None, factor: Tensor, scale: Any):
+    def __init__(self, like: Value, x: Tensor, weight: Tensor | None, factor: Tensor | None, scale: Any):
         if x.requires_grad and not torch.is_grad_enabled():
             x = x.detach()
         super().__init__(x, like.src, like.conv, like.source, like.index, like.version, like.lead, like.call)
         self.weight, self.factor, self.scale = weight, factor, scale
 
     def settle(self, operation: str) -> None:
-        if self.factor is not None:
-            if not self._wants_factors():
-                self.factor = self.scale = None
-            else:
-                for lazy in (self.factor, self.scale):
-                    if type(lazy) is LazyMessage:
-                        lazy._value.settle(operation)  # which settles its products
-        handles = [handle for ref in self.handles if (handle := ref()) is not None]
+        self._settle_factors(operation)
         super().settle(operation)
-        if self.factor is not None and handles:
-            factor, scale, self.factor, self.scale = self.factor, self.scale, None, None
-            handle = next((h for h in handles if h.shape == factor.shape), None)
-            if handle is not None:
-                with torch.enable_grad():
-                    _Multiplied.apply(handle, factor, scale)
+
+    def expose(self, operation: str) -> None:
+        self._settle_factors(operation)
+        super().expose(operation)
+
+    def _settle_factors(self, operation: str) -> None:
+        if self.factor is None:
+            return
+        if not self._wants_factors():
+            self.factor = self.scale = None
+            return
+        for lazy in (self.factor, self.scale):
+            if type(lazy) is LazyMessage:
+                lazy._value.settle(operation)  # which settles its products
+
+    def _join_graph(self, handles: list[Tensor]) -> None:
+        factor, scale, self.factor, self.scale = self.factor, self.scale, None, None
+        handle = next((h for h in handles if factor is not None and h.shape == factor.shape), None)
+        if handle is not None:
+            with surroundings.outside_transforms(), torch.enable_grad():
+                _Multiplied.apply(handle, factor, scale)
 
     def _wants_factors(self) -> bool:
         # A checkpoint inside message() counts the saved tensors: the graph must not grow in it.
-        recorded = any(h() is not None and h().requires_grad for h in self.handles)
-        return recorded and not self.lead and not surroundings.saved_tensor_hooks()
+        # Below autograd an operation has taken its edge to the placeholder, whose own gradient is right as well.
+        return self._is_recorded() and not (self.lead or surroundings.saved_tensor_hooks() or _below_autograd())
+
+    def _is_recorded(self) -> bool:
+        return any((h := ref()) is not None and h.requires_grad for ref in self.handles)
 
     def compute(self) -> Tensor:
         if self.factor is None:
@@ -72,7 +83,14 @@ class PairProduct(Product):
         self.recorded = torch.is_grad_enabled()
 
     def _wants_factors(self) -> bool:
-        return any(h() is not None and h().requires_grad for h in self.handles)
+        if not self._is_recorded():
+            return False
+        if _below_autograd():
+            raise RuntimeError(
+                f"{self.layer}: C++ code was given a product of gathered features whose gradient it cannot pass on; "
+                "give it a copy, (x_i * x_j).clone(), or exclude the layer with `conv.gnna = False`"
+            )
+        return True
 
     def compute(self) -> Tensor:
         if self.factor is not None:
@@ -85,6 +103,10 @@ class PairProduct(Product):
         value.check_versions()
         x = value.x if self.recorded else value.x.detach()
         return x.reshape(x.size(0), *self.shape[1:])
+
+
+def _below_autograd() -> bool:
+    return torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.AutogradCPU)
 
 
 class _Multiplied(torch.autograd.Function):
@@ -165,15 +187,15 @@ def _weighted(lazy: LazyMessage, other: Any) -> Product | None:
         weight, version = with_dims(weight, dims) * with_dims(scale, dims), None
     if weight.requires_grad and torch.is_grad_enabled():
         x = consume.kept_features(x)
-    # The factor is as the user gave it, for its gradient's shape; what is kept of it has its value.
-    product = Product(value, x, weight, lazy, scale.reshape(other.shape))
+    recorded = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
+    product = Product(value, x, weight, lazy if recorded else None, scale.reshape(other.shape) if recorded else None)
     product.weight_version = version
     return product
 
 
 def _kept(value: Value, weight: Tensor) -> tuple[Tensor, int | None]:
     """The weight as it is now, and the version to check if that is no copy, because only PyG's own code could write."""
-    if not torch.is_grad_enabled():
+    if weight.requires_grad and not torch.is_grad_enabled():
         weight = weight.detach()
     if value.call.runs_own_code():
         return weight, None if weight.is_inference() else weight._version
@@ -237,8 +259,6 @@ def _sum(func: Callable, args: tuple, kwargs: dict) -> Any:
     try:
         scores = torch.ops.gnna.sddmm(a, b, product.first.src, product.second.src, last - 1, True)
     except ValueError as error:
-        if not a.is_cuda:
-            return NotImplemented  # PyG's own gathers speak
         raise consume.as_index_error(str(error), product) from None
     report.fused(product.layer)
     return scores

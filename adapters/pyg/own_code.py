@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch_geometric.nn import Aggregation, MessagePassing
 
-_STEPS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate", "explain_message")
+_STEPS = ("propagate", "edge_updater", "message", "aggregate", "update", "edge_update", "message_and_aggregate")
 _LAYER_HOOKS = tuple(
     f"_{step}_forward_{kind}"
     for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
@@ -32,52 +32,61 @@ _classes: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
 _askers: weakref.WeakKeyDictionary[MessagePassing, _Known] = weakref.WeakKeyDictionary()
 
 
-def _holds(known: _Known | None, functions: tuple) -> bool:
-    return known is not None and all(ref() is f for ref, f in zip(known[0], functions, strict=True))
+def _functions(cls: type) -> tuple:
+    return tuple([getattr(cls, step) for step in _STEPS])
+
+
+def _holds(known: _Known | None, cls: type) -> bool:
+    return known is not None and tuple([ref() for ref in known[0]]) == _functions(cls)
 
 
 def class_is_own(cls: type) -> bool:
     """Whether a layer class's steps are the framework's functions."""
-    functions = tuple(getattr(cls, step) for step in _STEPS)
     known = _classes.get(cls)
-    if not _holds(known, functions):
+    if not _holds(known, cls):
+        functions = _functions(cls)
         own = all((getattr(f, "__module__", None) or "").startswith(_FRAMEWORK) for f in functions)
         _classes[cls] = known = (tuple(map(weakref.ref, functions)), own)
     return known[1]
 
 
+def _overrides(conv: MessagePassing) -> list:
+    """The steps that were set on the instance."""
+    attributes = conv.__dict__
+    return [attributes[step] for step in _STEPS if step in attributes]
+
+
 def module_is_plain(module: Any) -> bool:
     """Whether calling a module runs its class's forward and nothing else."""
     attributes = module.__dict__
-    if "forward" in attributes or any(attributes.get(name) for name in _MODULE_HOOKS):
-        return False
-    return not any(_GLOBAL_HOOKS) and attributes.get("_compiled_call_impl") is None
+    for name in _MODULE_HOOKS:
+        if attributes.get(name):
+            return False
+    for hooks in _GLOBAL_HOOKS:
+        if hooks:
+            return False
+    return "forward" not in attributes and attributes.get("_compiled_call_impl") is None
 
 
 def _aggregation_is_own(module: Any) -> bool:
     if module is None:
         return True
-    return all(
-        module_is_plain(part) and type(part).__module__.startswith((_FRAMEWORK, "torch.nn.")) and "reduce" not in vars(part)
-        for part in module.modules()
-    )
-
-
-def _propagates_as_usual(conv: MessagePassing) -> bool:
-    """Whether propagate is the framework's, and not set on the instance, unless by PyG itself."""
-    bound = conv.__dict__.get("propagate")
-    function = type(conv).propagate if bound is None else getattr(bound, "__func__", None)
-    return getattr(function, "__module__", "").startswith((_FRAMEWORK, f"{type(conv).__module__}_"))
+    if not module_is_plain(module) or "reduce" in module.__dict__:
+        return False
+    if not type(module).__module__.startswith((_FRAMEWORK, "torch.nn.")):
+        return False
+    return all(map(_aggregation_is_own, module.__dict__["_modules"].values()))
 
 
 def steps_are_own(conv: MessagePassing) -> bool:
     """Whether between a gather and the end of the layer's call no code runs but the framework's."""
+    if not class_is_own(type(conv)) or _overrides(conv):
+        return False
     attributes = conv.__dict__
-    if not class_is_own(type(conv)) or any(step in attributes for step in _STEPS):
-        return False
-    if any(attributes[name] for name in _LAYER_HOOKS) or not _propagates_as_usual(conv):
-        return False
-    return _aggregation_is_own(attributes["_modules"].get("aggr_module", attributes.get("aggr_module")))
+    for name in _LAYER_HOOKS:
+        if attributes[name]:
+            return False
+    return _aggregation_is_own(attributes["_modules"].get("aggr_module"))
 
 
 def aggregates_with(conv: MessagePassing, kind: type[Aggregation]) -> bool:
@@ -93,14 +102,14 @@ def asks_for_types(conv: MessagePassing) -> bool:
 
     It is read once per layer: the steps, and the functions, methods and modules that they name.
     """
-    cls, attributes = type(conv), conv.__dict__
-    functions = tuple(getattr(cls, step) for step in _STEPS)
-    if any(step in attributes for step in _STEPS):
-        overrides = [attributes[step] for step in _STEPS if step in attributes]
-        return any(_reads_a_type(f, conv, set()) for f in (*functions, *overrides))
+    cls, overrides = type(conv), _overrides(conv)
+    if overrides:
+        return any(_reads_a_type(f, conv, set()) for f in (*_functions(cls), *overrides))
+    if class_is_own(cls):
+        return False
     known = _askers.get(conv)
-    if not _holds(known, functions):
-        seen: set[types.CodeType] = set()
+    if not _holds(known, cls):
+        functions, seen = _functions(cls), set()
         asks = any(_reads_a_type(function, conv, seen) for function in functions)
         _askers[conv] = known = (tuple(map(weakref.ref, functions)), asks)
     return known[1]
