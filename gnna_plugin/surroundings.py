@@ -26,6 +26,11 @@ def tracing() -> bool:
     return _tracing_state() is not None
 
 
+def transforming() -> bool:
+    """Whether torch.func transforms are at work on this thread."""
+    return _functorch_levels() is not None
+
+
 def outside_transforms() -> contextlib.AbstractContextManager:
     """Around what is computed of tensors from outside the torch.func transforms that are at work on this thread."""
     if _functorch_levels() is None:

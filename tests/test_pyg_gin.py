@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("torch_geometric")
 
-from torch_geometric.nn import GINConv
+from torch_geometric.nn import GINConv, MaxAggregation, SumAggregation
 
 import gnna_plugin
 from gnna_plugin import report, surroundings
@@ -115,3 +115,39 @@ def test_the_forward_is_given_back():
     assert GINConv.forward is not ours
     gnna_plugin.disable()
     assert GINConv.forward is ours
+
+
+def half(module, inputs, out):
+    return out / 2
+
+
+CHANGES = {
+    "hook on aggregate": lambda layer: layer.register_aggregate_forward_hook(half),
+    "hook on aggr_module": lambda layer: layer.aggr_module.register_forward_hook(half),
+    "aggregate of the instance": lambda layer: setattr(layer, "aggregate", halved(layer.aggregate)),
+    "update of the instance": lambda layer: setattr(layer, "update", lambda out: out / 2),
+    "another aggr_module": lambda layer: setattr(layer, "aggr_module", MaxAggregation()),
+    "aggr_module's own forward": lambda layer: setattr(layer.aggr_module, "forward", halved(layer.aggr_module.forward)),
+}
+
+
+def halved(function):
+    return lambda *args, **kwargs: function(*args, **kwargs) / 2
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_step_that_a_user_changed_is_not_skipped(change, graph, device):
+    layer = gin(device)
+    CHANGES[change](layer)
+    assert EDGES + NODES not in summed_edges(layer, *graph)
+
+
+def test_a_hook_on_all_modules_is_not_skipped(graph, device):
+    layer = gin(device)
+    handle = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, args, out: out / 2 if isinstance(module, SumAggregation) else None
+    )
+    try:
+        assert EDGES + NODES not in summed_edges(layer, *graph)
+    finally:
+        handle.remove()

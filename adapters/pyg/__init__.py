@@ -2,10 +2,11 @@
 
 MessagePassing._index_select returns a gather that has not happened yet (lazy.py, lazy_operations.py). The layer's call,
 propagate or edge_updater, ends it (layer_call.py). Aggregation.reduce and torch's scatter functions turn it into one
-spmm (consume.py), and the product of two, summed over its features, is one sddmm (lazy_products.py). What layers compute
+spmm (consume.py). The product of two, summed over its features, is one sddmm (lazy_products.py). What layers compute
 from the graph alone, gcn_norm and self-loops, is remembered (graph_memo.py), utils.softmax is one kernel (softmax.py),
 and GINConv's own term becomes a self-loop (gin.py). Shortcuts ask own_code.py whether a step that they skip is still
-PyG's. PyG has no registry for aggregation backends: these hooks are it.
+PyG's. Code that sees past a tensor's Python class (TorchScript, autograd.Function, compiled code) finds real messages
+(compiled_boundary.py). PyG has no registry for aggregation backends: these hooks are it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ import torch
 import torch_geometric
 from torch_geometric.nn import Aggregation, GINConv, MessagePassing
 
-from gnna_plugin.adapters.pyg import compiled_boundary, gin, graph_memo, hooks, layer_call, lazy_operations, lazy_products, softmax  # noqa: F401
+from gnna_plugin.adapters.pyg import (
+    compiled_boundary,
+    gin,
+    graph_memo,
+    hooks,
+    layer_call,
+    lazy_operations,  # noqa: F401
+    lazy_products,  # noqa: F401
+    softmax,
+)
 from gnna_plugin.patching import Patches, misfit, script_aliases
 
 TESTED = ((2, 8), (2, 9))  # first and first-after-last tested release of torch_geometric

@@ -20,7 +20,7 @@ from gnna_plugin import report, settings
 from gnna_plugin.adapters.pyg import own_code
 from gnna_plugin.patching import stand_in
 
-# The attributes of a class that hold such a function. PyG binds the last four to instances (explain, decomposed_layers).
+# The attributes of a class that hold such a function. PyG binds some to instances (explain, decomposed_layers).
 _NAMES = ("propagate", "edge_updater", "_orig_propagate", "_jinja_propagate", "_orig_edge_updater")
 _NAMES += ("_jinja_edge_updater",)
 _MARK = "_gnna_wraps"

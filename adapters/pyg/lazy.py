@@ -75,9 +75,10 @@ class Value:
         except BaseException:
             self.handles += map(weakref.ref, handles)
             raise
-        for handle in handles:
-            with _plain():
+        with _plain(), surroundings.outside_transforms():  # which would wrap a handle first
+            for handle in handles:
                 _arm(handle, False)
+        for handle in handles:
             handle.__class__ = Tensor
             del handle.__dict__["_value"], handle.__dict__["_shape"]
         self._join_graph(handles)
@@ -99,17 +100,9 @@ class Value:
         """Gives products that record a gradient their place in the graph, behind this value, which may have hooks."""
         for ref in self.products or ():
             product = ref()
-            if product is not None and any(h() is not None and h().requires_grad for h in product.handles):
+            if product is not None and product._is_recorded():
                 product.settle(operation)
         self.products = None
-
-    def expose(self, operation: str) -> None:
-        """Fills the memory for code that reads it, while the handles keep their class."""
-        handle = next((handle for ref in self.handles if (handle := ref()) is not None), None)
-        if handle is not None:
-            with _plain():
-                self._fill(handle, operation)
-                self._join_graph([handle])
 
     def compute(self) -> Tensor:
         """The messages, in a tensor of their own."""
@@ -157,7 +150,7 @@ class LazyMessage(Tensor):
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         handler = HANDLERS.get(func)
-        if handler is not None:
+        if handler is not None and not surroundings.transforming():
             result = handler(func, args, kwargs)
             if result is not NotImplemented:
                 return result
@@ -171,22 +164,19 @@ class LazyMessage(Tensor):
         """What C++ code does to a handle, where no __torch_function__ was asked."""
         kwargs = kwargs or {}
         name = func.__name__.partition(".")[0]
-        answer = _QUESTIONS.get(func)
-        if answer is not None:
-            value = args[0].__dict__.get("_value")
-            if value is not None:
-                value.expose(name)
-            return answer(args[0], value)
+        if func in _QUESTIONS:
+            value = args[0]._value
+            value.settle(name)
+            return value.x.device if func is torch.ops.prim.device.default else None  # as usual
         settle_all((args, kwargs), name)
         return func(*args, **kwargs)
 
 
-# Asked by the tensor's implementation itself, in the midst of an operation: its class must stay. None: as usual.
-_QUESTIONS: dict[Callable, Callable] = {torch.ops.prim.device.default: lambda _, value: value.x.device}
+# What a tensor's implementation asks its class for itself.
+_QUESTIONS = {torch.ops.prim.device.default, _aten.is_strides_like_format.default}
+_QUESTIONS.add(_aten.is_non_overlapping_and_dense.default)
 for _question in (_aten.stride, _aten.sym_stride, _aten.is_contiguous, _aten.sym_is_contiguous):
-    _QUESTIONS.update({getattr(_question, name): lambda *_: None for name in _question.overloads()})
-for _question in ("is_strides_like_format", "is_non_overlapping_and_dense"):
-    _QUESTIONS[getattr(_aten, _question).default] = lambda *_: None
+    _QUESTIONS.update(getattr(_question, name) for name in _question.overloads())
 
 
 def _name_of(func: Callable) -> str:
@@ -207,7 +197,14 @@ def lift(x: Tensor, src: Tensor, conv: Any, index: Tensor, call: Any) -> LazyMes
         x = x.detach()  # no gradient, whatever surrounds the reduction
     lead = conv.node_dim % x.dim()
     value = Value(
-        x.movedim(lead, 0) if lead else x, src, conv, source, index, None if x.is_inference() else x._version, lead, call
+        x.movedim(lead, 0) if lead else x,
+        src,
+        conv,
+        source,
+        index,
+        None if x.is_inference() else x._version,
+        lead,
+        call,
     )
     call.values.append(weakref.ref(value))
     return new_handle(value)

@@ -15,6 +15,8 @@ from gnna_plugin import report, surroundings
 from gnna_plugin.adapters.pyg import consume
 from gnna_plugin.adapters.pyg.lazy import HANDLERS, LazyMessage, Value, new_handle, with_dims
 
+_plain = torch._C.DisableTorchFunctionSubclass
+
 
 class Product(Value):
     """factor * scale, where factor is a handle and scale a tensor, a number or another handle.
@@ -34,10 +36,6 @@ class Product(Value):
     def settle(self, operation: str) -> None:
         self._settle_factors(operation)
         super().settle(operation)
-
-    def expose(self, operation: str) -> None:
-        self._settle_factors(operation)
-        super().expose(operation)
 
     def _settle_factors(self, operation: str) -> None:
         if self.factor is None:
@@ -62,7 +60,8 @@ class Product(Value):
         return self._is_recorded() and not (self.lead or surroundings.saved_tensor_hooks() or _below_autograd())
 
     def _is_recorded(self) -> bool:
-        return any((h := ref()) is not None and h.requires_grad for ref in self.handles)
+        with _plain():
+            return any((h := ref()) is not None and h.requires_grad for ref in self.handles)
 
     def compute(self) -> Tensor:
         if self.factor is None:
