@@ -173,10 +173,11 @@ class LazyMessage(Tensor):
 
 
 # What a tensor's implementation asks its class for itself.
-_QUESTIONS = {torch.ops.prim.device.default, _aten.is_strides_like_format.default}
-_QUESTIONS.add(_aten.is_non_overlapping_and_dense.default)
-for _question in (_aten.stride, _aten.sym_stride, _aten.is_contiguous, _aten.sym_is_contiguous):
-    _QUESTIONS.update(getattr(_question, name) for name in _question.overloads())
+_QUESTIONS = {torch.ops.prim.device.default}
+for _name in ("stride", "sym_stride", "is_contiguous", "sym_is_contiguous", "is_strides_like_format",
+              "is_non_overlapping_and_dense"):  # fmt: skip
+    if hasattr(_aten, _name):  # not all of them in torch 2.4
+        _QUESTIONS.update(getattr(getattr(_aten, _name), overload) for overload in getattr(_aten, _name).overloads())
 
 
 def _name_of(func: Callable) -> str:
