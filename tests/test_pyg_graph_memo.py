@@ -1,4 +1,4 @@
-"""The memory of gcn_norm and of self-loops: the same graph gives the same values, every caller's own, never stale ones."""
+"""The memory of gcn_norm and of self-loops: a graph gives the same values again, every caller's own, never stale."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric import Index
 
 from gnna_plugin import report, settings, surroundings
 from gnna_plugin.adapters.pyg import compiled_boundary, consume, layer_call, own_code
@@ -93,27 +94,47 @@ def _recomputed() -> str | None:
 # Under torch.jit.trace sizes are tensors; what follows says why it steps aside there.
 
 
-def is_small(values: Any) -> bool:
+# A plan pays at its first use from so many times min_work on, on a CPU: a graph of 8,000 edges x 64 took PyG and the
+# plug-in the same time when it came once (GIN, GCN, GAT; docs/benchmarks.md). Smaller ones get a plan when they have
+# come several times.
+_FIRST_USE = 16
+_COMES_ONCE = "a small graph that has come only a few times"
+_is_repeated = torch.ops.gnna.is_repeated.default
+
+
+def too_small(work: int, index: Any, cuda: bool) -> str | None:
+    """Why so many elements of messages over this index are left to PyG; None when a plan pays."""
+    least = settings.current.least_work("cuda" if cuda else "cpu")
+    if work < least:
+        return "below min_work"
+    if cuda or work >= _FIRST_USE * least:
+        return None
+    if isinstance(index, Index):
+        index = index.as_tensor()
+    return None if _is_repeated(index) else _COMES_ONCE
+
+
+def is_small(values: Any, index: Any) -> bool:
     """Whether messages that exist are too few to be worth a plan."""
     if not isinstance(values, Tensor) or surroundings.tracing():
         return False
-    return values.numel() < settings.current.least_work("cuda" if values.is_cuda else "cpu")
+    return too_small(values.numel(), index, values.is_cuda) is not None
 
 
-def is_below_min_work(edges: int, width: int, src: Tensor) -> bool:
-    """Whether so many messages, of so many elements of src each, are too few."""
-    return bool(edges) and edges * width < settings.current.least_work("cuda" if src.is_cuda else "cpu")
-
-
-def _below_min_work(conv: Any, src: Any, index: Any) -> bool:
+def _left_as_small(conv: Any, src: Any, index: Any, call: layer_call.Call | None) -> bool:
+    if call is not None and call.comes_once:
+        return True
     if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or surroundings.tracing():
         return False
     shape, dim, edges = src.shape, conv.node_dim, index.numel()
     nodes = shape[dim] if -len(shape) <= dim < len(shape) else 0
     width = src.numel() // nodes if nodes else 0
-    if not is_below_min_work(edges, width, src):
+    reason = too_small(edges * width, index, src.is_cuda) if edges else None
+    if reason is None:
         return False
-    report.left_to_framework(type(conv).__name__, "below min_work", lambda: f"{edges:,} edges x {width}")
+    if call is not None:
+        call.comes_once = reason is _COMES_ONCE
+    report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges:,} edges x {width}")
     return True
 
 
@@ -131,7 +152,7 @@ def index_select_hook(original: Callable) -> Callable:
         call = layer_call.current()
         if call is None:
             layer_call.rebind(conv)
-        if _below_min_work(conv, src, index):
+        if _left_as_small(conv, src, index, call):
             return original(conv, src, index)
         reason = why_not(conv, src, index, call) if call is not None else "gathered outside propagate()"
         if reason is not None:
@@ -165,7 +186,10 @@ def reduce_hook(original: Callable) -> Callable:
             if dim != x._value.lead:
                 return NotImplemented
             return consume.aggregate(x, index, num_rows(index, dim_size), reduce)
-        if not settings.active() or is_small(x) or not takes(x, index) or not _choices.get(aggregation, True):
+        call = layer_call.current()
+        if call is not None and call.comes_once and reduce in ("sum", "add"):
+            return _summed(x, index, dim_size, dim)
+        if not settings.active() or is_small(x, index) or not takes(x, index) or not _choices.get(aggregation, True):
             return NotImplemented
         return consume.segment_reduce(type(aggregation).__name__, x, index, num_rows(index, dim_size), dim, reduce)
 
@@ -177,6 +201,18 @@ def reduce_hook(original: Callable) -> Callable:
         return original(self, x, index, ptr, dim_size, dim, reduce)
 
     return stand_in(reduce, original)
+
+
+def _summed(x: Tensor, index: Tensor, dim_size: int | None, dim: int) -> Tensor | Any:
+    """The operations of PyG's sum without the Python between them, which on a small graph takes as long as they do: it
+    repays what asking for a plan costs."""
+    rows = consume.plain_index(index)
+    if rows is None or type(x) is not Tensor or rows.numel() != x.size(dim):
+        return NotImplemented
+    shape = list(x.shape)
+    shape[dim] = num_rows(rows, dim_size)
+    columns = rows.view([-1 if d == dim else 1 for d in range(len(shape))]).expand_as(x)
+    return x.new_zeros(shape).scatter_add_(dim, columns, x)
 
 
 def num_rows(index: Tensor, dim_size: int | None) -> int:

@@ -29,13 +29,15 @@ _rebound: weakref.WeakSet[MessagePassing] = weakref.WeakSet()
 
 
 class Call:
-    """One call that runs on this thread: the layer, and the values it gathered (weakly)."""
+    """One call that runs on this thread: the layer, the values it gathered (weakly), and whether it left its graph to
+    PyG as one that comes only a few times."""
 
-    __slots__ = ("layer", "own", "values")
+    __slots__ = ("comes_once", "layer", "own", "values")
 
     def __init__(self, layer: MessagePassing):
         self.layer = layer
         self.values: list[weakref.ref] = []
+        self.comes_once = False
         self.own: bool | None = None  # whether no code but the framework's runs in it; None: not asked yet
 
     def runs_own_code(self) -> bool:

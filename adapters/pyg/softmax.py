@@ -21,7 +21,7 @@ def _softmax_hook(original: Callable) -> Callable:
     compiling = torch.compiler.is_compiling
 
     def fused(src: Any, index: Any, ptr: Any, num_nodes: int | None, dim: int) -> Tensor | None:
-        if ptr is not None or not settings.active() or hooks.is_small(src):
+        if ptr is not None or not settings.active() or hooks.is_small(src, index):
             return None
         rows = consume.plain_index(index)
         if rows is None or not hooks.takes(src, index):

@@ -96,16 +96,17 @@ class Sources {
     constants_.push_back(std::move(source));
   }
 
-  bool comes_again(const std::shared_ptr<Source>& source) {
-    const bool in_a_row = latest_ == source;
-    if (!in_a_row) {
-      latest_ = source;
-      if (source->calls_ == 0) {
-        seen_[next_seen_] = source;
-        next_seen_ = (next_seen_ + 1) % seen_.size();
-      }
+  bool is_repeated(const std::shared_ptr<Source>& source) {
+    if (source->calls_ == 0 && !source->constant()) {
+      counted_[next_counted_] = source;
+      next_counted_ = (next_counted_ + 1) % counted_.size();
     }
-    return source->comes_again(in_a_row);
+    return source->is_repeated();
+  }
+
+  void set_repeated(const std::shared_ptr<Source>& source) {
+    is_repeated(source);
+    source->set_repeated();
   }
 
   void forget(const Source& source) {
@@ -119,9 +120,8 @@ class Sources {
   std::unordered_map<const void*, std::weak_ptr<Source>> by_counter_, originals_;
   std::vector<std::shared_ptr<Source>> constants_;
   size_t next_constant_ = 0;
-  std::array<std::shared_ptr<Source>, 4096> seen_;  // the latest, which live as long as they are here
-  size_t next_seen_ = 0;
-  std::shared_ptr<Source> latest_;
+  std::array<std::shared_ptr<Source>, 4096> counted_;  // the latest: their counts live as long as they are here
+  size_t next_counted_ = 0;
 };
 
 namespace {
@@ -208,10 +208,15 @@ std::optional<Original> Original::of(const at::Tensor& result) {
 
 at::Tensor Original::copy() const { return at::_lazy_clone(tensor_); }
 
-bool comes_again(const at::Tensor& tensor) {
-  if (!tensor.has_storage() || !version_of(tensor).enabled()) return false;
+bool is_repeated(const at::Tensor& tensor) {
   const Lock lock(recall_mutex());
-  return sources().comes_again(sources().of(tensor));
+  const auto key = TensorKey::of(tensor);
+  return key && sources().is_repeated(key->source());
+}
+
+void set_repeated(const at::Tensor& tensor) {
+  const Lock lock(recall_mutex());
+  if (const auto key = TensorKey::of(tensor)) sources().set_repeated(key->source());
 }
 
 void mark_constant(const at::Tensor& tensor) {

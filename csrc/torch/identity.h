@@ -29,11 +29,9 @@ class Source {
   bool alive() const { return !storage_.expired() && !counter_.unique(); }
   // Nobody writes to it: the plug-in made it, or its framework guarantees that. Ends with a counted write.
   bool constant() const { return constant_version_ == static_cast<int64_t>(counter_.current_version()); }
-  // Counts a call that has this tensor. True if it came back after others, or many times in a row.
-  bool comes_again(bool in_a_row) {
-    again_ = again_ || (calls_ > 0 && !in_a_row) || ++calls_ > kCallsInARow;
-    return again_;
-  }
+  // Counts a call with this tensor. Says whether there were more than one pass of a model makes.
+  bool is_repeated() { return constant() || ++calls_ > kCallsOfOnePass; }
+  void set_repeated() { calls_ = kCallsOfOnePass; }
   void set_constant() { constant_version_ = counter_.current_version(); }
   int64_t storage_bytes() const { return storage_bytes_; }
 
@@ -44,9 +42,8 @@ class Source {
   c10::VariableVersion counter_;  // shared with the tensors: while it is held, its address names nothing else
   int64_t storage_bytes_;
   int64_t constant_version_ = -1;
-  static constexpr int kCallsInARow = 8;  // more than the layers of one pass over a graph make
+  static constexpr int kCallsOfOnePass = 8;
   int calls_ = 0;
-  bool again_ = false;
   const void* copies_ = nullptr;  // the copy-on-write context of an original (make_original), else nullptr
   std::unordered_map<size_t, std::weak_ptr<Fingerprint>> prints_;
 };
@@ -105,10 +102,12 @@ class Original {
   std::shared_ptr<Source> source_;
 };
 
-// Whether this tensor, or another view of it, was seen in an earlier pass: it came back after other tensors, or more
-// often than the layers of one model call for it. What is computed from a small graph that comes once is never used
-// again. The latest few thousand tensors are known.
-bool comes_again(const at::Tensor& tensor);
+// Counts a call with this tensor or another view of it, and says whether there were more of them than one pass of a
+// model makes. What is computed from a small graph that comes once is never used again. The latest few thousand tensors
+// are counted; constants always are repeated.
+bool is_repeated(const at::Tensor& tensor);
+// Makes it so, for who wants to see what happens to a graph in the long run.
+void set_repeated(const at::Tensor& tensor);
 
 // Says that nobody writes to this tensor although somebody else made it, such as the edges of a DGL graph.
 void mark_constant(const at::Tensor& tensor);
