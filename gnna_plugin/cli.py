@@ -34,10 +34,8 @@ environment:
 def build_parser():
     """The argparse parser of all subcommands."""
     parser = argparse.ArgumentParser(
-        prog="gnna",
-        description="Faster neighbour aggregation for PyTorch Geometric and DGL, by one added line.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="gnna", description="Faster neighbour aggregation for PyTorch Geometric and DGL, by one added line.",
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"gnna_plugin {gnna_plugin.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

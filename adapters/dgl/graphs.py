@@ -40,6 +40,7 @@ class Ends:
             with torch.inference_mode(False):  # inference tensors have no version and are not recognised
                 src, dst, _ = gidx.edges(0, "eid")
                 pair = tuple(torch.stack((dst, src) if swapped else (src, dst)))
+                torch.ops.gnna.mark_constant(pair[0])  # and with it the other row: nobody else has them
             if self._pair is None:  # of two threads, the first one's stay
                 self._pair = pair
         return self._pair[::-1] if swapped else self._pair

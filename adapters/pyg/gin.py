@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric.nn import GINConv, SumAggregation
 
 from gnna_plugin import settings, surroundings
-from gnna_plugin.adapters.pyg import graph_memo, hooks, own_code
+from gnna_plugin.adapters.pyg import graph_memo, hooks, layer_call, own_code, small_graphs
 from gnna_plugin.patching import stand_in
 
 
@@ -32,35 +32,41 @@ def _has_constant_zero(conv: GINConv) -> bool:
     return form == "zero"
 
 
-def _foldable(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
+def _is_plain(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
+    """Whether this is GINConv's usual call, on one set of nodes."""
     if type(conv) is not GINConv or not settings.active() or size is not None:
         return False
     if type(x) is not Tensor or x.dim() != 2 or conv.node_dim not in (-2, 0):
         return False
-    if type(edge_index) is not Tensor or edge_index.dim() != 2 or edge_index.size(0) != 2:
-        return False
-    if hooks.too_small(edge_index.size(1) * x.size(1), edge_index, x.is_cuda):
-        return False
-    if conv.decomposed_layers > 1 or conv.explain or not own_code.aggregates_with(conv, SumAggregation):
-        return False
-    return _has_constant_zero(conv)
+    return type(edge_index) is Tensor and edge_index.dim() == 2 and edge_index.size(0) == 2
 
 
 def forward_hook(original: Callable) -> Callable:
     """GINConv.forward: its own term as a self-loop of every node where that is the same."""
-    compiling = torch.compiler.is_compiling
+    compiling, thread = torch.compiler.is_compiling, layer_call.thread
 
-    def looped(conv: Any, x: Any, edge_index: Any, size: Any) -> Tensor | None:
-        if not _foldable(conv, x, edge_index, size):
+    def looped(conv: Any, x: Tensor, edge_index: Tensor) -> Tensor | None:
+        if conv.decomposed_layers > 1 or conv.explain or not own_code.aggregates_with(conv, SumAggregation):
+            return None
+        if not _has_constant_zero(conv):
             return None
         ends = graph_memo.with_self_loops(edge_index, x.size(0))
         return None if ends is None or hooks.why_not(conv, x, ends[0]) is not None else ends
 
+    def folded(conv: Any, x: Any, edge_index: Any, size: Any) -> Tensor | None:
+        if thread.left_to_framework or not _is_plain(conv, x, edge_index, size):
+            return None
+        reason = small_graphs.of_call(edge_index, x, conv.node_dim)
+        if reason is not None:
+            return layer_call.leave(original, conv, (x, edge_index, size), {}, reason, edge_index, x)
+        ends = looped(conv, x, edge_index)
+        return None if ends is None else conv.nn(conv.propagate(ends, x=(x, x), size=None))
+
     def forward(self, x, edge_index, size=None):
         if not compiling():
-            ends = looped(self, x, edge_index, size)
-            if ends is not None:
-                return self.nn(self.propagate(ends, x=(x, x), size=None))
+            out = folded(self, x, edge_index, size)
+            if out is not None:
+                return out
         return original(self, x, edge_index, size)
 
     return stand_in(forward, original)

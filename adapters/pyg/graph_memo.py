@@ -17,11 +17,9 @@ from torch import Tensor
 from torch_geometric.utils import add_self_loops
 
 from gnna_plugin import settings, surroundings
+from gnna_plugin.adapters.pyg import small_graphs
 from gnna_plugin.patching import Spread, stand_in
 
-# Edges for which a memory pays at once, as a part of min_work, on a CPU: the same graphs as hooks.too_small leaves, at
-# 64 features.
-_FIRST_USE = 1 / 4
 _spreads: list[Spread] = []
 _OPTIONS = (NoneType, bool, int, float, str, torch.dtype)  # types of arguments that may stand in a name
 # What a result is: nothing, the edge_index or edge_weight itself (no self-loops were added), or a tensor to remember.
@@ -44,13 +42,6 @@ def _memorable(edge_index: Any, edge_weight: Any) -> bool:
     )
 
 
-def _comes_once(edge_index: Tensor) -> bool:
-    """Whether this is a small graph that has come only a few times: remembering would cost more than it saves."""
-    if edge_index.is_cuda or edge_index.size(-1) >= _FIRST_USE * settings.current.least_work("cpu"):
-        return False
-    return not torch.ops.gnna.is_repeated(edge_index)
-
-
 def _kind(result: Tensor | None, edge_index: Tensor, edge_weight: Tensor | None) -> str:
     if result is None:
         return _NONE
@@ -71,7 +62,7 @@ def _remember(original: Callable) -> Callable:
             return original(edge_index, edge_weight, *options)
         if any(type(option) not in _OPTIONS for option in options):
             return original(edge_index, edge_weight, *options)
-        if _comes_once(edge_index):
+        if small_graphs.comes_once(edge_index):
             return original(edge_index, edge_weight, *options)
         inputs = [edge_index] if edge_weight is None else [edge_index, edge_weight]
         name = f"{function}{options}"
@@ -122,7 +113,7 @@ def _add_self_loops(original: Callable) -> Callable:
 
 def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
     """edge_index and, after its edges, a loop on every node, remembered; None where it would be made for one call."""
-    if not _memorable(edge_index, None) or _comes_once(edge_index):
+    if not _memorable(edge_index, None) or small_graphs.comes_once(edge_index):
         return None
     if surroundings.capturing(edge_index) and not torch.ops.gnna.recall(_loops_name(num_nodes), [edge_index])[0]:
         return None

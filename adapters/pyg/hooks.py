@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric import Index
 
 from gnna_plugin import report, settings, surroundings
-from gnna_plugin.adapters.pyg import compiled_boundary, consume, layer_call, own_code
+from gnna_plugin.adapters.pyg import compiled_boundary, consume, layer_call, own_code, small_graphs
 from gnna_plugin.adapters.pyg.lazy import LazyMessage, lift, settle_all
 from gnna_plugin.patching import stand_in
 
@@ -90,57 +89,22 @@ def _recomputed() -> str | None:
     return "saved-tensor hooks (activation checkpointing)" if surroundings.saved_tensor_hooks() else None
 
 
-# On a small graph the time of these two questions is what the plug-in costs: they are asked first, and only of sizes.
-# Under torch.jit.trace sizes are tensors; what follows says why it steps aside there.
-
-
-# A plan pays at its first use from so many times min_work on, on a CPU: a graph of 8,000 edges x 64 took PyG and the
-# plug-in the same time when it came once (GIN, GCN, GAT; docs/benchmarks.md). Smaller ones get a plan when they have
-# come several times.
-_FIRST_USE = 16
-_COMES_ONCE = "a small graph that has come only a few times"
-_is_repeated = torch.ops.gnna.is_repeated.default
-
-
-def too_small(work: int, index: Any, cuda: bool) -> str | None:
-    """Why so many elements of messages over this index are left to PyG; None when a plan pays."""
-    least = settings.current.least_work("cuda" if cuda else "cpu")
-    if work < least:
-        return "below min_work"
-    if cuda or work >= _FIRST_USE * least:
-        return None
-    if isinstance(index, Index):
-        index = index.as_tensor()
-    return None if _is_repeated(index) else _COMES_ONCE
-
-
-def is_small(values: Any, index: Any) -> bool:
-    """Whether messages that exist are too few to be worth a plan."""
-    if not isinstance(values, Tensor) or surroundings.tracing():
-        return False
-    return too_small(values.numel(), index, values.is_cuda) is not None
-
-
-def _left_as_small(conv: Any, src: Any, index: Any, call: layer_call.Call | None) -> bool:
-    if call is not None and call.comes_once:
-        return True
+def _left_as_small(conv: Any, src: Any, index: Any) -> bool:
     if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or surroundings.tracing():
         return False
     shape, dim, edges = src.shape, conv.node_dim, index.numel()
     nodes = shape[dim] if -len(shape) <= dim < len(shape) else 0
     width = src.numel() // nodes if nodes else 0
-    reason = too_small(edges * width, index, src.is_cuda) if edges else None
+    reason = small_graphs.too_small(edges * width, index, src.is_cuda) if edges else None
     if reason is None:
         return False
-    if call is not None:
-        call.comes_once = reason is _COMES_ONCE
     report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges:,} edges x {width}")
     return True
 
 
 def index_select_hook(original: Callable) -> Callable:
     """MessagePassing._index_select: x[index] as a lazy gather where nothing speaks against it."""
-    compiling, ensure_boundary = torch.compiler.is_compiling, compiled_boundary.ensure
+    compiling, ensure_boundary, thread = torch.compiler.is_compiling, compiled_boundary.ensure, layer_call.thread
     note = torch.compiler.assume_constant_result(_note_compiled)
 
     def gather(conv: Any, src: Any, index: Any) -> Any:
@@ -152,7 +116,7 @@ def index_select_hook(original: Callable) -> Callable:
         call = layer_call.current()
         if call is None:
             layer_call.rebind(conv)
-        if _left_as_small(conv, src, index, call):
+        if _left_as_small(conv, src, index):
             return original(conv, src, index)
         reason = why_not(conv, src, index, call) if call is not None else "gathered outside propagate()"
         if reason is not None:
@@ -161,6 +125,8 @@ def index_select_hook(original: Callable) -> Callable:
         return lift(src, consume.plain_index(index), conv, index, call)
 
     def _index_select(self, src, index):
+        if thread.left_to_framework:
+            return original(self, src, index)
         if compiling():
             note(type(self).__name__)
             return original(self, src, index)
@@ -176,7 +142,7 @@ def _note_compiled(layer: str) -> bool:
 
 def reduce_hook(original: Callable) -> Callable:
     """Aggregation.reduce: lazy messages as one spmm, existing ones as a segment reduction on a cached permutation."""
-    compiling = torch.compiler.is_compiling
+    compiling, thread, summed = torch.compiler.is_compiling, layer_call.thread, small_graphs.summed
 
     def fused(aggregation: Any, x: Any, index: Any, dim_size: int | None, dim: int, reduce: str) -> Any:
         if index is None or not -x.dim() <= dim < x.dim():
@@ -186,14 +152,16 @@ def reduce_hook(original: Callable) -> Callable:
             if dim != x._value.lead:
                 return NotImplemented
             return consume.aggregate(x, index, num_rows(index, dim_size), reduce)
-        call = layer_call.current()
-        if call is not None and call.comes_once and reduce in ("sum", "add"):
-            return _summed(x, index, dim_size, dim)
-        if not settings.active() or is_small(x, index) or not takes(x, index) or not _choices.get(aggregation, True):
+        if not settings.active() or small_graphs.is_small(x, index) or not takes(x, index):
+            return NotImplemented
+        if not _choices.get(aggregation, True):
             return NotImplemented
         return consume.segment_reduce(type(aggregation).__name__, x, index, num_rows(index, dim_size), dim, reduce)
 
     def reduce(self, x, index=None, ptr=None, dim_size=None, dim=-2, reduce="sum"):
+        if thread.left_to_framework:
+            out = summed(x, index, dim_size, dim) if reduce == "sum" and ptr is None else NotImplemented
+            return original(self, x, index, ptr, dim_size, dim, reduce) if out is NotImplemented else out
         if not compiling():
             out = fused(self, x, index, dim_size, dim, reduce)
             if out is not NotImplemented:
@@ -201,18 +169,6 @@ def reduce_hook(original: Callable) -> Callable:
         return original(self, x, index, ptr, dim_size, dim, reduce)
 
     return stand_in(reduce, original)
-
-
-def _summed(x: Tensor, index: Tensor, dim_size: int | None, dim: int) -> Tensor | Any:
-    """The operations of PyG's sum without the Python between them, which on a small graph takes as long as they do: it
-    repays what asking for a plan costs."""
-    rows = consume.plain_index(index)
-    if rows is None or type(x) is not Tensor or rows.numel() != x.size(dim):
-        return NotImplemented
-    shape = list(x.shape)
-    shape[dim] = num_rows(rows, dim_size)
-    columns = rows.view([-1 if d == dim else 1 for d in range(len(shape))]).expand_as(x)
-    return x.new_zeros(shape).scatter_add_(dim, columns, x)
 
 
 def num_rows(index: Tensor, dim_size: int | None) -> int:

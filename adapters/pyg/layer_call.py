@@ -17,7 +17,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn import MessagePassing
 
 from gnna_plugin import report, settings
-from gnna_plugin.adapters.pyg import own_code
+from gnna_plugin.adapters.pyg import own_code, small_graphs
 from gnna_plugin.patching import stand_in
 
 # The attributes of a class that hold such a function. PyG binds some to instances (explain, decomposed_layers).
@@ -29,15 +29,13 @@ _rebound: weakref.WeakSet[MessagePassing] = weakref.WeakSet()
 
 
 class Call:
-    """One call that runs on this thread: the layer, the values it gathered (weakly), and whether it left its graph to
-    PyG as one that comes only a few times."""
+    """One call that runs on this thread: the layer, and the values it gathered (weakly)."""
 
-    __slots__ = ("comes_once", "layer", "own", "values")
+    __slots__ = ("layer", "own", "values")
 
     def __init__(self, layer: MessagePassing):
         self.layer = layer
         self.values: list[weakref.ref] = []
-        self.comes_once = False
         self.own: bool | None = None  # whether no code but the framework's runs in it; None: not asked yet
 
     def runs_own_code(self) -> bool:
@@ -64,39 +62,61 @@ class Call:
 
 class _Thread(threading.local):
     calls: tuple[Call, ...] = ()  # innermost last
+    left_to_framework = False  # the innermost call is too small: its gathers and reductions are PyG's
 
 
-_thread = _Thread()
+thread = _Thread()
 
 
 def current() -> Call | None:
     """The innermost call that runs on this thread."""
-    calls = _thread.calls
+    calls = thread.calls
     return calls[-1] if calls else None
 
 
 def running() -> tuple[Call, ...]:
     """All calls that run on this thread, the innermost last."""
-    return _thread.calls
+    return thread.calls
 
 
 def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) -> Any:
-    outer = _thread.calls
-    call = Call(conv)
+    if thread.left_to_framework:
+        return original(conv, *args, **kwargs)
     edges = args[0] if args else kwargs.get("edge_index")
     if type(edges) is not Tensor or edges.layout is not torch.strided:
         _count_framework_input(conv, edges)
-    _thread.calls = (*outer, call)
+    elif (reason := small_graphs.of_call(edges, kwargs.get("x"), conv.node_dim)) is not None:
+        return _leave(original, conv, args, kwargs, reason)
+    outer = thread.calls
+    call = Call(conv)
+    thread.calls = (*outer, call)
     try:
         out = original(conv, *args, **kwargs)
     except BaseException:
-        _thread.calls = outer
+        thread.calls = outer
         call.end_in_error()
         raise
-    _thread.calls = outer
+    thread.calls = outer
     if call.values:
         call.settle(_OUTLIVES)
     return out
+
+
+def _leave(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict, reason: str) -> Any:
+    edges, x = args[0] if args else kwargs["edge_index"], kwargs["x"]
+    return leave(original, conv, args, kwargs, reason, edges, x[0] if type(x) is tuple else x)
+
+
+def leave(
+    original: Callable, conv: MessagePassing, args: tuple, kwargs: dict, reason: str, edges: Tensor, x: Tensor
+) -> Any:
+    """Runs a call that is too small: its gathers and reductions are PyG's."""
+    report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges.size(-1):,} edges x {x.size(1)}")
+    thread.left_to_framework = True
+    try:
+        return original(conv, *args, **kwargs)
+    finally:
+        thread.left_to_framework = False
 
 
 def _count_framework_input(conv: MessagePassing, edges: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import report, settings
-from gnna_plugin.adapters.pyg import consume, hooks
+from gnna_plugin.adapters.pyg import consume, hooks, small_graphs
 from gnna_plugin.patching import Spread, stand_in
 
 _spread: Spread | None = None
@@ -21,7 +21,9 @@ def _softmax_hook(original: Callable) -> Callable:
     compiling = torch.compiler.is_compiling
 
     def fused(src: Any, index: Any, ptr: Any, num_nodes: int | None, dim: int) -> Tensor | None:
-        if ptr is not None or not settings.active() or hooks.is_small(src, index):
+        if ptr is not None or not settings.active() or type(src) is not Tensor:
+            return None
+        if small_graphs.is_small_softmax(src):
             return None
         rows = consume.plain_index(index)
         if rows is None or not hooks.takes(src, index):

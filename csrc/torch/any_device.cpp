@@ -41,7 +41,8 @@ c10::StorageImpl& storage_of(const at::Tensor& t) {
   return *t.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
 }
 
-// A dense tensor whose storage has its size and no memory. Views of it share the storage, so `fill` reaches all of them.
+// A dense tensor whose storage has its size and no memory. Views of it share the storage, so `fill` reaches all of
+// them.
 at::Tensor lift(const at::Tensor& x, const std::optional<at::Tensor>&, const at::Tensor& src) {
   at::DimVector sizes(x.sizes());
   sizes[0] = src.numel();
@@ -79,8 +80,8 @@ void arm(const at::Tensor& message, bool armed) {
   impl->set_python_custom_sizes_strides(armed ? Policy::CustomStrides : Policy::Default);
 }
 
-// x as it is now, whatever is written to it later: torch's copy-on-write, which copies only if somebody writes. x itself
-// if its memory cannot be shared so, such as a NumPy array's.
+// x as it is now, whatever is written to it later: torch's copy-on-write, which copies only if somebody writes. x
+// itself if its memory cannot be shared so, such as a NumPy array's.
 at::Tensor snapshot(const at::Tensor& x) {
   c10::StorageImpl& storage = storage_of(x);
   const bool shareable =

@@ -12,11 +12,11 @@
 namespace gnna {
 namespace {
 
-constexpr size_t kBlock = size_t{64} << 10;          // bytes
-constexpr size_t kBlocksAlways = 8, kShare = 8;      // blocks of every use, and the share of a longer list
-constexpr size_t kBlocksPerTask = 16;                // a second thread pays from 1 MiB on
-constexpr int64_t kUsesPerComparison = 16;           // on a GPU
-constexpr int64_t kMostSpan = 4;                     // of sparse views, times their own bytes
+constexpr size_t kBlock = size_t{64} << 10;      // bytes
+constexpr size_t kBlocksAlways = 8, kShare = 8;  // blocks of every use, and the share of a longer list
+constexpr size_t kBlocksPerTask = 16;            // a second thread pays from 1 MiB on
+constexpr int64_t kUsesPerComparison = 16;       // on a GPU
+constexpr int64_t kMostSpan = 4;                 // of sparse views, times their own bytes
 
 std::array<MakeDeviceChecksum, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)>& makers() {
   static std::array<MakeDeviceChecksum, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)> table{};
@@ -110,10 +110,11 @@ Fingerprint::State Fingerprint::state(const at::Tensor& tensor) {
 }
 
 void throw_changed_before(const at::Tensor& tensor) {
-  TORCH_CHECK(false, "an edge list or edge weight on ", tensor.device(),
-              " was changed in a way that autograd does not see (through .data, or memory shared with other code); "
-              "results since that change may have used the old values. Change it with in-place operations on the tensor "
-              "itself, or pass a new tensor");
+  TORCH_CHECK(
+      false, "an edge list or edge weight on ", tensor.device(),
+      " was changed in a way that autograd does not see (through .data, or memory shared with other code); "
+      "results since that change may have used the old values. Change it with in-place operations on the tensor "
+      "itself, or pass a new tensor");
 }
 
 }  // namespace gnna

@@ -31,8 +31,8 @@ class Fingerprint {
   static std::shared_ptr<Fingerprint> of(const at::Tensor& tensor, int64_t version);
   bool is_of(const at::Tensor& tensor, int64_t version) const;
 
-  // Changed: the tensor was written to since. ChangedBefore: a comparison on a GPU found that out, and results since may
-  // have used the old elements; said once, from then on it is Changed.
+  // Changed: the tensor was written to since. ChangedBefore: a comparison on a GPU found that out, and results since
+  // may have used the old elements; said once, from then on it is Changed.
   enum class State { Holds, Changed, ChangedBefore };
   State state(const at::Tensor& tensor);
 

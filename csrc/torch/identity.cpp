@@ -6,7 +6,6 @@
 #include <c10/util/hash.h>
 #include <pthread.h>
 
-#include <array>
 #include <cstring>
 #include <new>
 #include <unordered_map>
@@ -96,19 +95,6 @@ class Sources {
     constants_.push_back(std::move(source));
   }
 
-  bool is_repeated(const std::shared_ptr<Source>& source) {
-    if (source->calls_ == 0 && !source->constant()) {
-      counted_[next_counted_] = source;
-      next_counted_ = (next_counted_ + 1) % counted_.size();
-    }
-    return source->is_repeated();
-  }
-
-  void set_repeated(const std::shared_ptr<Source>& source) {
-    is_repeated(source);
-    source->set_repeated();
-  }
-
   void forget(const Source& source) {
     const auto known = by_counter_.find(counter_of(source.counter_));
     if (known != by_counter_.end() && known->second.expired()) by_counter_.erase(known);
@@ -120,8 +106,6 @@ class Sources {
   std::unordered_map<const void*, std::weak_ptr<Source>> by_counter_, originals_;
   std::vector<std::shared_ptr<Source>> constants_;
   size_t next_constant_ = 0;
-  std::array<std::shared_ptr<Source>, 4096> counted_;  // the latest: their counts live as long as they are here
-  size_t next_counted_ = 0;
 };
 
 namespace {
@@ -207,17 +191,6 @@ std::optional<Original> Original::of(const at::Tensor& result) {
 }
 
 at::Tensor Original::copy() const { return at::_lazy_clone(tensor_); }
-
-bool is_repeated(const at::Tensor& tensor) {
-  const Lock lock(recall_mutex());
-  const auto key = TensorKey::of(tensor);
-  return key && sources().is_repeated(key->source());
-}
-
-void set_repeated(const at::Tensor& tensor) {
-  const Lock lock(recall_mutex());
-  if (const auto key = TensorKey::of(tensor)) sources().set_repeated(key->source());
-}
 
 void mark_constant(const at::Tensor& tensor) {
   if (!tensor.has_storage() || !version_of(tensor).enabled()) return;

@@ -29,9 +29,6 @@ class Source {
   bool alive() const { return !storage_.expired() && !counter_.unique(); }
   // Nobody writes to it: the plug-in made it, or its framework guarantees that. Ends with a counted write.
   bool constant() const { return constant_version_ == static_cast<int64_t>(counter_.current_version()); }
-  // Counts a call with this tensor. Says whether there were more than one pass of a model makes.
-  bool is_repeated() { return constant() || ++calls_ > kCallsOfOnePass; }
-  void set_repeated() { calls_ = kCallsOfOnePass; }
   void set_constant() { constant_version_ = counter_.current_version(); }
   int64_t storage_bytes() const { return storage_bytes_; }
 
@@ -42,8 +39,6 @@ class Source {
   c10::VariableVersion counter_;  // shared with the tensors: while it is held, its address names nothing else
   int64_t storage_bytes_;
   int64_t constant_version_ = -1;
-  static constexpr int kCallsOfOnePass = 8;
-  int calls_ = 0;
   const void* copies_ = nullptr;  // the copy-on-write context of an original (make_original), else nullptr
   std::unordered_map<size_t, std::weak_ptr<Fingerprint>> prints_;
 };
@@ -101,13 +96,6 @@ class Original {
   at::Tensor tensor_;
   std::shared_ptr<Source> source_;
 };
-
-// Counts a call with this tensor or another view of it, and says whether there were more of them than one pass of a
-// model makes. What is computed from a small graph that comes once is never used again. The latest few thousand tensors
-// are counted; constants always are repeated.
-bool is_repeated(const at::Tensor& tensor);
-// Makes it so, for who wants to see what happens to a graph in the long run.
-void set_repeated(const at::Tensor& tensor);
 
 // Says that nobody writes to this tensor although somebody else made it, such as the edges of a DGL graph.
 void mark_constant(const at::Tensor& tensor);

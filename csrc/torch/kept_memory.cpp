@@ -31,18 +31,18 @@ namespace {
 
 #if defined(__GLIBC__)
 
-constexpr size_t kMinBytes = 128 << 10;  // glibc serves smaller buffers from its heap without a system call
-constexpr size_t kMaxWaste = 4;          // a block serves a request if at most 1/4 of the request is left over
-constexpr size_t kMaxTotalWaste = 128;   // all blocks in use together leave over at most 1/128 of the peak
-constexpr size_t kRounding = 8 << 10;    // a block may be larger than its request by this without counting as waste
-constexpr uint64_t kMaxAge = 1024;       // a block is returned after this many large allocations without a use
+constexpr size_t kMinBytes = 1 << 20;   // smaller buffers come from glibc's heap, which recycles them
+constexpr size_t kMaxWaste = 4;         // a block serves a request if at most 1/4 of the request is left over
+constexpr size_t kMaxTotalWaste = 128;  // all blocks in use together leave over at most 1/128 of the peak
+constexpr size_t kRounding = 8 << 10;   // a block may be larger than its request by this without counting as waste
+constexpr uint64_t kMaxAge = 1024;      // a block is returned after this many large allocations without a use
 
 constexpr size_t kPage = 4096;
 
 // glibc raises its mapping threshold to the largest block freed, up to 32 MiB. Blocks below it come from the heap, and
 // the pool cannot keep them. While the pool is open the threshold is fixed; a fixed one would also trim the heap at
 // every free of 128 KiB. Afterwards both are set to where glibc's own adjustment ends.
-constexpr int kMapFrom = 1 << 20, kTrimFrom = 64 << 20;
+constexpr int kMapFrom = kMinBytes, kTrimFrom = 64 << 20;
 constexpr int kHighestMapFrom = 32 << 20;
 
 // Whether glibc mapped the block on its own, rather than taking it from its heap. Reads glibc's chunk header, whose

@@ -38,9 +38,9 @@ struct Plan {
   at::Tensor degrees() const;                    // int64 [rows], edges of every row
   int64_t bytes() const;                         // without the partitions, which the first launches add
 
-  // weight [edges, ...] in slot order, if it is a constant (identity.h) and this very tensor came before on this stream;
-  // otherwise undefined, and the kernel reads it through perm. A normalisation is then streamed, and what a user may
-  // write to is never copied. During capture only a copy that exists already is used, made on whatever stream.
+  // weight [edges, ...] in slot order, if it is a constant (identity.h) and this very tensor came before on this
+  // stream; otherwise undefined, and the kernel reads it through perm. A normalisation is then streamed, and what a
+  // user may write to is never copied. During capture only a copy that exists already is used, made on whatever stream.
   at::Tensor slot_ordered(const at::Tensor& weight) const;
   // The weight that this plan's predecessor was called with counts as having come before.
   void expect_weight_of(const Plan& before);

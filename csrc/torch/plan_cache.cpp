@@ -118,8 +118,8 @@ class PlanCache {
 
   // Serves `plan` in the place of `before` and counts `held` bytes beside it. False where that has gone or is pinned,
   // or they are too large to keep.
-  bool replace(const RecallKey& key, const std::shared_ptr<const Plan>& before,
-               const std::shared_ptr<const Plan>& plan, int64_t held) {
+  bool replace(const RecallKey& key, const std::shared_ptr<const Plan>& before, const std::shared_ptr<const Plan>& plan,
+               int64_t held) {
     const Lock lock(recall_mutex());
     Node* node = plans_.peek(key);
     if (node && node->owner) node = node->owner;

@@ -98,8 +98,6 @@ TORCH_LIBRARY(gnna, m) {
   // A stand-in for the messages weight * x[src] that holds no memory: shape and gradient are right (any_device.cpp).
   m.def("lift(Tensor x, Tensor? weight, Tensor src) -> Tensor");
 
-  m.def("set_repeated(Tensor tensor) -> ()", &set_repeated);
-  m.def("is_repeated(Tensor tensor) -> bool", &is_repeated);  // see identity.h
   // Says that nobody writes to this tensor (identity.h).
   m.def("mark_constant(Tensor tensor) -> ()", &mark_constant);
   m.def("cache_info() -> int[]", &cache_info_op);

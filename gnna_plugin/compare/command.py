@@ -29,22 +29,13 @@ def add_arguments(parser):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add(
-        "--graph",
-        nargs="+",
-        required=True,
-        metavar="G",
+    add("--graph", nargs="+", required=True, metavar="G",
         help="a .npz graph, a .mtx matrix, a .txt/.tsv/.csv edge list, a name in the folder GNNA_DATA, a data set to "
-        "download (planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, ogb:ogbn-arxiv), 'standin:NAME' "
-        "(generated, of the published size of NAME, such as amazon0601), 'community' (generated, 100,000 nodes "
-        "and 1.5 million edges) or 'community:NODESxEDGES'",
-    )
-    add(
-        "--framework",
-        choices=sorted(CHOICES),
-        default="pyg",
-        help="default: %(default)s; both: PyG, DGL and the plug-in in each, in one table",
-    )
+             "download (planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, ogb:ogbn-arxiv), 'standin:NAME' "
+             "(generated, of the published size of NAME, such as amazon0601), 'community' (generated, 100,000 nodes "
+             "and 1.5 million edges) or 'community:NODESxEDGES'")
+    add("--framework", choices=sorted(CHOICES), default="pyg",
+        help="default: %(default)s; both: PyG, DGL and the plug-in in each, in one table")
     add("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
     add("--layers", type=_positive, help=f"default: {_default(0)}")
     add("--hidden", type=_positive, help=f"hidden width; default: {_default(1)}")
@@ -83,13 +74,9 @@ def run(args):
         for graph in graphs:
             for framework in frameworks:
                 with progress(console) as on_progress:
-                    results += runner.measure_cases(
-                        [(graph, _case(graph, args, framework))],
-                        device=device,
-                        threads=args.threads,
-                        command=command_line(),
-                        on_progress=on_progress,
-                    )
+                    results += runner.measure_cases([(graph, _case(graph, args, framework))], device=device,
+                                                    threads=args.threads, command=command_line(),
+                                                    on_progress=on_progress)
             # Written after every graph: a failure or an interruption in the last one loses only that one.
             if args.json:
                 report.write_json(results, args.json)
@@ -111,19 +98,9 @@ def run(args):
 
 
 def _case(graph, args, framework):
-    return Case(
-        graph=graph.name,
-        model=args.model,
-        framework=framework,
-        layers=args.layers,
-        hidden=args.hidden,
-        dim=args.dim,
-        classes=args.classes,
-        epochs=args.epochs,
-        seed=args.seed,
-        synthetic=args.synthetic,
-        config=args.config,
-    )
+    return Case(graph=graph.name, model=args.model, framework=framework, layers=args.layers, hidden=args.hidden,
+                dim=args.dim, classes=args.classes, epochs=args.epochs, seed=args.seed, synthetic=args.synthetic,
+                config=args.config)
 
 
 def load_graphs(sources, seed):
@@ -160,13 +137,9 @@ def progress(console):
 
 def add_config(parser):
     """Add --config, the decider's parameters fixed by hand."""
-    parser.add_argument(
-        "--config",
-        type=_config,
-        metavar="NAME=N,...",
-        help="parameters of CUDA launches that the decider would choose: ngs, dw, warps_per_block (the "
-        "paper's), kernel (rows or groups), groups, vector_width, vectors, long_row, item_edges",
-    )
+    parser.add_argument("--config", type=_config, metavar="NAME=N,...",
+                        help="parameters of CUDA launches that the decider would choose: ngs, dw, warps_per_block (the "
+                             "paper's), kernel (rows or groups), groups, vector_width, vectors, long_row, item_edges")
 
 
 def _config(text):

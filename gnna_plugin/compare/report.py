@@ -21,15 +21,8 @@ _OF_THE_GRAPH = ("rows", "cols", "edges", "max_degree", "device")  # the same in
 
 def comparison_table(results, title=None, accuracy=True):
     """A rich Table, fit for 80 columns, with a row per arm of each Result; ``accuracy`` shows the test accuracy too."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=_caption(results),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
+    table = Table(title=title, title_justify="left", caption=_caption(results), caption_justify="left",
+                  box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("graph,\nmodel", overflow="fold")
     table.add_column("", no_wrap=True)
     for heading in ("ms/epoch", "speed-up", "peak\nMiB", "first\n+ms", "to\neven", *["test\naccuracy"] * accuracy):
@@ -46,15 +39,8 @@ def frameworks_table(results, title=None):
     setting of the C allocator where that was measured, and with the plug-in; each column of ratios is over one plain
     framework. The Results of one graph and model stand next to each other, one per framework."""
     frameworks = list(dict.fromkeys(result.row["framework"] for result in results))
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=_FRAMEWORKS_CAPTION,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
+    table = Table(title=title, title_justify="left", caption=_FRAMEWORKS_CAPTION, caption_justify="left",
+                  box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("graph,\nmodel", overflow="fold")
     table.add_column("", no_wrap=True)
     headings = "ms/epoch", *(f"over\n{LABELS[name]}" for name in frameworks), "peak\nMiB", "test\naccuracy"
@@ -84,35 +70,21 @@ def _arms(rows):
     """(label, ms, spread, peak, accuracy) of every arm, the plain ones first."""
     for row in rows:
         name = LABELS[row["framework"]]
-        yield (
-            name,
-            row["baseline_ms"],
-            row["baseline_spread_ms"],
-            _mib(row["baseline_peak_mib"]),
-            _share(row["baseline_accuracy"]),
-        )
+        yield (name, row["baseline_ms"], row["baseline_spread_ms"], _mib(row["baseline_peak_mib"]),
+               _share(row["baseline_accuracy"]))
         if row["baseline_same_allocator_ms"] is not None:
             yield f"{name}, same alloc.", row["baseline_same_allocator_ms"], None, "", ""
     for row in rows:
-        yield (
-            f"[bold]{LABELS[row['framework']]} accelerated[/bold]",
-            row["accelerated_ms"],
-            row["accelerated_spread_ms"],
-            _mib(row["accelerated_peak_mib"]),
-            _share(row["accelerated_accuracy"]),
-        )
+        yield (f"[bold]{LABELS[row['framework']]} accelerated[/bold]", row["accelerated_ms"],
+               row["accelerated_spread_ms"], _mib(row["accelerated_peak_mib"]), _share(row["accelerated_accuracy"]))
 
 
 def _caption(results):
-    text = (
-        "Median of training steps ± interquartile range. Peak: above the loaded data. First: what the first epoch "
-        "costs on top. To even: the epochs that repay it."
-    )
+    text = ("Median of training steps ± interquartile range. Peak: above the loaded data. First: what the first epoch "
+            "costs on top. To even: the epochs that repay it.")
     if any(result.row["baseline_same_allocator_ms"] is not None for result in results):
-        text += (
-            " Same alloc.: the plain framework with freed memory kept, as enable() sets it; the speed-up in "
-            "brackets is over that."
-        )
+        text += (" Same alloc.: the plain framework with freed memory kept, as enable() sets it; the speed-up in "
+                 "brackets is over that.")
     return text
 
 
@@ -124,28 +96,13 @@ def _rows(row):
     if same is not None:
         speedup += f" ({same / row['accelerated_ms']:.2f}x)"
     ours = _spread(row["accelerated_ms"], row["accelerated_spread_ms"])
-    yield (
-        name,
-        "plain",
-        _spread(row["baseline_ms"], row["baseline_spread_ms"]),
-        "",
-        _mib(row["baseline_peak_mib"]),
-        "",
-        "",
-        _share(row["baseline_accuracy"]),
-    )
+    yield (name, "plain", _spread(row["baseline_ms"], row["baseline_spread_ms"]), "", _mib(row["baseline_peak_mib"]),
+           "", "", _share(row["baseline_accuracy"]))
     if same is not None:
         yield model, "same alloc.", _ms(same), f"{row['baseline_ms'] / same:.2f}x", "", "", "", ""
-    yield (
-        "" if same is not None else model,
-        "[bold]accelerated[/bold]",
-        ours,
-        speedup,
-        _mib(row["accelerated_peak_mib"]),
-        _ms(row["first_call_ms"]),
-        _epochs(row["break_even_epochs"]),
-        _share(row["accelerated_accuracy"]),
-    )
+    yield ("" if same is not None else model, "[bold]accelerated[/bold]", ours, speedup,
+           _mib(row["accelerated_peak_mib"]), _ms(row["first_call_ms"]), _epochs(row["break_even_epochs"]),
+           _share(row["accelerated_accuracy"]))
 
 
 def _ms(value):
@@ -190,28 +147,21 @@ def proof_lines(results):
     errors = [row["max_rel_error"] for row in rows if row["max_rel_error"] is not None]
     if errors:
         plain = _largest(detail["baseline_error"] for detail in details if detail["baseline_error"] is not None)
-        yield (
-            f"largest error of outputs and gradients against float64: {_largest(errors):.1e} "
-            f"(the plain framework in float32: {plain:.1e})"
-        )
+        yield (f"largest error of outputs and gradients against float64: {_largest(errors):.1e} "
+               f"(the plain framework in float32: {plain:.1e})")
     if len(errors) < len(rows):
         yield f"{len(rows) - len(errors)} without a float64 reference: it would not fit the memory"
     gap = f"loss curves with and without: within {_largest(row['loss_gap'] for row in rows):.1e} of each other"
     reordered = [detail["reordered_loss_gap"] for detail in details if detail["reordered_loss_gap"] is not None]
     yield gap + (f" (plain runs with the edges in another order: {_largest(reordered):.1e})" if reordered else "")
-    differ = [_name(row) for row, detail in zip(rows, details, strict=True) if not detail["same_bits"]]
-    yield (
-        f"[red]the same input gave different bits: {', '.join(differ)}[/red]"
-        if differ
-        else "the same input gave the same bits, twice over"
-    )
+    differ = [_name(row) for row, detail in zip(rows, details, strict=True)
+              if not detail["same_bits"]]
+    yield (f"[red]the same input gave different bits: {', '.join(differ)}[/red]" if differ
+           else "the same input gave the same bits, twice over")
     left = sorted({name for detail in details for name in detail["not_restored"]})
     checked = max(detail["hooks_checked"] for detail in details)
-    yield (
-        f"[red]disable() left {len(left)} names changed: {', '.join(left[:5])}[/red]"
-        if left
-        else f"disable() put everything back: {checked:,} functions and classes are the objects they were"
-    )
+    yield (f"[red]disable() left {len(left)} names changed: {', '.join(left[:5])}[/red]" if left
+           else f"disable() put everything back: {checked:,} functions and classes are the objects they were")
 
 
 def _name(row):
@@ -226,10 +176,8 @@ def decision_lines(results):
     """Sentences on what ran where: fused calls, each layer's configuration and why, what was left to the framework."""
     for result in results:
         row = result.row
-        yield (
-            f"[bold]{_name(row)}[/bold]: {row['fused_calls']:,} aggregations accelerated, "
-            f"{row['fallback_calls']:,} left to {row['framework']}"
-        )
+        yield (f"[bold]{_name(row)}[/bold]: {row['fused_calls']:,} aggregations accelerated, "
+               f"{row['fallback_calls']:,} left to {row['framework']}")
         seen = set()
         for decision in row["decisions"]:
             line = _decision(decision)

@@ -48,9 +48,9 @@ template <typename T>
 void spmm(const SpmmArgs<T>& args, const Executor& executor);
 
 // Max or min (args.reduce) with the winning edge: arg [rows, heads * head_dim] is its position in the user's list, or
-// -1 if nothing won over the start value, -inf for max and +inf for min, which out then holds. NaN never wins. Of equals
-// the first edge in the user's list wins, with `last` the last one; with `last` also a message that equals the start
-// value wins.
+// -1 if nothing won over the start value, -inf for max and +inf for min, which out then holds. NaN never wins. Of
+// equals the first edge in the user's list wins, with `last` the last one; with `last` also a message that equals the
+// start value wins.
 template <typename T>
 void spmm_arg(const SpmmArgs<T>& args, bool last, int32_t* arg, const Executor& executor);
 
