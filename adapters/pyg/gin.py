@@ -56,7 +56,7 @@ def forward_hook(original: Callable) -> Callable:
     def folded(conv: Any, x: Any, edge_index: Any, size: Any) -> Tensor | None:
         if thread.left_to_framework or not _is_plain(conv, x, edge_index, size):
             return None
-        reason = small_graphs.of_call(edge_index, x, conv.node_dim)
+        reason, _ = small_graphs.of_call(edge_index, x, conv.node_dim)
         if reason is not None:
             return layer_call.leave(original, conv, (x, edge_index, size), {}, reason, edge_index, x)
         ends = looped(conv, x, edge_index)

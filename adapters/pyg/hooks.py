@@ -89,13 +89,14 @@ def _recomputed() -> str | None:
     return "saved-tensor hooks (activation checkpointing)" if surroundings.saved_tensor_hooks() else None
 
 
-def _left_as_small(conv: Any, src: Any, index: Any) -> bool:
+def _left_as_small(conv: Any, src: Any, index: Any, call: layer_call.Call | None) -> bool:
     if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or surroundings.tracing():
         return False
     shape, dim, edges = src.shape, conv.node_dim, index.numel()
     nodes = shape[dim] if -len(shape) <= dim < len(shape) else 0
     width = src.numel() // nodes if nodes else 0
-    reason = small_graphs.too_small(edges * width, index, src.is_cuda) if edges else None
+    pays = call is not None and call.pays
+    reason = small_graphs.too_small(edges * width, index, src.is_cuda, pays) if edges else None
     if reason is None:
         return False
     report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges:,} edges x {width}")
@@ -116,7 +117,7 @@ def index_select_hook(original: Callable) -> Callable:
         call = layer_call.current()
         if call is None:
             layer_call.rebind(conv)
-        if _left_as_small(conv, src, index):
+        if _left_as_small(conv, src, index, call):
             return original(conv, src, index)
         reason = why_not(conv, src, index, call) if call is not None else "gathered outside propagate()"
         if reason is not None:
@@ -152,7 +153,10 @@ def reduce_hook(original: Callable) -> Callable:
             if dim != x._value.lead:
                 return NotImplemented
             return consume.aggregate(x, index, num_rows(index, dim_size), reduce)
-        if not settings.active() or small_graphs.is_small(x, index) or not takes(x, index):
+        call = layer_call.current()
+        if not settings.active() or small_graphs.is_small(x, index, call is not None and call.pays):
+            return NotImplemented
+        if not takes(x, index):
             return NotImplemented
         if not _choices.get(aggregation, True):
             return NotImplemented

@@ -29,12 +29,13 @@ _rebound: weakref.WeakSet[MessagePassing] = weakref.WeakSet()
 
 
 class Call:
-    """One call that runs on this thread: the layer, and the values it gathered (weakly)."""
+    """One call that runs on this thread: the layer, the values it gathered (weakly), whether its graph is known to
+    repay a plan, and whether a source was out of range."""
 
-    __slots__ = ("layer", "own", "values")
+    __slots__ = ("bad_source", "layer", "own", "pays", "values")
 
-    def __init__(self, layer: MessagePassing):
-        self.layer = layer
+    def __init__(self, layer: MessagePassing, pays: bool = False):
+        self.layer, self.pays, self.bad_source = layer, pays, False
         self.values: list[weakref.ref] = []
         self.own: bool | None = None  # whether no code but the framework's runs in it; None: not asked yet
 
@@ -85,16 +86,21 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
     edges = args[0] if args else kwargs.get("edge_index")
     if type(edges) is not Tensor or edges.layout is not torch.strided:
         _count_framework_input(conv, edges)
-    elif (reason := small_graphs.of_call(edges, kwargs.get("x"), conv.node_dim)) is not None:
-        return _leave(original, conv, args, kwargs, reason)
+        pays = False
+    else:
+        reason, pays = small_graphs.of_call(edges, kwargs.get("x"), conv.node_dim)
+        if reason is not None:
+            return _leave(original, conv, args, kwargs, reason)
     outer = thread.calls
-    call = Call(conv)
+    call = Call(conv, pays)
     thread.calls = (*outer, call)
     try:
         out = original(conv, *args, **kwargs)
-    except BaseException:
+    except BaseException as error:
         thread.calls = outer
         call.end_in_error()
+        if call.bad_source and isinstance(error.__cause__, IndexError):
+            raise error.__cause__ from None  # in PyG the gather fails first, where no aggregation renames its error
         raise
     thread.calls = outer
     if call.values:

@@ -24,22 +24,23 @@ BELOW = "below min_work"
 _is_repeated = torch.ops.gnna.is_repeated.default
 
 
-def too_small(work: int, index: Any, cuda: bool) -> str | None:
-    """Why so many elements of messages over this index are left to PyG; None when a plan pays."""
+def too_small(work: int, index: Any, cuda: bool, known: bool = False) -> str | None:
+    """Why so many elements of messages over this index are left to PyG; None when a plan pays. known: the graph was
+    asked about already, and is repeated or large."""
     least = settings.current.least_work("cuda" if cuda else "cpu")
     if work < least:
         return BELOW
-    if cuda or work >= _FIRST_USE * least:
+    if cuda or known or work >= _FIRST_USE * least:
         return None
     return None if _is_repeated(index.as_tensor() if isinstance(index, Index) else index) else COMES_ONCE
 
 
-def is_small(values: Any, index: Any) -> bool:
+def is_small(values: Any, index: Any, known: bool) -> bool:
     """Whether messages that exist are too few to be worth a plan."""
     # Under torch.jit.trace sizes are tensors; what is asked next says why the plug-in steps aside there.
     if not isinstance(values, Tensor) or surroundings.tracing():
         return False
-    return too_small(values.numel(), index, values.is_cuda) is not None
+    return too_small(values.numel(), index, values.is_cuda, known) is not None
 
 
 def is_small_softmax(scores: Tensor) -> bool:
@@ -57,14 +58,14 @@ def comes_once(edge_index: Tensor) -> bool:
     return not _is_repeated(edge_index)
 
 
-def of_call(edge_index: Tensor, x: Any, node_dim: int) -> str | None:
-    """too_small for a whole propagate(edge_index, x=x), the usual form of a layer; None also where it has another."""
+def of_call(edge_index: Tensor, x: Any, node_dim: int) -> tuple[str | None, bool]:
+    """too_small for a whole propagate(edge_index, x=x), the usual form of a layer; and whether this was that form."""
     if type(x) is tuple:
         x = x[0]
     if type(x) is not Tensor or x.dim() != 2 or node_dim not in (-2, 0) or surroundings.tracing():
-        return None
+        return None, False
     edges = edge_index.size(-1)
-    return too_small(edges * x.size(1), edge_index, x.is_cuda) if edges else None
+    return (too_small(edges * x.size(1), edge_index, x.is_cuda) if edges else None), True
 
 
 def summed(x: Tensor, rows: Any, dim_size: int | None, dim: int) -> Tensor | Any:

@@ -60,8 +60,10 @@ struct Spmm : torch::autograd::Function<Spmm> {
     ctx->saved_data["weight_grad"] = weight_grad;
     ctx->saved_data["num_src"] = x.sym_size(0);
     ctx->saved_data["num_dst"] = num_dst;
-    ctx->save_for_backward({src, dst, weight.value_or(at::Tensor()), weight_grad || extremum ? x : at::Tensor(),
-                            extremum ? out : at::Tensor()});
+    ctx->saved_data["weight_dims"] = weight.has_value() ? weight->dim() : 0;
+    // Only what the gradients need: whatever is saved may not be written to before the backward pass.
+    ctx->save_for_backward({src, dst, wants_grad(x) || extremum ? weight.value_or(at::Tensor()) : at::Tensor(),
+                            weight_grad || extremum ? x : at::Tensor(), extremum ? out : at::Tensor()});
     return out;
   }
 
@@ -82,7 +84,7 @@ struct Spmm : torch::autograd::Function<Spmm> {
         grad = divide_by_count(grad, ops::mean_divisor(grad, src, dst, num_src, num_dst, cache));
       }
       if (x_grad) grad_x = ops::spmm(grad, weight, dst, src, num_src, "sum", cache);
-      if (weight_grad) grad_weight = ops::sddmm(x, grad, src, dst, weight->dim() - 1, cache);
+      if (weight_grad) grad_weight = ops::sddmm(x, grad, src, dst, ctx->saved_data["weight_dims"].toInt() - 1, cache);
     }
     return {x_grad ? grad_x : at::Tensor(), weight_grad ? grad_weight : at::Tensor(), {}, {}, {}, {}, {}};
   }

@@ -20,6 +20,8 @@ def differences(program: Program, plain: Run, ours: Run) -> list[str]:
     """What differs, in words; nothing if the user cannot tell the two runs apart."""
     if _may_raise(program, plain, ours):
         return _shown(plain, ours, until=ours.error[0])
+    if _held_by_the_graph(plain):
+        return _shown(plain, ours, until=plain.error[0])
     if plain.error or ours.error:
         if not _same_error(plain, ours):
             return [f"{_described(program, plain)} plain, {_described(program, ours)} with the plug-in"]
@@ -44,6 +46,11 @@ def _same_error(plain: Run, ours: Run) -> bool:
     if plain.error is None or ours.error is None:
         return False
     return plain.error[0] == ours.error[0] and isinstance(ours.error[1], type(plain.error[1]))
+
+
+def _held_by_the_graph(plain: Run) -> bool:
+    """torch.utils.swap_tensors refuses a tensor that an autograd graph holds, and the plug-in's graph holds fewer."""
+    return plain.error is not None and "use_count" in str(plain.error[1])
 
 
 def _may_raise(program: Program, plain: Run, ours: Run) -> bool:
