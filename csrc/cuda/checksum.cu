@@ -28,13 +28,13 @@ __global__ void __launch_bounds__(kBlock)
   __syncthreads();
   if (threadIdx.x != 0) return;
   if (atomicAdd(&state->ticket, 1u) != gridDim.x - 1) return;
-  const unsigned long long total = atomicExch(&state->sum, 0ull);
+  const unsigned long long total = atomicAdd(&state->sum, 0ull);
+  state->sum = 0;
   state->ticket = 0;
   if (differs == nullptr) {
     state->expected = total;
   } else if (total != state->expected) {
-    *differs = 1;
-    __threadfence_system();
+    *static_cast<volatile int*>(differs) = 1;
   }
 }
 
@@ -43,10 +43,8 @@ __global__ void __launch_bounds__(kBlock)
 template <typename Id>
 cudaError_t checksum(const Id* list, int64_t elements, int64_t stride, ChecksumState* state, int* differs,
                      cudaStream_t stream) {
-  const int64_t blocks = (elements + kBlock - 1) / kBlock;
-  const auto grid = static_cast<unsigned>(blocks < 1 ? 1 : blocks < kMaxBlocks ? blocks : kMaxBlocks);
-  checksum_of<<<grid, kBlock, 0, stream>>>(list, elements, stride, state, differs);
-  return cudaGetLastError();
+  return launch(checksum_of<Id>, stride_blocks(elements, kBlock, kMaxBlocks), kBlock, 0, stream, list, elements, stride,
+                state, differs);
 }
 
 template cudaError_t checksum<int32_t>(const int32_t*, int64_t, int64_t, ChecksumState*, int*, cudaStream_t);
