@@ -145,6 +145,10 @@ def test_a_gpu_keeps_uneven_rows_by_degree_from_the_sixth_call_on(n):
 # ---- the life of a schedule
 
 
+# Features of 24,000 rows that no cache of this machine holds.
+WIDTH = 64 * max(1, OPS.l2_bytes(torch.device("cpu")) >> 20)
+
+
 def shuffled_communities(n=24_000, size=60, degree=16):
     """Communities whose ids are anywhere: far too many misses for a cache, and an order that mends it."""
     node = torch.arange(n).repeat_interleave(degree)
@@ -170,7 +174,7 @@ SETTLED = ("kept", "dropped", "unchanged")
 
 def test_a_schedule_is_found_applied_and_judged_while_results_stay_the_same():
     edge_index, n = shuffled_communities(), 24_000
-    x, grad = torch.randn(n, 64, requires_grad=True), torch.randn(n, 64)
+    x, grad = torch.randn(n, WIDTH, requires_grad=True), torch.randn(n, WIDTH)
 
     def step():
         out = gnna_plugin.spmm(x, edge_index)
@@ -206,11 +210,11 @@ def test_a_schedule_that_measures_slower_is_dropped():
 
     for _ in range(3):
         gnna_plugin.clear_cache()
-        edge_index, x = shuffled_communities(), torch.randn(24_000, 64)
+        edge_index, x = shuffled_communities(), torch.randn(24_000, WIDTH)
         expected, plain = gnna_plugin.spmm(x, edge_index), OPS.cache_info()[1]
         call_until(("on trial",), lambda e=edge_index, x=x: gnna_plugin.spmm(x, e))
         assert OPS.cache_info()[1] > 1.5 * plain  # both plans count
-        apart = torch.zeros(24_000, 2048)[:, :64].copy_(x)
+        apart = torch.zeros(24_000, 2048)[:, :WIDTH].copy_(x)
         with ThreadPoolExecutor(8) as pool:
             call = lambda _, e=edge_index, x=apart: gnna_plugin.spmm(x, e)  # noqa: E731
             call_until(SETTLED, lambda call=call, pool=pool: list(pool.map(call, range(16))))
@@ -226,7 +230,7 @@ def test_ids_that_are_local_are_left_alone():
     n = 24_000
     dst = torch.arange(n).repeat_interleave(16)
     src = (dst + torch.randint(-20, 20, dst.shape)).clamp(0, n - 1)
-    x, edge_index = torch.randn(n, 64), torch.stack([src, dst])
+    x, edge_index = torch.randn(n, WIDTH), torch.stack([src, dst])
     call_until(SETTLED, lambda: gnna_plugin.spmm(x, edge_index))
     (s,) = report.status().schedules
     assert s.state == "unchanged" and "at best" in s.reason and s.kind == "ascending"
@@ -241,7 +245,7 @@ def test_small_and_short_lived_plans_are_never_ordered():
 
 
 def test_nothing_happens_where_it_is_switched_off():
-    edge_index, x = shuffled_communities(), torch.randn(24_000, 64)
+    edge_index, x = shuffled_communities(), torch.randn(24_000, WIDTH)
     OPS.set_auto_schedule(False)
     try:
         for _ in range(150):
@@ -252,7 +256,7 @@ def test_nothing_happens_where_it_is_switched_off():
 
 
 def test_a_graph_that_dies_while_it_is_ordered():
-    x = torch.randn(24_000, 64)
+    x = torch.randn(24_000, WIDTH)
     for end in ("graph", "cache", "change"):
         edge_index = shuffled_communities()
         call_until(("ordering",), lambda e=edge_index: gnna_plugin.spmm(x, e))
@@ -271,7 +275,7 @@ def test_a_graph_that_dies_while_it_is_ordered():
 def test_threads_share_one_schedule():
     from concurrent.futures import ThreadPoolExecutor
 
-    edge_index, x = shuffled_communities(), torch.randn(24_000, 64)
+    edge_index, x = shuffled_communities(), torch.randn(24_000, WIDTH)
     expected = gnna_plugin.spmm(x, edge_index)
     with ThreadPoolExecutor(4) as pool:
         end = time.monotonic() + 60
@@ -288,7 +292,7 @@ def test_a_fork_while_the_parent_orders():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # OpenMP's own threads do not survive a fork
     try:
-        edge_index, x = shuffled_communities(), torch.randn(24_000, 64)
+        edge_index, x = shuffled_communities(), torch.randn(24_000, WIDTH)
         expected = gnna_plugin.spmm(x, edge_index)
         call_until(("ordering", *SETTLED), lambda: gnna_plugin.spmm(x, edge_index))
         child = os.fork()

@@ -84,8 +84,8 @@ def as_index_error(text: str, value: Any) -> Exception:
     if side not in ("src", "dst"):
         return ValueError(text)
     found = int(rest.partition("= ")[2].split()[0])
-    if side == "src" and value.call is not None:
-        value.call.bad_source = True
+    if value.call is not None:
+        value.call.bad_side = side
     if found < 0:
         return IndexError(f"Found negative indices in 'edge_index' (got {found}). {text}")
     limit = value.x.size(0) - 1

@@ -30,12 +30,13 @@ _rebound: weakref.WeakSet[MessagePassing] = weakref.WeakSet()
 
 class Call:
     """One call that runs on this thread: the layer, the values it gathered (weakly), whether its graph is known to
-    repay a plan, and whether a source was out of range."""
+    repay a plan, and the side, "src" or "dst", of an index that was out of range."""
 
-    __slots__ = ("bad_source", "layer", "own", "pays", "values")
+    __slots__ = ("bad_side", "layer", "own", "pays", "values")
 
     def __init__(self, layer: MessagePassing, pays: bool = False):
-        self.layer, self.pays, self.bad_source = layer, pays, False
+        self.layer, self.pays = layer, pays
+        self.bad_side: str | None = None
         self.values: list[weakref.ref] = []
         self.own: bool | None = None  # whether no code but the framework's runs in it; None: not asked yet
 
@@ -53,7 +54,10 @@ class Call:
                 value.settle(operation)
 
     def end_in_error(self) -> None:
-        """The end of a call that raised. A value that cannot be computed stays as it is, and raises when it is used."""
+        """The end of a call that raised. A value that cannot be computed stays as it is, and raises when it is used. On
+        a GPU an index out of range may not reach torch's gather, whose assertion ends the CUDA context."""
+        if self.bad_side is not None:
+            return
         for ref in self.values:
             value = ref()
             if value is not None:
@@ -99,7 +103,7 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
     except BaseException as error:
         thread.calls = outer
         call.end_in_error()
-        if call.bad_source and isinstance(error.__cause__, IndexError):
+        if call.bad_side == "src" and isinstance(error.__cause__, IndexError):
             raise error.__cause__ from None  # in PyG the gather fails first, where no aggregation renames its error
         raise
     thread.calls = outer

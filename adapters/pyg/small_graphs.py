@@ -1,7 +1,8 @@
 """Which calls are too small for the plug-in, and how they pass it by with the least delay.
 
 Below min_work PyG's own operations are faster whatever is remembered. Above it, up to some times as much, a plan and a
-memory pay only for a graph that comes again: it is left to PyG until it has come several times.
+memory pay only for a graph that comes again: it is left to PyG until it has come several times. A min_work that the
+user gave is taken as it is.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def too_small(work: int, index: Any, cuda: bool, known: bool = False) -> str | N
     least = settings.current.least_work("cuda" if cuda else "cpu")
     if work < least:
         return BELOW
-    if cuda or known or work >= _FIRST_USE * least:
+    if cuda or known or settings.current.min_work is not None or work >= _FIRST_USE * least:
         return None
     return None if _is_repeated(index.as_tensor() if isinstance(index, Index) else index) else COMES_ONCE
 
@@ -53,7 +54,9 @@ def is_small_softmax(scores: Tensor) -> bool:
 
 def comes_once(edge_index: Tensor) -> bool:
     """Whether remembering what follows from these edges alone would cost more than it saves."""
-    if edge_index.is_cuda or edge_index.size(-1) >= _FIRST_USE_EDGES * settings.current.least_work("cpu"):
+    if edge_index.is_cuda or settings.current.min_work is not None:
+        return False
+    if edge_index.size(-1) >= _FIRST_USE_EDGES * settings.current.least_work("cpu"):
         return False
     return not _is_repeated(edge_index)
 
