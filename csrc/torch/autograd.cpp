@@ -207,7 +207,7 @@ struct Lift : torch::autograd::Function<Lift> {
     at::Tensor grad_x, grad_weight;
     if (ctx->saved_data["x_grad"].toBool()) {
       const at::Tensor messages = weight.defined() ? grad * broadcast_to_messages(weight, grad.dim()) : grad;
-      grad_x = sum_by_index(messages, src, ctx->saved_data["rows"].toSymInt());
+      grad_x = ops::scatter_rows(messages, src, ctx->saved_data["rows"].toSymInt(), /*cache=*/true);
     }
     if (ctx->saved_data["weight_grad"].toBool())
       grad_weight = sum_to_weight(grad * x.index_select(0, src), weight.dim());
