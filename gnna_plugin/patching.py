@@ -86,6 +86,7 @@ class ScriptAliases:
     def __init__(self) -> None:
         self._originals: dict[weakref.ref, Callable] = {}
         self._patches = Patches()
+        self._was_asked = False  # TorchScript has met a stand-in since the last release()
         self._lock = threading.RLock()  # reentrant, because the garbage collector may call _forget() inside add()
 
     def add(self, ours: Callable, original: Callable) -> None:
@@ -116,8 +117,9 @@ class ScriptAliases:
                 for name, value in list(names.items()):
                     if type(value) is types.FunctionType and (original := self._original_of(value)) is not None:
                         names[name] = original
-        if self._originals:
+        if self._originals and self._was_asked:
             gc.collect()
+        self._was_asked = False
 
     def _original_of(self, function: Callable) -> Callable | None:
         return self._originals.get(weakref.ref(function))
@@ -127,6 +129,7 @@ class ScriptAliases:
             original = self._original_of(obj)
             if original is None:
                 return get_overloads(obj)
+            self._was_asked = True
             self.share_marks(obj, original)
             return get_overloads(original)
 
