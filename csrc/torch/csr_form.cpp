@@ -40,20 +40,8 @@ Forms& forms() {
   return *made;
 }
 
-// nullopt where a tensor cannot be recognised.
-std::optional<RecallKey> key_of(at::ArrayRef<at::Tensor> tensors, int64_t cols) {
-  RecallKey key;
-  for (const at::Tensor& tensor : tensors) {
-    auto part = TensorKey::of(tensor);
-    if (!part) return std::nullopt;
-    key.tensors.push_back(*std::move(part));
-  }
-  key.numbers[0] = cols;
-  return key;
-}
-
 std::optional<Form> find(const RecallKey& key, at::ArrayRef<at::Tensor> tensors, bool capturing) {
-  decltype(Recall<Form>::Node::prints) prints;
+  Prints prints;
   Form form;
   {
     const Lock lock(recall_mutex());
@@ -69,14 +57,13 @@ std::optional<Form> find(const RecallKey& key, at::ArrayRef<at::Tensor> tensors,
   }
   if (hold(prints, tensors)) return form;
   const Lock lock(recall_mutex());
-  for (const TensorKey& tensor : key.tensors) forms().known.erase_all_of(tensor);
+  forms().known.erase_all_of(key);
   return std::nullopt;
 }
 
 // The lists are as bounded as the plans are: by what one cache may hold.
 void keep(const RecallKey& key, at::ArrayRef<at::Tensor> tensors, Form form) {
-  decltype(Recall<Form>::Node::prints) prints;
-  for (size_t i = 0; i < tensors.size(); ++i) prints.push_back(key.tensors[i].fingerprint(tensors[i]));
+  Prints prints = fingerprints(key, tensors);
   const auto bytes = static_cast<int64_t>(form.row_ids.nbytes() + form.col_ids.nbytes());
   const int64_t most = cache_info().max_bytes;
   const Lock lock(recall_mutex());
@@ -140,7 +127,7 @@ std::tuple<at::Tensor, at::Tensor> edges_of_csr(const at::Tensor& rowptr, const 
   const c10::OptionalDeviceGuard guard(col.device());
   c10::SmallVector<at::Tensor, 3> tensors{rowptr, col};
   if (perm) tensors.push_back(*perm);
-  const auto key = cache ? key_of(tensors, cols) : std::nullopt;
+  const auto key = cache ? recall_key(tensors, {cols, 0}) : std::nullopt;
   if (key) {
     if (const auto form = find(*key, tensors, capturing_on(col.device()))) {
       for (const at::Tensor* t : {&form->row_ids, &form->col_ids}) record_use(*t);

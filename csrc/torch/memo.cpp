@@ -34,7 +34,7 @@ class Memo {
   std::tuple<std::vector<at::Tensor>, std::string> find(const RecallKey& key, at::TensorList inputs, int64_t stream,
                                                         bool capturing) {
     Remembered found;
-    decltype(Node::prints) prints;
+    Prints prints;
     {
       const Lock lock(recall_mutex());
       Node* const node = memo_.find(key);
@@ -44,7 +44,7 @@ class Memo {
     }
     if (!hold(prints, inputs)) {
       const Lock lock(recall_mutex());
-      for (const TensorKey& tensor : key.tensors) memo_.erase_all_of(tensor);
+      memo_.erase_all_of(key);
       return {};
     }
     if (capturing) {
@@ -56,7 +56,7 @@ class Memo {
     return {copies, found.form};
   }
 
-  void insert(const RecallKey& key, decltype(Node::prints) prints, Remembered value) {
+  void insert(const RecallKey& key, Prints prints, Remembered value) {
     int64_t bytes = 0;
     for (const Original& result : value.results) bytes += result.bytes();
     const Lock lock(recall_mutex());
@@ -76,19 +76,8 @@ Memo& memo() {
   return *made;
 }
 
-std::optional<RecallKey> key_of(c10::string_view name, at::TensorList inputs) {
-  RecallKey key;
-  key.name.assign(name.data(), name.size());
-  for (const at::Tensor& input : inputs) {
-    auto part = TensorKey::of(input);
-    if (!part) return std::nullopt;
-    key.tensors.push_back(*std::move(part));
-  }
-  return key;
-}
-
 std::tuple<std::vector<at::Tensor>, std::string> recall(c10::string_view name, at::TensorList inputs) {
-  const auto key = key_of(name, inputs);
+  const auto key = recall_key(inputs, {}, std::string(name.data(), name.size()));
   if (!key) return {};
   const at::Device device = inputs[0].device();
   return memo().find(*key, inputs, current_stream_id(device), capturing_on(device));
@@ -98,7 +87,7 @@ std::tuple<std::vector<at::Tensor>, std::string> recall(c10::string_view name, a
 // the results themselves.
 std::vector<at::Tensor> remember(c10::string_view name, at::TensorList inputs, at::TensorList results,
                                  std::string form) {
-  const auto key = key_of(name, inputs);
+  const auto key = recall_key(inputs, {}, std::string(name.data(), name.size()));
   const auto is_an_input = [&](const at::Tensor& result) {
     return std::any_of(inputs.begin(), inputs.end(),
                        [&](const at::Tensor& input) { return input.storage().is_alias_of(result.storage()); });
@@ -113,8 +102,7 @@ std::vector<at::Tensor> remember(c10::string_view name, at::TensorList inputs, a
     if (!original) return results.vec();
     value.results.push_back(*std::move(original));
   }
-  decltype(Node::prints) prints;
-  for (size_t i = 0; i < inputs.size(); ++i) prints.push_back(key->tensors[i].fingerprint(inputs[i]));
+  Prints prints = fingerprints(*key, inputs);
   std::vector<at::Tensor> copies;
   for (const Original& original : value.results) copies.push_back(original.copy());
   memo().insert(*key, std::move(prints), std::move(value));

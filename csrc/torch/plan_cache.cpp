@@ -52,7 +52,7 @@ class PlanCache {
   // tensors: those of the key, whose elements are compared with their checksums.
   Found find(const RecallKey& key, at::ArrayRef<at::Tensor> tensors, bool pin, bool edge_ids) {
     Found found;
-    decltype(Node::prints) prints;
+    Prints prints;
     {
       const Lock lock(recall_mutex());
       Node* const node = plans_.find(key);
@@ -71,14 +71,14 @@ class PlanCache {
     const bool holds = hold(prints, tensors);
     const Lock lock(recall_mutex());
     if (!holds) {
-      for (const TensorKey& tensor : key.tensors) plans_.erase_all_of(tensor);
+      plans_.erase_all_of(key);
       found = {};
     }
     ++(found.plan ? hits_ : misses_);
     return found;
   }
 
-  void insert(const RecallKey& key, decltype(Node::prints) prints, std::shared_ptr<const Plan> plan, bool edge_ids) {
+  void insert(const RecallKey& key, Prints prints, std::shared_ptr<const Plan> plan, bool edge_ids) {
     const Lock lock(recall_mutex());
     if (Node* const there = plans_.peek(key)) plans_.erase(*there);
     const Node* const reverse = key.tensors.size() == 2 ? plans_.peek(reversed(key)) : nullptr;
@@ -217,18 +217,6 @@ PlanCache& plan_cache() {
   return *cache;
 }
 
-// nullopt where a tensor cannot be recognised.
-std::optional<RecallKey> key_of(at::ArrayRef<at::Tensor> tensors, int64_t rows, int64_t cols) {
-  RecallKey key;
-  for (const at::Tensor& tensor : tensors) {
-    auto part = TensorKey::of(tensor);
-    if (!part) return std::nullopt;
-    key.tensors.push_back(*std::move(part));
-  }
-  key.numbers = {rows, cols};
-  return key;
-}
-
 // The plan of these tensors, edges (row, col) or an index, or what `build` makes of the device's builder.
 template <typename Build>
 std::shared_ptr<const Plan> find_or_build(at::ArrayRef<at::Tensor> tensors, int64_t rows, int64_t cols, bool cache,
@@ -239,7 +227,7 @@ std::shared_ptr<const Plan> find_or_build(at::ArrayRef<at::Tensor> tensors, int6
   TORCH_CHECK_NOT_IMPLEMENTED(rows < kLimit && cols < kLimit && row.numel() < kLimit,
                               "gnna: graphs of 2^31 or more nodes or edges are not supported");
   const bool capturing = builder.capturing();
-  const auto key = cache ? key_of(tensors, rows, cols) : std::nullopt;
+  const auto key = cache ? recall_key(tensors, {rows, cols}) : std::nullopt;
   if (key) {
     auto found = plan_cache().find(*key, tensors, capturing, edge_ids);
     if (!found.plan && !edge_ids && !capturing && rows == cols) {
@@ -254,10 +242,8 @@ std::shared_ptr<const Plan> find_or_build(at::ArrayRef<at::Tensor> tensors, int6
   }
   check_not_capturing(row.device());
   const c10::InferenceMode normal(false);  // the plan may serve training later
-  decltype(Node::prints) prints;
-  if (key) {
-    for (size_t i = 0; i < tensors.size(); ++i) prints.push_back(key->tensors[i].fingerprint(tensors[i]));
-  }
+  Prints prints;
+  if (key) prints = fingerprints(*key, tensors);
   std::shared_ptr<const Plan> plan = build(builder);
   if (key) plan_cache().insert(*key, std::move(prints), plan, edge_ids);
   return plan;
@@ -280,7 +266,7 @@ std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, 
 }
 
 std::shared_ptr<const Plan> segments_if_there(const at::Tensor& index, int64_t rows) {
-  const auto key = key_of({index}, rows, kSegments);
+  const auto key = recall_key({index}, {rows, kSegments});
   if (!key || !plan_cache().has(*key)) return nullptr;
   auto plan = segments_for(index, rows, true);
   const PlanBuilder& builder = builder_of(index.device());
@@ -288,7 +274,7 @@ std::shared_ptr<const Plan> segments_if_there(const at::Tensor& index, int64_t r
 }
 
 std::shared_ptr<const Plan> segments_if_repeated(const at::Tensor& index, int64_t rows) {
-  const auto key = key_of({index}, rows, kSegments);
+  const auto key = recall_key({index}, {rows, kSegments});
   if (!key) return nullptr;
   const int64_t bytes = 8 * (rows + 1) + 8 * index.numel();  // rowptr, col and perm
   if (!plan_cache().has(*key) && (capturing_on(index.device()) || !plan_cache().asked_before(*key, bytes)))
@@ -299,7 +285,8 @@ std::shared_ptr<const Plan> segments_if_repeated(const at::Tensor& index, int64_
 void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan) {
   mark_constant(row);
   mark_constant(col);
-  if (const auto key = key_of({row, col}, plan->rows, plan->cols)) plan_cache().insert(*key, {}, std::move(plan), true);
+  if (const auto key = recall_key({row, col}, {plan->rows, plan->cols}))
+    plan_cache().insert(*key, {}, std::move(plan), true);
 }
 
 bool has_plans(const at::Tensor& col, bool transposed) {
@@ -317,7 +304,7 @@ bool has_plans(const at::Tensor& col, bool transposed) {
 bool set_schedule(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
                   const std::optional<at::Tensor>& order) {
   const auto before = plan_for(row, col, rows, cols, "dst", "src", true);
-  const auto key = key_of({row, col}, rows, cols);
+  const auto key = recall_key({row, col}, {rows, cols});
   if (!key) return false;
   const PlanBuilder& builder = builder_of(row.device());
   const c10::InferenceMode normal(false);

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <list>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -42,6 +43,29 @@ struct RecallKey {
   }
 };
 
+// The key of these tensors; nullopt where one of them cannot be recognised.
+inline std::optional<RecallKey> recall_key(at::ArrayRef<at::Tensor> tensors, std::array<int64_t, 2> numbers,
+                                           std::string name = {}) {
+  RecallKey key;
+  for (const at::Tensor& tensor : tensors) {
+    auto part = TensorKey::of(tensor);
+    if (!part) return std::nullopt;
+    key.tensors.push_back(*std::move(part));
+  }
+  key.numbers = numbers;
+  key.name = std::move(name);
+  return key;
+}
+
+using Prints = c10::SmallVector<std::shared_ptr<Fingerprint>, 3>;
+
+// One for each tensor of the key.
+inline Prints fingerprints(const RecallKey& key, at::ArrayRef<at::Tensor> tensors) {
+  Prints prints;
+  for (size_t i = 0; i < tensors.size(); ++i) prints.push_back(key.tensors[i].fingerprint(tensors[i]));
+  return prints;
+}
+
 template <typename Value>
 class Recall {
  public:
@@ -61,7 +85,7 @@ class Recall {
     Value value;
     int64_t bytes = 0;
     size_t hash = 0;
-    c10::SmallVector<std::shared_ptr<Fingerprint>, 3> prints;  // one per tensor
+    Prints prints;  // one per tensor, or none
     c10::SmallVector<std::pair<Bucket*, typename std::list<Iterator>::iterator>, 3> places;
     Node* dependent = nullptr;  // goes when this one goes
     Node* owner = nullptr;      // whose dependent this is
@@ -87,8 +111,7 @@ class Recall {
 
   // Enters a value that is not there yet and makes room for it. nullptr if it is larger than the bound. The value of a
   // dependent is its owner's and counts no bytes.
-  Node* insert(RecallKey key, Value value, int64_t bytes, c10::SmallVector<std::shared_ptr<Fingerprint>, 3> prints,
-               Node* owner = nullptr) {
+  Node* insert(RecallKey key, Value value, int64_t bytes, Prints prints, Node* owner = nullptr) {
     if (bytes > max_bytes_ || max_entries_ == 0) return nullptr;
     for (const TensorKey& tensor : key.tensors) drop_other_versions(tensor);
     sweep_some();
@@ -134,6 +157,11 @@ class Recall {
     bytes_ -= node.bytes;
     if (hand_ == node.self) ++hand_;
     nodes_.erase(node.self);
+  }
+
+  // Whatever was remembered of these tensors' sources: they were found changed.
+  void erase_all_of(const RecallKey& key) {
+    for (const TensorKey& tensor : key.tensors) erase_all_of(tensor);
   }
 
   // Whatever was remembered of this source, whichever part of it.
