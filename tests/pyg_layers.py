@@ -110,6 +110,21 @@ NOT_FUSED = {
 }
 
 
+class Layer(MessagePassing):
+    """message() is a function of x_j and the edge weights."""
+
+    def __init__(self, function, aggr="sum"):
+        super().__init__(aggr=aggr)
+        self.function = function
+        self.lin = torch.nn.Linear(WIDTH, 8)
+
+    def forward(self, x, edge_index, edge_weight):
+        return self.propagate(edge_index, x=self.lin(x), w=edge_weight)
+
+    def message(self, x_j, w):
+        return self.function(x_j, w)
+
+
 def graph(device="cpu", dtype=torch.float64):
     """(x, edge_index, edge inputs by name) of a directed graph with isolated first and last nodes."""
     generator = torch.Generator().manual_seed(7)

@@ -130,6 +130,14 @@ def test_edge_tensors_die_with_their_graph(kind, no_collector):
     assert not graphs._known
 
 
+def assert_same_with_the_plug_in(run):
+    """Whether run(), a list of tensors, is the same plain and with the plug-in on."""
+    plain = run()
+    gnna_plugin.enable("dgl", min_work=0)
+    for found, wanted in zip(run(), plain, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_plans_of_dead_graphs_are_dropped(no_collector):
     gnna_plugin.enable("dgl", min_work=0)
     for step in range(20):
@@ -188,10 +196,7 @@ def test_graphs_changed_in_place(change):
             change(graph)
         return out
 
-    plain = run()
-    gnna_plugin.enable("dgl", min_work=0)
-    for found, wanted in zip(run(), plain, strict=True):
-        torch.testing.assert_close(found, wanted)
+    assert_same_with_the_plug_in(run)
 
 
 def test_writes_to_the_arrays_of_a_graph_in_use():
@@ -207,10 +212,7 @@ def test_writes_to_the_arrays_of_a_graph_in_use():
             arrays.copy_(random_ends(step + 1))
         return out
 
-    plain = run()
-    gnna_plugin.enable("dgl", min_work=0)
-    for found, wanted in zip(run(), plain, strict=True):
-        torch.testing.assert_close(found, wanted)
+    assert_same_with_the_plug_in(run)
 
 
 def test_a_graph_first_seen_in_inference_mode_can_be_trained():

@@ -133,19 +133,6 @@ CASES = {
 }  # fmt: skip
 
 
-class Layer(MessagePassing):
-    def __init__(self, function):
-        super().__init__(aggr="sum")
-        self.function = function
-        self.lin = torch.nn.Linear(layers.WIDTH, 8)
-
-    def forward(self, x, edge_index, edge_weight):
-        return self.propagate(edge_index, x=self.lin(x), w=edge_weight)
-
-    def message(self, x_j, w):
-        return self.function(x_j, w)
-
-
 def same_with_the_plug_in(run):
     expected = run()
     gnna_plugin.enable("pyg", min_work=0)
@@ -157,7 +144,7 @@ def same_with_the_plug_in(run):
 @pytest.mark.parametrize("name", CASES)
 def test_messages_are_the_values_that_were_gathered(name):
     x, edge_index, edge = layers.graph()
-    layer = layers.build((lambda: Layer(CASES[name]),))
+    layer = layers.build((lambda: layers.Layer(CASES[name]),))
     without = []
 
     def run():
@@ -187,7 +174,7 @@ def test_compiled_code_in_a_message(backend, how, fullgraph):
     else:
         module.compile(backend=backend, fullgraph=fullgraph)
         compiled = module
-    layer = layers.build((lambda: Layer(lambda m, w: compiled(m) * w.view(-1, 1)),))
+    layer = layers.build((lambda: layers.Layer(lambda m, w: compiled(m) * w.view(-1, 1)),))
     same_with_the_plug_in(lambda: layers.outputs_and_gradients(layer, x, edge_index, edge["weight"]))
 
 

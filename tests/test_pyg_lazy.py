@@ -9,20 +9,9 @@ import torch
 pytest.importorskip("torch_geometric")
 
 import pyg_layers as layers
-from torch_geometric.nn import MessagePassing
+from programs.tools import Square
 
 import gnna_plugin
-
-
-class Square(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx, grad):
-        return 2 * grad * ctx.saved_tensors[0]
 
 
 @torch.jit.script
@@ -129,25 +118,12 @@ MESSAGES = {
 }
 
 
-class Layer(MessagePassing):
-    def __init__(self, function, aggr):
-        super().__init__(aggr=aggr)
-        self.function = function
-        self.lin = torch.nn.Linear(layers.WIDTH, 8)
-
-    def forward(self, x, edge_index, edge_weight):
-        return self.propagate(edge_index, x=self.lin(x), w=edge_weight)
-
-    def message(self, x_j, w):
-        return self.function(x_j, w)
-
-
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize("aggr", ["sum", "max"])
 @pytest.mark.parametrize("name", MESSAGES)
 def test_message_functions(name, aggr):
     x, edge_index, edge = layers.graph()
-    layer = layers.build((lambda: Layer(MESSAGES[name], aggr),))
+    layer = layers.build((lambda: layers.Layer(MESSAGES[name], aggr),))
     expected = layers.outputs_and_gradients(layer, x, edge_index, edge["weight"])
     with torch.no_grad():
         expected_no_grad = layer(x, edge_index, edge["weight"])
@@ -165,7 +141,7 @@ def test_message_functions(name, aggr):
 def test_these_stay_fused(name):
     x, edge_index, edge = layers.graph()
     gnna_plugin.enable(min_work=0)
-    layers.build((lambda: Layer(MESSAGES[name], "sum"),))(x, edge_index, edge["weight"])
+    layers.build((lambda: layers.Layer(MESSAGES[name], "sum"),))(x, edge_index, edge["weight"])
     assert gnna_plugin.status().layers["Layer"].fused == 1
 
 
@@ -173,7 +149,7 @@ def test_these_stay_fused(name):
 def test_messages_that_were_computed_are_reduced_as_they_are(name):
     x, edge_index, edge = layers.graph()
     gnna_plugin.enable(min_work=0)
-    layers.build((lambda: Layer(MESSAGES[name], "sum"),))(x, edge_index, edge["weight"])
+    layers.build((lambda: layers.Layer(MESSAGES[name], "sum"),))(x, edge_index, edge["weight"])
     status = gnna_plugin.status()
     assert status.layers["Layer"].fused == 0 and status.layers["SumAggregation"].reduced == 1
 
@@ -182,7 +158,7 @@ def test_a_kept_message_is_a_plain_tensor_after_the_layer():
     x, edge_index, _ = layers.graph()
     gnna_plugin.enable(min_work=0)
     caught = []
-    layer = Layer(lambda x_j, w: caught.append(x_j) or x_j, "sum").double()
+    layer = layers.Layer(lambda x_j, w: caught.append(x_j) or x_j, "sum").double()
     layer(x, edge_index, torch.ones(layers.EDGES))
     assert type(caught[0]) is torch.Tensor
     assert torch.equal(caught[0], layer.lin(x)[edge_index[0]])
@@ -193,7 +169,7 @@ def test_source_changed_before_use_is_refused():
     gnna_plugin.enable(min_work=0)
     source = []
 
-    class Escaping(Layer):
+    class Escaping(layers.Layer):
         def forward(self, x, edge_index, edge_weight):
             source.append(self.lin(x).detach())
             return self.propagate(edge_index, x=source[-1], w=edge_weight)
