@@ -17,7 +17,7 @@ from torch import Tensor
 from torch_geometric.utils import add_self_loops
 
 from gnna_plugin import settings, surroundings
-from gnna_plugin.adapters.pyg import small_graphs
+from gnna_plugin.adapters.pyg import one_pass, small_graphs
 from gnna_plugin.patching import Spread, stand_in
 
 _spreads: list[Spread] = []
@@ -53,9 +53,16 @@ def _put_together(tensors: list[Tensor], form: str, edge_index: Tensor, edge_wei
     return tuple(next(new) if kind == _NEW else own[kind] for kind in form)
 
 
-def _remember(original: Callable) -> Callable:
-    """`original`, a function of edge_index and edge_weight with a tuple of tensors as its result, with a memory."""
+def _remember(original: Callable, quick: Callable) -> Callable:
+    """`original`, a function of edge_index and edge_weight with a tuple of tensors as its result, with a memory.
+
+    quick computes the same, or None for what it does not take.
+    """
     function, recall, keep = original.__name__, torch.ops.gnna.recall.default, torch.ops.gnna.remember.default
+
+    def compute(edge_index, edge_weight, options):
+        results = quick(edge_index, edge_weight, *options)
+        return original(edge_index, edge_weight, *options) if results is None else results
 
     def remember(edge_index, edge_weight, *options):
         if not settings.active() or not _memorable(edge_index, edge_weight):
@@ -63,12 +70,12 @@ def _remember(original: Callable) -> Callable:
         if any(type(option) not in _OPTIONS for option in options):
             return original(edge_index, edge_weight, *options)
         if small_graphs.comes_once(edge_index):
-            return original(edge_index, edge_weight, *options)
+            return compute(edge_index, edge_weight, options)
         inputs = [edge_index] if edge_weight is None else [edge_index, edge_weight]
         name = f"{function}{options}"
         tensors, form = recall(name, inputs)
         if not tensors:
-            results = original(edge_index, edge_weight, *options)
+            results = compute(edge_index, edge_weight, options)
             form = "".join(_kind(result, edge_index, edge_weight) for result in results)
             new = [result for result, kind in zip(results, form, strict=True) if kind == _NEW]
             if not new or any(type(tensor) is not Tensor for tensor in new):
@@ -79,11 +86,11 @@ def _remember(original: Callable) -> Callable:
     return remember
 
 
-_looped = _remember(add_self_loops)
+_looped = _remember(add_self_loops, one_pass.add_self_loops)
 
 
 def _gcn_norm(original: Callable) -> Callable:
-    compiling, remember = torch.compiler.is_compiling, _remember(original)
+    compiling, remember = torch.compiler.is_compiling, _remember(original, one_pass.gcn_norm)
 
     def gcn_norm(edge_index, edge_weight=None, num_nodes=None, improved=False, add_self_loops=True,
                  flow="source_to_target", dtype=None):  # fmt: skip
@@ -94,7 +101,7 @@ def _gcn_norm(original: Callable) -> Callable:
 
 
 def _remove_self_loops(original: Callable) -> Callable:
-    compiling, remember = torch.compiler.is_compiling, _remember(original)
+    compiling, remember = torch.compiler.is_compiling, _remember(original, one_pass.remove_self_loops)
 
     def remove_self_loops(edge_index, edge_attr=None):
         return (original if compiling() else remember)(edge_index, edge_attr)
@@ -103,7 +110,7 @@ def _remove_self_loops(original: Callable) -> Callable:
 
 
 def _add_self_loops(original: Callable) -> Callable:
-    compiling, remember = torch.compiler.is_compiling, _remember(original)
+    compiling, remember = torch.compiler.is_compiling, _remember(original, one_pass.add_self_loops)
 
     def looped(edge_index, edge_attr=None, fill_value=None, num_nodes=None):
         return (original if compiling() else remember)(edge_index, edge_attr, fill_value, num_nodes)

@@ -143,7 +143,7 @@ def _note_compiled(layer: str) -> bool:
 
 def reduce_hook(original: Callable) -> Callable:
     """Aggregation.reduce: lazy messages as one spmm, existing ones as a segment reduction on a cached permutation."""
-    compiling, thread, summed = torch.compiler.is_compiling, layer_call.thread, small_graphs.summed
+    compiling, thread, scattered = torch.compiler.is_compiling, layer_call.thread, small_graphs.scattered
 
     def fused(aggregation: Any, x: Any, index: Any, dim_size: int | None, dim: int, reduce: str) -> Any:
         if index is None or not -x.dim() <= dim < x.dim():
@@ -164,7 +164,7 @@ def reduce_hook(original: Callable) -> Callable:
 
     def reduce(self, x, index=None, ptr=None, dim_size=None, dim=-2, reduce="sum"):
         if thread.left_to_framework:
-            out = summed(x, index, dim_size, dim) if reduce == "sum" and ptr is None else NotImplemented
+            out = scattered(x, index, dim_size, dim, reduce) if ptr is None else NotImplemented
             return original(self, x, index, ptr, dim_size, dim, reduce) if out is NotImplemented else out
         if not compiling():
             out = fused(self, x, index, dim_size, dim, reduce)

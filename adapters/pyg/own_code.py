@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import operator
 import types
 import weakref
 from collections.abc import Iterator
@@ -27,13 +28,11 @@ _GLOBAL_HOOKS = tuple(
     )
 )  # fmt: skip
 _FRAMEWORK = "torch_geometric."
+_functions = operator.attrgetter(*_STEPS)
+_layer_hooks = operator.itemgetter(*_LAYER_HOOKS)
 _Known = tuple[tuple[weakref.ref, ...], bool]  # the functions that the answer holds for, and the answer
 _classes: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
 _askers: weakref.WeakKeyDictionary[MessagePassing, _Known] = weakref.WeakKeyDictionary()
-
-
-def _functions(cls: type) -> tuple:
-    return tuple([getattr(cls, step) for step in _STEPS])
 
 
 def _holds(known: _Known | None, cls: type) -> bool:
@@ -53,18 +52,16 @@ def class_is_own(cls: type) -> bool:
 def _overrides(conv: MessagePassing) -> list:
     """The steps that were set on the instance."""
     attributes = conv.__dict__
+    if attributes.keys().isdisjoint(_STEPS):
+        return []
     return [attributes[step] for step in _STEPS if step in attributes]
 
 
 def module_is_plain(module: Any) -> bool:
     """Whether calling a module runs its class's forward and nothing else."""
     attributes = module.__dict__
-    for name in _MODULE_HOOKS:
-        if attributes.get(name):
-            return False
-    for hooks in _GLOBAL_HOOKS:
-        if hooks:
-            return False
+    if any(map(attributes.get, _MODULE_HOOKS)) or any(_GLOBAL_HOOKS):
+        return False
     return "forward" not in attributes and attributes.get("_compiled_call_impl") is None
 
 
@@ -83,10 +80,7 @@ def steps_are_own(conv: MessagePassing) -> bool:
     if not class_is_own(type(conv)) or _overrides(conv):
         return False
     attributes = conv.__dict__
-    for name in _LAYER_HOOKS:
-        if attributes[name]:
-            return False
-    return _aggregation_is_own(attributes["_modules"].get("aggr_module"))
+    return not any(_layer_hooks(attributes)) and _aggregation_is_own(attributes["_modules"].get("aggr_module"))
 
 
 def aggregates_with(conv: MessagePassing, kind: type[Aggregation]) -> bool:

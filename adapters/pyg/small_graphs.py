@@ -71,11 +71,16 @@ def of_call(edge_index: Tensor, x: Any, node_dim: int) -> tuple[str | None, bool
     return (too_small(edges * x.size(1), edge_index, x.is_cuda) if edges else None), True
 
 
-def summed(x: Tensor, rows: Any, dim_size: int | None, dim: int) -> Tensor | Any:
-    """The operations of PyG's sum without the Python between them, which takes as long as they do on a small graph: it
-    repays what the plug-in's questions cost. NotImplemented for what is not the plain case."""
+def scattered(x: Tensor, rows: Any, dim_size: int | None, dim: int, reduce: str) -> Tensor | Any:
+    """The operations of PyG's sum, max and min without the Python between them, which takes as long as they do on a
+    small graph: it repays what the plug-in's questions cost. NotImplemented for what is not the plain case."""
     if type(x) is not Tensor or type(rows) is not Tensor or dim_size is None or rows.numel() != x.size(dim):
         return NotImplemented
     if rows.dim() != 1 or x.dim() != 2 or dim not in (0, -2):
         return NotImplemented
-    return x.new_zeros((dim_size, x.size(1))).scatter_add_(0, rows.view(-1, 1).expand_as(x), x)
+    if reduce == "sum":
+        return x.new_zeros((dim_size, x.size(1))).scatter_add_(0, rows.view(-1, 1).expand_as(x), x)
+    if reduce not in ("max", "min") or x.is_cuda:
+        return NotImplemented
+    out = x.new_zeros((dim_size, x.size(1)))
+    return out.scatter_reduce_(0, rows.view(-1, 1).expand_as(x), x, f"a{reduce}", include_self=False)

@@ -25,7 +25,8 @@ at::Tensor mean_divisor(const at::Tensor& like, const std::optional<at::Tensor>&
 }
 
 // What a storage without memory says when code reads it that no hook could intercept. Releases without
-// clear_data_ptr_access_error_msg_ cannot take the message back; there a typed access raises torch's own error.
+// clear_data_ptr_access_error_msg_ cannot take the message back. There a typed access raises torch's own error, and an
+// untyped one reads address 0; operations are still intercepted, and so are questions for strides and device.
 template <class Storage>
 auto refuse_reads(Storage& storage, bool refuse, int) -> decltype(storage.clear_data_ptr_access_error_msg_()) {
   if (!refuse) return storage.clear_data_ptr_access_error_msg_();
