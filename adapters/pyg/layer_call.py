@@ -103,8 +103,8 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
     except BaseException as error:
         thread.calls = outer
         call.end_in_error()
-        if call.bad_side == "src" and isinstance(error.__cause__, IndexError):
-            raise error.__cause__ from None  # in PyG the gather fails first, where no aggregation renames its error
+        if call.bad_side == "src" and isinstance(error.__context__, IndexError):
+            raise error.__context__ from None  # in PyG the gather fails first, where no aggregation renames its error
         raise
     thread.calls = outer
     if call.values:

@@ -146,6 +146,10 @@ class LazyMessage(Tensor):
     def __len__(self) -> int:
         return self._shape[0]
 
+    def as_subclass(self, cls: type) -> Any:  # of which torch 2.4 does not tell __torch_function__
+        self._value.settle("as_subclass")
+        return self.as_subclass(cls)
+
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
