@@ -114,6 +114,34 @@ def test_memory_freed_elsewhere_does_not_keep_the_count_wrong():
 
 
 @pytest.mark.skipif(not hasattr(torch.Tensor, "_lazy_clone"), reason="no copy on write in this torch")
+def huge_kib():
+    """Of this process, in huge pages."""
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("AnonHugePages"))
+
+
+def can_have_huge_pages():
+    try:
+        with open("/sys/kernel/mm/transparent_hugepage/enabled") as file:
+            return "[never]" not in file.read()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not can_have_huge_pages(), reason="the kernel gives no huge pages")
+def test_only_sizes_that_come_again_and_again_get_huge_pages():
+    allocator.keep_freed_memory()
+    before = huge_kib()
+    for _ in range(8):
+        buffer()
+    assert huge_kib() == before
+    for step in range(200):
+        values = torch.full((LARGE // 4,), float(step))
+    assert huge_kib() > before + LARGE // 2048 and bool((values == 199).all())
+    fresh = [torch.full((LARGE // 4,), float(step)) for step in range(3)]
+    assert all(bool((tensor == step).all()) for step, tensor in enumerate(fresh))
+
+
 def test_copy_on_write_of_kept_buffers():
     allocator.keep_freed_memory()
     tensor = buffer()

@@ -21,6 +21,7 @@
 #if defined(__GLIBC__)
 #include <malloc.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #endif
 
 C10_DECLARE_bool(caffe2_cpu_allocator_do_zero_fill);
@@ -37,7 +38,12 @@ constexpr size_t kMaxTotalWaste = 128;  // all blocks in use together leave over
 constexpr size_t kRounding = 8 << 10;   // a block may be larger than its request by this without counting as waste
 constexpr uint64_t kMaxAge = 1024;      // a block is returned after this many large allocations without a use
 
-constexpr size_t kPage = 4096;
+// Rows that are gathered at random are read up to 15 % faster from huge pages, but the first touch of memory in huge
+// pages can take six times as long. So they are for sizes that come again and again.
+constexpr uint32_t kRequestsBeforeHugePages = 64;
+constexpr size_t kMostSizes = 4096;  // that are counted
+
+constexpr size_t kPage = 4096, kHugePage = 2 << 20;
 
 // glibc raises its mapping threshold to the largest block freed, up to 32 MiB. Blocks below it come from the heap, and
 // the pool cannot keep them. While the pool is open the threshold is fixed; a fixed one would also trim the heap at
@@ -52,6 +58,14 @@ constexpr int kHighestMapFrom = 32 << 20;
 bool is_mapped(const void* data) {
   const bool may_be = reinterpret_cast<uintptr_t>(data) % kPage == c10::gAlignment;
   return may_be && (static_cast<const size_t*>(data)[-1] & 2) != 0;
+}
+
+// Gives what the kernel is to do (the advice of madvise) with the whole huge pages in a block. If it cannot, nothing
+// changes.
+void advise_huge_pages(void* data, size_t size, int advice) {
+  const auto first = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
+  const auto last = (reinterpret_cast<uintptr_t>(data) + size) / kHugePage * kHugePage;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, advice);
 }
 
 c10::Allocator* torch_allocator() { return c10::GetDefaultCPUAllocator(); }
@@ -76,6 +90,7 @@ class BlockPool {
       const std::lock_guard<std::mutex> lock(mutex_);
       open_ = false;
       used_.clear();
+      requests_.clear();
       used_size_ = used_bytes_ = peak_ = 0;
       drop_until([] { return false; }, released);
     }
@@ -94,16 +109,21 @@ class BlockPool {
   // A block that fits, now in use, or nullptr after dropping kept blocks to make room for a new one.
   void* take(size_t bytes) {
     KeptByAge released;
-    void* const found = take(bytes, released);
+    const Taken taken = take(bytes, released);
     free_all(released);
-    return found;
+    constexpr int kCollapse = 25;  // MADV_COLLAPSE: moves memory that was touched (Linux 6.1; named since glibc 2.37)
+    if (taken.to_huge_pages) advise_huge_pages(taken.data, taken.size, kCollapse);
+    return taken.data;
   }
 
-  // Counts a new block as in use.
-  void add(void* data) {
+  // Counts a new block, which was not touched yet, as in use.
+  void add(void* data, size_t bytes) {
     const size_t size = malloc_usable_size(data);
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (open_) use(data, {size, size});
+    if (!open_) return;
+    const bool huge = recurs(bytes) && is_mapped(data);
+    if (huge) advise_huge_pages(data, size, MADV_HUGEPAGE);
+    use(data, {size, size, huge});
   }
 
   // Keeps a block that is no longer used. Returns false if the caller has to free it.
@@ -112,8 +132,9 @@ class BlockPool {
     const auto found = used_.find(data);
     if (found == used_.end()) return false;
     const bool same = found->second.size == size;  // else the known block was freed elsewhere and this is another one
+    const bool huge = found->second.huge;
     stop_using(found);
-    return same && is_mapped(data) && keep(data, size);
+    return same && is_mapped(data) && keep(data, size, huge);
   }
 
   size_t kept_bytes() {
@@ -134,33 +155,48 @@ class BlockPool {
   struct Used {
     size_t size;   // of the block
     size_t bytes;  // that torch's allocator would have taken for the request
+    bool huge;     // in huge pages
   };
   struct Kept {
     void* data;
     size_t size;
     uint64_t since;  // value of allocations_
+    bool huge;
+  };
+  struct Taken {
+    void* data = nullptr;
+    size_t size = 0;
+    bool to_huge_pages = false;  // which it is not in yet
   };
   using UsedBlocks = std::unordered_map<void*, Used>;
   using KeptByAge = std::map<int64_t, Kept>;
 
-  void* take(size_t bytes, KeptByAge& released) {
+  Taken take(size_t bytes, KeptByAge& released) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (!open_) return nullptr;
+    if (!open_) return {};
     ++allocations_;
+    if (requests_.size() >= kMostSizes) requests_.clear();
+    ++requests_[bytes];
     drop_until([&] { return kept_.begin()->second.since + kMaxAge >= allocations_; }, released);
     const auto fit = kept_by_size_.lower_bound({bytes, INT64_MIN});
     if (fit != kept_by_size_.end() && fits(fit->first, bytes)) {
       const auto kept = kept_.find(-fit->second);
-      void* const data = kept->second.data;
-      use(data, {fit->first, fit->first - bytes <= kRounding ? fit->first : bytes});
+      const auto [data, size, since, huge] = kept->second;
+      const bool moves = recurs(bytes) && !huge;
+      use(data, {size, size - bytes <= kRounding ? size : bytes, huge || moves});
       kept_size_ -= fit->first;
       kept_by_size_.erase(fit);
       kept_.erase(kept);
-      return data;
+      return {data, size, moves};
     }
     const size_t limit = std::max(peak_, used_bytes_ + bytes);
     drop_until([&] { return used_size_ + kept_size_ + bytes <= limit; }, released);
-    return nullptr;
+    return {};
+  }
+
+  bool recurs(size_t bytes) const {
+    const auto found = requests_.find(bytes);
+    return found != requests_.end() && found->second > kRequestsBeforeHugePages;
   }
 
   bool fits(size_t size, size_t bytes) const {
@@ -187,11 +223,11 @@ class BlockPool {
     used_.erase(block);
   }
 
-  bool keep(void* data, size_t size) noexcept {
+  bool keep(void* data, size_t size, bool huge) noexcept {
     const int64_t age = ++clock_;
     try {
       kept_by_size_.emplace(size, -age);
-      kept_.emplace_hint(kept_.end(), age, Kept{data, size, allocations_});
+      kept_.emplace_hint(kept_.end(), age, Kept{data, size, allocations_, huge});
     } catch (const std::bad_alloc&) {
       kept_by_size_.erase({size, -age});
       return false;
@@ -221,7 +257,8 @@ class BlockPool {
   int64_t clock_ = 0;
   UsedBlocks used_;
   size_t used_size_ = 0, used_bytes_ = 0;
-  size_t peak_ = 0;  // of used_bytes_
+  size_t peak_ = 0;                                // of used_bytes_
+  std::unordered_map<size_t, uint32_t> requests_;  // by size
   KeptByAge kept_;
   std::set<std::pair<size_t, int64_t>> kept_by_size_;  // (size, -key in kept_): the latest freed of a size comes first
   size_t kept_size_ = 0;
@@ -258,7 +295,7 @@ class KeepingAllocator final : public c10::Allocator {
     }
     c10::DataPtr fresh = allocate_fresh(bytes);
     TORCH_INTERNAL_ASSERT(fresh.compare_exchange_deleter(fresh.get_deleter(), &free_or_keep));
-    if (large) pool().add(fresh.get());
+    if (large) pool().add(fresh.get(), bytes);
     return fresh;
   }
 
