@@ -168,8 +168,8 @@ class Plan:
     def sources(self):
         """nvcc's files first: they take longest, so nothing waits for them at the end."""
         cuda = sorted(ROOT.glob("csrc/cuda/*.cu")) if self.cuda else []
-        binding = [f for f in sorted(ROOT.glob("csrc/torch/*.cpp")) if self.cuda or not f.name.startswith("cuda_")]
-        return [*cuda, *binding, *sorted(ROOT.glob("csrc/cpu/*.cpp"))]
+        binding = [f for f in sorted(ROOT.glob("csrc/torch/**/*.cpp")) if self.cuda or not f.name.startswith("cuda_")]
+        return [*cuda, *binding, *sorted(ROOT.glob("csrc/cpu/*.cpp")), *sorted(ROOT.glob("csrc/decide/*.cpp"))]
 
     def command(self, source):
         """The compile command of one source, without its output and dependency files."""
@@ -182,8 +182,9 @@ class Plan:
             return [self.nvcc, *flags, *codes, *host, *include]
         flags = ["-O3", "-fPIC", "-fvisibility=hidden", *(["-Wall", *self.openmp] if self.openmp else []), self.abi]
         flags += [*shlex.split(os.environ.get("CXXFLAGS", "")), *include]
-        if source.parent.name != "torch":
+        if ROOT / "csrc" / "torch" not in source.parents:
             return [*self.cxx, "-std=c++17", *flags]
+        flags += ["-I", str(ROOT / "csrc" / "torch")]
         torch = [self.torch_root / "include", self.torch_root / "include" / "torch" / "csrc" / "api" / "include"]
         system = [word for folder in [*map(str, torch), *self.cuda_includes] for word in ("-isystem", folder)]
         return [*self.cxx, self.torch_std, *flags, *(["-DGNNA_WITH_CUDA"] if self.cuda else []), *system]

@@ -1,4 +1,4 @@
-"""The decider as Python sees it: one value for a configuration, from the pure function in csrc/cpu/decide.cpp that the
+"""The decider as Python sees it: one value for a configuration, from the pure function in csrc/decide/launch.cpp that the
 kernels' launches use themselves. Facts in, configuration and reason out; nothing is stored, so layers cannot influence
 each other.
 """
@@ -171,7 +171,7 @@ def choose_schedule(
     seconds: float = 0.0,
     device: torch.device | None = None,
 ) -> ScheduleChoice:
-    """The schedule's decision, by the pure function of csrc/cpu/decide_schedule.cpp that the plans use themselves, for
+    """The schedule's decision, by the pure function of csrc/decide/schedule.cpp that the plans use themselves, for
     features of row_bytes and `calls` that took `seconds` together. device: default CPU."""
     facts = device_facts(device or torch.device("cpu"))[:3]
     return ScheduleChoice(

@@ -1,7 +1,7 @@
 """Orders of a graph's nodes, to renumber it with: by community (Rabbit order) and by degree. An order lists, for every
 place, the node that is to stand there; `x[order]` puts features into it, `inverse(order)[edge_index]` the edges.
 
-A plan's schedule uses the same orders without moving anything (csrc/torch/schedule.h).
+A plan's schedule uses the same orders without moving anything (csrc/torch/plan/schedule.h).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The schedules of the cached plans, as people and programs ask for them: what was decided, at what cost and gain.
 
-How they come about is csrc/torch/schedule.h; the rules are csrc/cpu/decide_schedule.cpp.
+How they come about is csrc/torch/plan/schedule.h; the rules are csrc/decide/schedule.cpp.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def build() -> Path:
     # start with: under AddressSanitizer it calls the missing code (GCC 12).
     checks = [flag for group in (CHECKS, "-fno-extern-tls-init") if _links(setup, cxx, group) for flag in group.split()]
     command = [*cxx, *FLAGS, *checks, "-I", str(ROOT / "tests" / "simt"), "-I", str(ROOT / "csrc" / "include")]
-    sources = [*ROOT.glob("csrc/cuda/*.cu"), *ROOT.glob("csrc/cpu/decide*.cpp"), *ROOT.glob("tests/simt/*.cpp")]
+    sources = [*ROOT.glob("csrc/cuda/*.cu"), *ROOT.glob("csrc/decide/*.cpp"), *ROOT.glob("tests/simt/*.cpp")]
     sources.sort(key=lambda path: -len(path.name))  # the slow ones, spmm_float_max.cu and its like, first
 
     def compile_one(source: Path) -> str:

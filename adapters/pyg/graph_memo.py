@@ -2,7 +2,7 @@
 (gcn_norm), and the self-loops that attention removes and adds.
 
 That costs as much as a fused step and makes a fresh edge index each time. Remembered, the same edges come back, and the
-plans that belong to them. The entries live in C++ (csrc/torch/memo.h): found by the identity of edge_index and
+plans that belong to them. The entries live in C++ (csrc/torch/plan/memo.h): found by the identity of edge_index and
 edge_weight, dropped with them. Every caller gets copies of its own, which share memory until somebody writes to them.
 """
 

@@ -1,0 +1,54 @@
+// The derivative of segment_reduce.
+#include <torch/library.h>
+
+#include "ops/autograd.h"
+
+namespace gnna {
+namespace {
+
+struct SegmentReduce : torch::autograd::Function<SegmentReduce> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& messages, const at::Tensor& index,
+                            const c10::SymInt& num_rows, const std::string& reduce, bool cache) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    at::Tensor out = ops::segment_reduce(messages, index, num_rows, reduce, cache);
+    const bool extremum = reduce == "max" || reduce == "min";
+    ctx->saved_data["reduce"] = reduce;
+    ctx->saved_data["cache"] = cache;
+    ctx->saved_data["num_rows"] = num_rows;
+    ctx->save_for_backward({index, extremum ? messages : at::Tensor(), extremum ? out : at::Tensor()});
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &index = saved[0], &messages = saved[1], &out = saved[2];
+    if (!grads[0].defined()) return variable_list(5);
+    const bool cache = ctx->saved_data["cache"].toBool();
+    const c10::SymInt num_rows = ctx->saved_data["num_rows"].toSymInt();
+    at::Tensor grad = grads[0];
+    if (ctx->saved_data["reduce"].toStringRef() == "mean") {
+      const at::Tensor count = ops::mean_divisor(grad, std::nullopt, index, index.sym_numel(), num_rows, cache);
+      grad = divide_by_count(grad, count);
+    } else if (messages.defined()) {  // max or min: equal winners share, with torch.scatter_reduce's phantom zero
+      const auto dtype = compute_dtype(grad.scalar_type());
+      const at::Tensor wins = messages.eq(ops::gather_rows(out, index, cache)).to(dtype).detach();
+      const at::Tensor sharers = ops::segment_reduce(wins, index, num_rows, "sum", cache) + out.eq(0);
+      const at::Tensor share = ops::gather_rows(grad / sharers.detach(), index, cache);
+      return {(wins * share).to(grad.scalar_type()), {}, {}, {}, {}};
+    }
+    return {ops::gather_rows(grad, index, cache), {}, {}, {}, {}};
+  }
+};
+
+at::Tensor segment_reduce(const at::Tensor& messages, const at::Tensor& index, c10::SymInt num_rows,
+                          c10::string_view reduce, bool cache) {
+  if (c10::GradMode::is_enabled() && wants_grad(messages))
+    return SegmentReduce::apply(messages, index, num_rows, std::string(reduce.data(), reduce.size()), cache);
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return ops::segment_reduce(messages, index, std::move(num_rows), reduce, cache);
+}
+
+TORCH_LIBRARY_IMPL(gnna, Autograd, m) { m.impl("segment_reduce", &segment_reduce); }
+
+}  // namespace
+}  // namespace gnna

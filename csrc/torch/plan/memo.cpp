@@ -1,0 +1,134 @@
+// The memo's entries and its two ops.
+#include "plan/memo.h"
+
+#include <c10/core/InferenceMode.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "common/streams.h"
+#include "plan/plan.h"
+#include "plan/recall.h"
+
+namespace gnna {
+namespace {
+
+using Lock = std::lock_guard<std::recursive_mutex>;
+
+struct Remembered {
+  std::vector<Original> results;
+  std::string form;       // the caller's note of what they are
+  int64_t stream_id = 0;  // that computes them: another could read them before they are there
+};
+
+using Node = Recall<Remembered>::Node;
+
+class Memo {
+ public:
+  // Copies of the results; none if they are not there. During capture, which waits for all streams before it begins,
+  // those of any stream; the graph may be replayed as long as the process lives, so they are kept that long.
+  std::tuple<std::vector<at::Tensor>, std::string> find(const RecallKey& key, at::TensorList inputs, int64_t stream,
+                                                        bool capturing) {
+    Remembered found;
+    Prints prints;
+    {
+      const Lock lock(recall_mutex());
+      Node* const node = memo_.find(key);
+      if (node == nullptr || (node->value.stream_id != stream && !capturing)) return {};
+      found = node->value;
+      prints = node->prints;
+    }
+    if (!hold(prints, inputs)) {
+      const Lock lock(recall_mutex());
+      memo_.erase_all_of(key);
+      return {};
+    }
+    if (capturing) {
+      const Lock lock(recall_mutex());
+      for (const Original& result : found.results) captured_.push_back(result);
+    }
+    std::vector<at::Tensor> copies;
+    for (const Original& result : found.results) copies.push_back(result.copy());
+    return {copies, found.form};
+  }
+
+  void insert(const RecallKey& key, Prints prints, Remembered value) {
+    int64_t bytes = 0;
+    for (const Original& result : value.results) bytes += result.bytes();
+    const Lock lock(recall_mutex());
+    if (Node* const there = memo_.peek(key)) memo_.erase(*there);
+    memo_.insert(key, std::move(value), bytes, std::move(prints));
+  }
+
+  Recall<Remembered>& entries() { return memo_; }
+
+ private:
+  Recall<Remembered> memo_{int64_t{4} << 30, std::numeric_limits<size_t>::max()};
+  std::vector<Original> captured_;
+};
+
+Memo& memo() {
+  static auto* const made = new Memo;  // never destroyed: CUDA is gone before static destructors run
+  return *made;
+}
+
+std::tuple<std::vector<at::Tensor>, std::string> recall(c10::string_view name, at::TensorList inputs) {
+  const auto key = recall_key(inputs, {}, std::string(name.data(), name.size()));
+  if (!key) return {};
+  const at::Device device = inputs[0].device();
+  return memo().find(*key, inputs, current_stream_id(device), capturing_on(device));
+}
+
+// Remembers results under their name and inputs, if they can be kept as originals, and returns copies of them; else
+// the results themselves.
+std::vector<at::Tensor> remember(c10::string_view name, at::TensorList inputs, at::TensorList results,
+                                 std::string form) {
+  const auto key = recall_key(inputs, {}, std::string(name.data(), name.size()));
+  const auto is_an_input = [&](const at::Tensor& result) {
+    return std::any_of(inputs.begin(), inputs.end(),
+                       [&](const at::Tensor& input) { return input.storage().is_alias_of(result.storage()); });
+  };
+  if (!key || capturing_on(inputs[0].device()) || std::any_of(results.begin(), results.end(), is_an_input))
+    return results.vec();
+  Remembered value;
+  value.form = std::move(form);
+  value.stream_id = current_stream_id(inputs[0].device());
+  for (const at::Tensor& result : results) {
+    auto original = Original::of(result);
+    if (!original) return results.vec();
+    value.results.push_back(*std::move(original));
+  }
+  Prints prints = fingerprints(*key, inputs);
+  std::vector<at::Tensor> copies;
+  for (const Original& original : value.results) copies.push_back(original.copy());
+  memo().insert(*key, std::move(prints), std::move(value));
+  return copies;
+}
+
+TORCH_LIBRARY_IMPL(gnna, CompositeImplicitAutograd, m) {
+  m.impl("recall", &recall);
+  m.impl("remember", &remember);
+}
+
+}  // namespace
+
+void sweep_memo() {
+  const Lock lock(recall_mutex());
+  memo().entries().sweep();
+}
+
+void clear_memo() {
+  const Lock lock(recall_mutex());
+  memo().entries().clear();
+}
+
+void set_max_memo_bytes(int64_t bytes) {
+  const Lock lock(recall_mutex());
+  memo().entries().set_max_bytes(bytes);
+}
+
+}  // namespace gnna

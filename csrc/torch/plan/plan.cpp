@@ -1,0 +1,135 @@
+// What a plan knows of itself, and who builds plans on which device.
+#include "plan/plan.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/argsort.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/index_select.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <array>
+
+#include "common/streams.h"
+
+namespace gnna {
+namespace {
+
+std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)>& builders() {
+  static std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)> table;
+  return table;
+}
+
+}  // namespace
+
+const PlanBuilder& builder_of(at::Device device) {
+  const auto& builder = builders()[static_cast<size_t>(device.type())];
+  TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", device.type());
+  return *builder;
+}
+
+CsrView Plan::view() const {
+  return {rows,
+          cols,
+          edges,
+          rowptr.const_data_ptr<int64_t>(),
+          col.const_data_ptr<int32_t>(),
+          perm.defined() ? perm.const_data_ptr<int32_t>() : nullptr,
+          order.defined() ? order.const_data_ptr<int32_t>() : nullptr};
+}
+
+int64_t Plan::bytes() const {
+  int64_t total = 0;
+  for (const at::Tensor* t : {&rowptr, &col, &perm, &order})
+    if (t->defined()) total += static_cast<int64_t>(t->nbytes());
+  // A static weight will be kept in slot order beside them; counted ahead, so that an entry's size never changes.
+  return perm.defined() ? total + edges * 4 : total;
+}
+
+std::shared_ptr<Plan> Plan::room_for_lists() const {
+  auto plan = std::make_shared<Plan>();
+  plan->rows = rows;
+  plan->cols = cols;
+  plan->edges = edges;
+  plan->max_degree = max_degree;
+  plan->stream_id = stream_id;
+  plan->rowptr = at::empty_like(rowptr);
+  plan->col = at::empty_like(col);
+  plan->perm = at::empty_like(col);
+  return plan;
+}
+
+at::Tensor Plan::degrees() const {
+  const at::Tensor in_order = rowptr.slice(0, 1) - rowptr.slice(0, 0, rows);
+  return order.defined() ? at::empty_like(in_order).index_copy_(0, order.to(at::kLong), in_order) : in_order;
+}
+
+at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
+  if (!perm.defined() || weight.requires_grad()) return {};
+  const auto key = TensorKey::of(weight);
+  if (!key || !key->constant()) return {};
+  const bool capturing = capturing_on(rowptr.device());
+  const int64_t stream = current_stream_id(rowptr.device());
+  const std::lock_guard<std::mutex> lock(weight_mutex_);
+  const bool known = weight_key_ && *weight_key_ == *key;
+  if (capturing) {
+    // Whatever stream wrote the copy: torch.cuda.graph waits for the device before it captures.
+    if (!known || !weight_in_slot_order_.defined()) return {};
+    if (captured_weights_.empty() || !captured_weights_.back().is_same(weight_in_slot_order_)) {
+      captured_weights_.push_back(weight_in_slot_order_);
+    }
+    return weight_in_slot_order_;
+  }
+  if (known) {
+    if (!weight_in_slot_order_.defined()) {
+      const c10::InferenceMode normal(false);
+      weight_in_slot_order_ = at::index_select(weight.detach(), 0, perm);
+      weight_stream_ = stream;
+    }
+    return weight_stream_ == stream ? weight_in_slot_order_ : at::Tensor();
+  }
+  weight_key_ = key;
+  weight_in_slot_order_.reset();
+  return {};
+}
+
+void Plan::expect_weight_of(const Plan& before) {
+  const std::lock_guard<std::mutex> lock(before.weight_mutex_);
+  weight_key_ = before.weight_key_;
+}
+
+void register_plan_builder(c10::DeviceType device, PlanBuilder builder) {
+  builders()[static_cast<size_t>(device)] = builder;
+}
+
+std::shared_ptr<Plan> in_order(const Plan& plan, const PlanBuilder& builder, const at::Tensor& order,
+                               ScheduleKind kind) {
+  at::Tensor places = order;
+  if (plan.order.defined()) {
+    const at::Tensor place_of = at::argsort(plan.order).to(at::kInt);
+    places = order.defined() ? place_of.index_select(0, order) : place_of;
+  }
+  auto plan_in_order = builder.rearrange(plan, places);
+  plan_in_order->order = order;
+  plan_in_order->kind = kind;
+  plan_in_order->expect_weight_of(plan);
+  return plan_in_order;
+}
+
+DeviceFacts facts_of(at::Device device) { return builder_of(device).facts(device); }
+
+void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t limit) {
+  TORCH_CHECK_VALUE(false, side, "[", position, "] = ", value, " is out of range: valid indices are 0 to ", limit - 1);
+  std::abort();
+}
+
+bool capturing_on(at::Device device) { return builder_of(device).capturing(); }
+
+void check_not_capturing(at::Device device) {
+  TORCH_CHECK(
+      !capturing_on(device),
+      "gnna: a plan cannot be built while a CUDA graph is captured; run the same forward and backward step with "
+      "the same edge index before capturing");
+}
+
+}  // namespace gnna
