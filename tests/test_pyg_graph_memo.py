@@ -170,6 +170,16 @@ def test_self_loops_of_layers_are_remembered_and_those_of_scripts_are_not(edge_i
     assert gat_conv.remove_self_loops is utils.remove_self_loops and gat_conv.add_self_loops is utils.add_self_loops
 
 
+def test_the_default_dtype_counts(edge_index):
+    before = torch.get_default_dtype()
+    try:
+        for dtype in (torch.float32, torch.float64, torch.float32):
+            torch.set_default_dtype(dtype)
+            assert gcn_conv.gcn_norm(edge_index, None, 20)[1].dtype == dtype
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_attributes_of_self_loops_follow_the_fill_value(edge_index):
     attr = torch.rand(100, 3)
     fill = torch.rand(3)

@@ -98,13 +98,17 @@ def test_a_weight_that_is_trained_keeps_its_gradient():
     assert weight.grad is not None and weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("strange", ["int32", "half weights", "no num_nodes", "two features per edge"])
+@pytest.mark.parametrize(
+    "strange", ["int32", "half weights", "no num_nodes", "two features per edge", "negated in place of its numbers"]
+)
 def test_what_is_not_the_usual_case(strange):
     edge_index, weight, nodes = edges_of(30, 200), torch.rand(200), 30
     if strange == "int32":
         edge_index, weight = edge_index.int(), None
     elif strange == "half weights":
         weight = weight.half()
+    elif strange.startswith("negated"):
+        weight = torch._neg_view(weight)
     elif strange == "no num_nodes":
         nodes = None
     else:

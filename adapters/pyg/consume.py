@@ -55,8 +55,12 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
 
 def kept_features(x: Tensor) -> Tensor:
     """x for a node that saves it for the backward pass, safe from what is written to it until then, as PyG's gathered
-    copies are. If that has no cheap form here, x itself: autograd's version check then raises in the backward pass."""
-    if x.is_cuda and (x.is_leaf or surroundings.capturing(x)):
+    copies are. If that has no safe and cheap form here, x itself: the version check then raises in the backward pass.
+
+    A copy on write moves x to other memory at the next write. Data without a gradient may be watched through a NumPy
+    array or a pointer, so they are never moved.
+    """
+    if not x.requires_grad or (x.is_cuda and (x.is_leaf or surroundings.capturing(x))):
         return x
     return torch.ops.gnna.snapshot(x)
 
@@ -128,7 +132,12 @@ def _scattered(target: Any, dim: int, index: Tensor | None, lazy: Any, reduce: s
     fits = target.dim() == lazy.dim() and target.shape[1:] == lazy.shape[1:] and target.dtype == lazy.dtype
     if not fits or dim not in (0, -target.dim()):
         return NotImplemented
-    return aggregate(lazy, index, target.size(0), reduce)
+    try:
+        return aggregate(lazy, index, target.size(0), reduce)
+    except IndexError as error:
+        if lazy._value.call.bad_side != "dst":
+            raise
+        raise RuntimeError(str(error)) from None  # as torch's own
 
 
 def _scatter_add(in_place: bool) -> Callable:

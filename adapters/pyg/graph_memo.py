@@ -29,6 +29,8 @@ _NONE, _EDGES, _WEIGHT, _NEW = "-ewn"
 def _memorable(edge_index: Any, edge_weight: Any) -> bool:
     if type(edge_index) is not Tensor or edge_index.layout is not torch.strided or edge_index.is_inference():
         return False
+    if not (edge_index.is_cpu or edge_index.is_cuda):
+        return False
     if edge_weight is not None:
         if type(edge_weight) not in (Tensor, torch.nn.Parameter) or edge_weight.requires_grad:
             return False
@@ -72,7 +74,7 @@ def _remember(original: Callable, quick: Callable) -> Callable:
         if small_graphs.comes_once(edge_index):
             return compute(edge_index, edge_weight, options)
         inputs = [edge_index] if edge_weight is None else [edge_index, edge_weight]
-        name = f"{function}{options}"
+        name = f"{function}{options}{torch.get_default_dtype()}"
         tensors, form = recall(name, inputs)
         if not tensors:
             results = compute(edge_index, edge_weight, options)
@@ -128,7 +130,7 @@ def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
 
 
 def _loops_name(num_nodes: int) -> str:
-    return f"{add_self_loops.__name__}{(None, num_nodes)}"
+    return f"{add_self_loops.__name__}{(None, num_nodes)}{torch.get_default_dtype()}"
 
 
 def install() -> None:

@@ -4,6 +4,7 @@ over the features is a score per edge (one sddmm). A product is a value of its o
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -155,7 +156,11 @@ def _mul(func: Callable, args: tuple, kwargs: dict) -> Any:
     # A checkpoint inside a message recomputes with real messages, and must then save as many tensors as now.
     if not value.foldable or value.settled or surroundings.saved_tensor_hooks():
         return NotImplemented
+    if value.weight is not None and value.x.dtype == torch.float16:
+        return NotImplemented  # the product of two weights may leave its range, where each message stays in it
     if type(other) in (int, float):
+        if not math.isfinite(other):
+            return NotImplemented  # it would reach nodes that no edge reads: 0 * inf in their gradient
         x, weight = (value.x * other, None) if value.weight is None else (value.x, value.weight * other)
         product = Product(value, x, weight, lazy, other)
     else:

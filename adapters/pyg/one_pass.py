@@ -16,11 +16,13 @@ _WEIGHTS = (torch.float32, torch.float64)
 def _fits(edge_index: Tensor, edge_weight: Tensor | None, num_nodes: Any) -> bool:
     if not edge_index.is_cpu or edge_index.dtype != torch.int64 or edge_index.dim() != 2 or edge_index.size(0) != 2:
         return False
-    if type(num_nodes) is not int or num_nodes < 0:
+    if type(num_nodes) is not int or num_nodes < 0 or edge_index.is_neg():
         return False
-    return edge_weight is None or (
-        edge_weight.is_cpu and edge_weight.dtype in _WEIGHTS and edge_weight.shape == edge_index.shape[1:]
-    )
+    if edge_weight is None:
+        return True
+    if not edge_weight.is_cpu or edge_weight.dtype not in _WEIGHTS or edge_weight.is_neg():
+        return False
+    return edge_weight.shape == edge_index.shape[1:]
 
 
 def gcn_norm(
