@@ -16,7 +16,7 @@ pytest.importorskip("torch_geometric")
 
 import pyg_layers as layers
 from torch.utils.dlpack import from_dlpack, to_dlpack
-from torch_geometric.nn import GCNConv, GINConv, MessagePassing, SimpleConv
+from torch_geometric.nn import MessagePassing, SimpleConv
 
 import gnna_plugin
 
@@ -327,85 +327,3 @@ def test_a_message_read_without_any_torch_operation_is_an_error_of_the_storage()
     message = torch.ops.gnna.lift(x, None, edge_index[0])
     with pytest.raises(RuntimeError, match="not been gathered|not allocated"):
         message.sum()
-
-
-def test_memory_that_others_watch_stays_where_it_is():
-    x, edge_index = torch.rand(20, 8), torch.randint(0, 20, (2, 60))
-    watched, address = x.numpy(), x.data_ptr()
-    gnna_plugin.enable("pyg", min_work=0)
-    out = SimpleConv("sum")(x, edge_index, torch.rand(60, requires_grad=True))
-    assert x.data_ptr() == address
-    watched[:] = 1
-    x.mul_(2)
-    assert x.data_ptr() == address and bool((x == 2).all()) and numpy.shares_memory(watched, x.numpy())
-    with pytest.raises(RuntimeError, match="modified in place|modified by an inplace"):
-        out.sum().backward()
-
-
-def test_several_weights_stay_in_the_range_of_16_bits():
-    class Twice(MessagePassing):
-        def forward(self, x, edge_index, w):
-            return self.propagate(edge_index, x=x, w=w)
-
-        def message(self, x_j, w):
-            return w.view(-1, 1) * (w.view(-1, 1) * x_j)
-
-    edge_index = torch.tensor([[0], [1]])
-    for x, w in ((0.001, 300.0), (1000.0, 1e-4)):
-        for dtype in (torch.float16, torch.bfloat16):
-            args = torch.full((2, 4), x, dtype=dtype), edge_index, torch.full((1,), w, dtype=dtype)
-            gnna_plugin.disable()
-            expected = Twice()(*args)
-            gnna_plugin.enable("pyg", min_work=0)
-            torch.testing.assert_close(Twice()(*args), expected, rtol=0.02, atol=1e-6)
-
-
-def test_an_infinite_factor_reaches_only_what_edges_read():
-    class Infinite(MessagePassing):
-        def forward(self, x, edge_index):
-            return self.propagate(edge_index, x=x)
-
-        def message(self, x_j):
-            return x_j * float("inf")
-
-    x = torch.ones(3, 2, requires_grad=True)
-    gnna_plugin.enable("pyg", min_work=0)
-    Infinite("max")(x, torch.tensor([[0, 1], [1, 1]])).sum().backward()
-    assert bool((x.grad[2] == 0).all())
-
-
-@pytest.mark.parametrize("make", [lambda: GINConv(torch.nn.Linear(8, 8)), lambda: GCNConv(8, 8, add_self_loops=False)])
-def test_tensors_on_the_meta_device(make):
-    gnna_plugin.enable("pyg", min_work=0)
-    with torch.device("meta"):
-        assert make()(torch.empty(30, 8), torch.zeros(2, 50, dtype=torch.long)).shape == (30, 8)
-
-
-def test_an_ensemble_under_vmap():
-    layers_ = [GINConv(torch.nn.Linear(8, 8)) for _ in range(3)]
-    parameters, buffers = torch.func.stack_module_state(layers_)
-    x, edge_index = torch.randn(30, 8), torch.randint(0, 30, (2, 200))
-    gnna_plugin.enable("pyg", min_work=0)
-
-    def call(p, b):
-        return torch.func.functional_call(layers_[0], (p, b), (x, edge_index))
-
-    expected = torch.stack([layer(x, edge_index) for layer in layers_])
-    torch.testing.assert_close(torch.vmap(call)(parameters, buffers), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_destination_out_of_range_is_the_error_of_the_function_that_was_called():
-    class Own(MessagePassing):
-        def forward(self, x, edge_index):
-            return self.propagate(edge_index, x=x)
-
-        def message(self, x_j):
-            return x_j
-
-        def aggregate(self, inputs, index):
-            return inputs.new_zeros(2, 4).index_add_(0, index, inputs)
-
-    for switch in (gnna_plugin.disable, lambda: gnna_plugin.enable(min_work=0)):
-        switch()
-        with pytest.raises(RuntimeError):
-            Own()(torch.ones(3, 4), torch.tensor([[0, 1, 2], [1, 2, 0]]))

@@ -58,9 +58,11 @@ def kept_features(x: Tensor) -> Tensor:
     copies are. If that has no safe and cheap form here, x itself: the version check then raises in the backward pass.
 
     A copy on write moves x to other memory at the next write. Data without a gradient may be watched through a NumPy
-    array or a pointer, so they are never moved.
+    array or a pointer, so they are copied at once; PyG keeps a row for every edge here.
     """
-    if not x.requires_grad or (x.is_cuda and (x.is_leaf or surroundings.capturing(x))):
+    if not x.requires_grad:
+        return x.clone()
+    if x.is_cuda and (x.is_leaf or surroundings.capturing(x)):
         return x
     return torch.ops.gnna.snapshot(x)
 

@@ -7,6 +7,8 @@
 #include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <string>
+
 #include "common/dtypes.h"
 #include "ops/calls.h"
 
@@ -15,6 +17,21 @@ namespace gnna {
 using ops::MaybeTensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+
+// What was saved for the backward pass. If it was written to, the error says what to do, beside torch's own words.
+inline variable_list saved_by(AutogradContext* ctx) {
+  try {
+    return ctx->get_saved_variables();
+  } catch (const c10::Error& error) {
+    const std::string words = error.what_without_backtrace();
+    if (words.find("modified by an inplace operation") == std::string::npos) throw;
+    TORCH_CHECK(false,
+                "gnna_plugin: features or weights of a layer have been modified in place between the layer and "
+                "backward(), which needs them as they were; write to a copy of them instead (x = x.clone()), or "
+                "exclude the layer with `conv.gnna = False`. ",
+                words);
+  }
+}
 
 inline bool wants_grad(const at::Tensor& t) { return t.defined() && t.requires_grad(); }
 inline bool wants_grad(const MaybeTensor& t) { return t.has_value() && wants_grad(*t); }

@@ -26,7 +26,7 @@ struct ExtremumBackward : torch::autograd::Function<ExtremumBackward> {
 
   // The op is linear in grad and, for fixed winners, bilinear in the weight or x: written out on messages.
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
+    const auto saved = saved_by(ctx);
     const at::Tensor &grad = saved[0], &x = saved[1], &weight = saved[2], &out = saved[3];
     const at::Tensor &src = saved[4], &dst = saved[5];
     const int64_t dims = x.dim();

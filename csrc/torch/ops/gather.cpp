@@ -16,7 +16,7 @@ struct GatherRows : torch::autograd::Function<GatherRows> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
+    const auto saved = saved_by(ctx);
     if (!grads[0].defined()) return variable_list(3);
     return {
         ops::scatter_rows(grads[0], saved[0], ctx->saved_data["rows"].toSymInt(), ctx->saved_data["cache"].toBool()),
@@ -35,7 +35,7 @@ struct ScatterRows : torch::autograd::Function<ScatterRows> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
+    const auto saved = saved_by(ctx);
     if (!grads[0].defined()) return variable_list(4);
     return {ops::gather_rows(grads[0], saved[0], ctx->saved_data["cache"].toBool()), {}, {}, {}};
   }

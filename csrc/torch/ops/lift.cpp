@@ -89,7 +89,7 @@ struct Lift : torch::autograd::Function<Lift> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
+    const auto saved = saved_by(ctx);
     const at::Tensor &src = saved[0], &weight = saved[1], &x = saved[2], &grad = grads[0];
     if (!grad.defined()) return variable_list(3);
     at::Tensor grad_x, grad_weight;

@@ -20,7 +20,7 @@ struct Sddmm : torch::autograd::Function<Sddmm> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
+    const auto saved = saved_by(ctx);
     const at::Tensor &src = saved[0], &dst = saved[1], &a = saved[2], &b = saved[3], &grad = grads[0];
     if (!grad.defined()) return variable_list(6);
     const bool cache = ctx->saved_data["cache"].toBool();

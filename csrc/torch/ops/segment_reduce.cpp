@@ -20,7 +20,7 @@ struct SegmentReduce : torch::autograd::Function<SegmentReduce> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
+    const auto saved = saved_by(ctx);
     const at::Tensor &index = saved[0], &messages = saved[1], &out = saved[2];
     if (!grads[0].defined()) return variable_list(5);
     const bool cache = ctx->saved_data["cache"].toBool();

@@ -19,7 +19,7 @@ struct SegmentSoftmax : torch::autograd::Function<SegmentSoftmax> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
+    const auto saved = saved_by(ctx);
     if (!grads[0].defined()) return variable_list(4);
     return {ops::segment_softmax_backward(grads[0], saved[1], saved[0], ctx->saved_data["num_rows"].toSymInt(),
                                           ctx->saved_data["cache"].toBool()),
@@ -40,7 +40,7 @@ struct SegmentSoftmaxBackward : torch::autograd::Function<SegmentSoftmaxBackward
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
+    const auto saved = saved_by(ctx);
     const at::Tensor &grad = saved[0], &out = saved[1], &index = saved[2], &g = grads[0];
     if (!g.defined()) return variable_list(5);
     const c10::SymInt num_rows = ctx->saved_data["num_rows"].toSymInt();

@@ -128,7 +128,7 @@ at::Tensor gcn_weights(const at::Tensor& edge_index, const std::optional<at::Ten
   return out;
 }
 
-TORCH_LIBRARY_IMPL(gnna, CompositeImplicitAutograd, m) {
+TORCH_LIBRARY_IMPL(gnna, CPU, m) {
   m.impl("without_self_loops", &without_self_loops);
   m.impl("with_self_loops", &with_self_loops);
   m.impl("with_remaining_self_loops", &with_remaining_self_loops);

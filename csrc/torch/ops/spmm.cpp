@@ -28,7 +28,7 @@ struct Spmm : torch::autograd::Function<Spmm> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
+    const auto saved = saved_by(ctx);
     const at::Tensor &src = saved[0], &dst = saved[1], &x = saved[3], &out = saved[4];
     const MaybeTensor weight = maybe(saved[2]);
     const bool cache = ctx->saved_data["cache"].toBool();
