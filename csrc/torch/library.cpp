@@ -99,6 +99,9 @@ TORCH_LIBRARY(gnna, m) {
   m.def("has_plans(Tensor src, bool transposed) -> bool");  // plan/plan.h
   m.def("cache_info() -> int[]");
   m.def("clear_cache() -> ()");
+  // Buffers and bytes that captured CUDA graphs keep alive, and their end (plan/captures.h).
+  m.def("captures() -> int[]");
+  m.def("release_captures() -> ()");
   m.def("set_max_plan_bytes(int bytes) -> ()");
   m.def("max_degree(Tensor src, Tensor dst, int num_src, int num_dst) -> int");
   m.def(

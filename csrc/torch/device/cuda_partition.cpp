@@ -6,6 +6,8 @@
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 
+#include "plan/captures.h"
+
 namespace gnna {
 
 bool capturing() {
@@ -70,7 +72,7 @@ bool needs_none(const Plan& plan, const KernelConfig& config) {
 }  // namespace
 
 bool is_dealt_out(const Plan& plan, const KernelConfig& config) {
-  return needs_none(plan, config) || plan.partitions.find(key_of(config), /*pin=*/false) != nullptr;
+  return needs_none(plan, config) || plan.partitions.find(key_of(config)) != nullptr;
 }
 
 std::shared_ptr<const KeptPartition> partition_for(const Plan& plan, const KernelConfig& config,
@@ -79,7 +81,7 @@ std::shared_ptr<const KeptPartition> partition_for(const Plan& plan, const Kerne
   if (needs_none(plan, config)) return none;
   const PartitionKey key = key_of(config);
   const bool captured = capturing();
-  auto kept = plan.partitions.find(key, captured);
+  auto kept = plan.partitions.find(key);
   if (!kept) {
     TORCH_CHECK(!captured,
                 "gnna: rows cannot be dealt out while a CUDA graph is captured; run one forward and backward step with "
@@ -89,6 +91,7 @@ std::shared_ptr<const KeptPartition> partition_for(const Plan& plan, const Kerne
     built.stream_id = static_cast<int64_t>(stream.id());
     kept = plan.partitions.keep(std::move(built));
   }
+  if (captured) hold_for_captures({kept->items, kept->group_first, kept->group_row});
   for (const at::Tensor* t : {&kept->items, &kept->group_first, &kept->group_row})
     use_tensor_on(*t, kept->stream_id, stream);
   return kept;

@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "plan/captures.h"
 #include "plan/edge_list.h"
 #include "plan/memo.h"
 #include "plan/plan.h"
@@ -27,7 +28,6 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 struct CachedPlan {
   std::shared_ptr<const Plan> plan;
   std::shared_ptr<Schedule> schedule;
-  bool pinned = false;            // a captured CUDA graph reads the plan
   std::optional<bool> symmetric;  // once it was asked
   bool edge_ids = true;           // some call used perm
 };
@@ -60,12 +60,10 @@ class PlanCache {
       if (node != nullptr && !(edge_ids && node->owner)) {
         CachedPlan& value = value_of(*node);
         value.edge_ids = value.edge_ids || edge_ids;
-        // A captured graph holds raw pointers into the plan and may be replayed for as long as the process lives.
-        if (pin && !value.pinned) {
-          pinned_.push_back(value.plan);
-          value.pinned = true;
-        }
-        found = {value.plan, !value.pinned && value.schedule->due(*value.plan) ? value.schedule : nullptr};
+        const Plan& plan = *value.plan;
+        if (pin) hold_for_captures({plan.rowptr, plan.col, plan.perm, plan.order});
+        const bool due = !is_held_for_captures(plan.rowptr) && value.schedule->due(plan);
+        found = {value.plan, due ? value.schedule : nullptr};
         prints = node->prints;
       }
     }
@@ -117,16 +115,16 @@ class PlanCache {
     return {reverse->value.plan, nullptr};
   }
 
-  // Serves `plan` in the place of `before` and counts `held` bytes beside it. False where that has gone or is pinned,
-  // or they are too large to keep.
+  // Serves `plan` in the place of `before` and counts `held` bytes beside it. False where that has gone or is held for
+  // captures, or they are too large to keep.
   bool replace(const RecallKey& key, const std::shared_ptr<const Plan>& before, const std::shared_ptr<const Plan>& plan,
                int64_t held) {
     const Lock lock(recall_mutex());
     Node* node = plans_.peek(key);
     if (node && node->owner) node = node->owner;
     const int64_t bytes = plan->bytes() + held;
-    if (!node || node->value.plan != before || (node->value.pinned && plan != before) || bytes > plans_.max_bytes())
-      return false;
+    if (!node || node->value.plan != before || bytes > plans_.max_bytes()) return false;
+    if (plan != before && is_held_for_captures(before->rowptr)) return false;
     node->value.plan = plan;
     plans_.set_bytes(*node, bytes);
     return true;
@@ -181,7 +179,7 @@ class PlanCache {
     std::vector<ScheduleInfo> result;
     for (const CachedPlan& cached : all) {
       result.push_back(cached.schedule->info(*cached.plan));
-      if (cached.pinned) result.back().state = "pinned";
+      if (is_held_for_captures(cached.plan->rowptr)) result.back().state = "pinned";
     }
     return result;
   }
@@ -209,7 +207,6 @@ class PlanCache {
   Recall<CachedPlan> plans_{int64_t{4} << 30, std::numeric_limits<size_t>::max()};
   struct Asked {};
   Recall<Asked> asked_{std::numeric_limits<int64_t>::max(), kAskedMost};
-  std::vector<std::shared_ptr<const Plan>> pinned_;
   int64_t hits_ = 0, misses_ = 0;
 };
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "common/streams.h"
+#include "plan/captures.h"
 #include "plan/plan.h"
 #include "plan/recall.h"
 
@@ -27,16 +28,11 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 
 struct Form {
   at::Tensor row_ids, col_ids;
-  bool pinned = false;
 };
 
-struct Forms {
-  Recall<Form> known{int64_t{4} << 30, std::numeric_limits<size_t>::max()};
-  std::vector<Form> pinned;
-};
-
-Forms& forms() {
-  static auto* const made = new Forms;  // never destroyed: CUDA is gone before static destructors run
+Recall<Form>& forms() {
+  // Never destroyed: CUDA is gone before static destructors run.
+  static auto* const made = new Recall<Form>{int64_t{4} << 30, std::numeric_limits<size_t>::max()};
   return *made;
 }
 
@@ -45,19 +41,15 @@ std::optional<Form> find(const RecallKey& key, at::ArrayRef<at::Tensor> tensors,
   Form form;
   {
     const Lock lock(recall_mutex());
-    auto* const node = forms().known.find(key);
+    auto* const node = forms().find(key);
     if (node == nullptr) return std::nullopt;
-    // A captured graph holds their addresses, and may be replayed for as long as the process lives.
-    if (capturing && !node->value.pinned) {
-      node->value.pinned = true;
-      forms().pinned.push_back(node->value);
-    }
     form = node->value;
+    if (capturing) hold_for_captures({form.row_ids, form.col_ids});
     prints = node->prints;
   }
   if (hold(prints, tensors)) return form;
   const Lock lock(recall_mutex());
-  forms().known.erase_all_of(key);
+  forms().erase_all_of(key);
   return std::nullopt;
 }
 
@@ -67,9 +59,9 @@ void keep(const RecallKey& key, at::ArrayRef<at::Tensor> tensors, Form form) {
   const auto bytes = static_cast<int64_t>(form.row_ids.nbytes() + form.col_ids.nbytes());
   const int64_t most = cache_info().max_bytes;
   const Lock lock(recall_mutex());
-  forms().known.set_max_bytes(most);
-  if (auto* const there = forms().known.peek(key)) forms().known.erase(*there);
-  forms().known.insert(key, std::move(form), bytes, std::move(prints));
+  forms().set_max_bytes(most);
+  if (auto* const there = forms().peek(key)) forms().erase(*there);
+  forms().insert(key, std::move(form), bytes, std::move(prints));
 }
 
 int64_t first_of(const at::Tensor& wrong) { return at::nonzero(wrong.view({-1}))[0][0].item<int64_t>(); }
@@ -155,7 +147,7 @@ std::tuple<at::Tensor, at::Tensor> edges_of_csr(const at::Tensor& rowptr, const 
 
 void clear_csr_forms() {
   const Lock lock(recall_mutex());
-  forms().known.clear();
+  forms().clear();
 }
 
 namespace {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/streams.h"
+#include "plan/captures.h"
 #include "plan/plan.h"
 #include "plan/recall.h"
 
@@ -30,7 +31,7 @@ using Node = Recall<Remembered>::Node;
 class Memo {
  public:
   // Copies of the results; none if they are not there. During capture, which waits for all streams before it begins,
-  // those of any stream; the graph may be replayed as long as the process lives, so they are kept that long.
+  // those of any stream, which are then held for the graph.
   std::tuple<std::vector<at::Tensor>, std::string> find(const RecallKey& key, at::TensorList inputs, int64_t stream,
                                                         bool capturing) {
     Remembered found;
@@ -47,10 +48,8 @@ class Memo {
       memo_.erase_all_of(key);
       return {};
     }
-    if (capturing) {
-      const Lock lock(recall_mutex());
-      for (const Original& result : found.results) captured_.push_back(result);
-    }
+    if (capturing)
+      for (const Original& result : found.results) hold_for_captures(result.tensor());
     std::vector<at::Tensor> copies;
     for (const Original& result : found.results) copies.push_back(result.copy());
     return {copies, found.form};
@@ -68,7 +67,6 @@ class Memo {
 
  private:
   Recall<Remembered> memo_{int64_t{4} << 30, std::numeric_limits<size_t>::max()};
-  std::vector<Original> captured_;
 };
 
 Memo& memo() {

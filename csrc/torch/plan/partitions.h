@@ -32,13 +32,11 @@ struct KeptPartition {
 
 class Partitions {
  public:
-  // pin: a captured graph holds its addresses, and may be replayed for as long as the process lives.
-  std::shared_ptr<const KeptPartition> find(const PartitionKey& key, bool pin) {
+  std::shared_ptr<const KeptPartition> find(const PartitionKey& key) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto it = std::find_if(kept_.begin(), kept_.end(), [&](const auto& k) { return k->key == key; });
     if (it == kept_.end()) return nullptr;
     kept_.splice(kept_.begin(), kept_, it);
-    if (pin && std::find(pinned_.begin(), pinned_.end(), *it) == pinned_.end()) pinned_.push_back(*it);
     return kept_.front();
   }
 
@@ -59,7 +57,7 @@ class Partitions {
  private:
   static constexpr size_t kMost = 4;  // the row kernel's cut, and what a few widths of neighbour groups need
   std::mutex mutex_;
-  std::list<std::shared_ptr<const KeptPartition>> kept_, pinned_;
+  std::list<std::shared_ptr<const KeptPartition>> kept_;
 };
 
 }  // namespace gnna

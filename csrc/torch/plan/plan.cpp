@@ -11,6 +11,7 @@
 #include <array>
 
 #include "common/streams.h"
+#include "plan/captures.h"
 
 namespace gnna {
 namespace {
@@ -75,9 +76,7 @@ at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
   if (capturing) {
     // Whatever stream wrote the copy: torch.cuda.graph waits for the device before it captures.
     if (!known || !weight_in_slot_order_.defined()) return {};
-    if (captured_weights_.empty() || !captured_weights_.back().is_same(weight_in_slot_order_)) {
-      captured_weights_.push_back(weight_in_slot_order_);
-    }
+    hold_for_captures(weight_in_slot_order_);
     return weight_in_slot_order_;
   }
   if (known) {

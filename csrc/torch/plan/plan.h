@@ -49,8 +49,7 @@ struct Plan {
   mutable std::mutex weight_mutex_;
   mutable std::optional<TensorKey> weight_key_;
   mutable at::Tensor weight_in_slot_order_;
-  mutable int64_t weight_stream_ = 0;                 // which wrote it: another could read it before it is there
-  mutable std::vector<at::Tensor> captured_weights_;  // a captured graph may be replayed as long as the process lives
+  mutable int64_t weight_stream_ = 0;  // which wrote it: another could read it before it is there
 };
 
 // The plan of one edge list. cache = false builds it afresh and keeps nothing: for index tensors that a compiled graph
