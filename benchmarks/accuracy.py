@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch_geometric.nn import GCNConv
 
 import gnna_plugin
-from gnna_plugin.graphs import load_graph
+from gnna_plugin.data import load_graph
 
 
 class GCN(torch.nn.Module):

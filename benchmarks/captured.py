@@ -20,7 +20,7 @@ from rich.table import Table
 from torch_geometric.nn.models import GCN, GIN
 
 import gnna_plugin
-from gnna_plugin.graphs import load_graph
+from gnna_plugin.data import load_graph
 
 FEATURES, CLASSES, WARM_UP, BLOCK = 96, 22, 8, 10
 

@@ -25,7 +25,7 @@ from rich.table import Table
 import gnna_plugin
 from gnna_plugin import allocator
 from gnna_plugin.adapters.dgl import edge_hooks
-from gnna_plugin.graphs import load_graph
+from gnna_plugin.data import load_graph
 
 
 def cases(graph, edges: int):

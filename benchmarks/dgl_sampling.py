@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 import gnna_plugin
 from gnna_plugin import allocator
-from gnna_plugin.graphs import load_graph
+from gnna_plugin.data import load_graph
 
 
 class SAGE(nn.Module):

@@ -18,8 +18,8 @@ from rich.table import Table
 from torch_geometric.nn import EdgeConv, GATv2Conv, GINEConv, SuperGATConv, TransformerConv
 
 import gnna_plugin
-from gnna_plugin.bench.problem import error_of
-from gnna_plugin.graphs import load_graph
+from gnna_plugin.data import load_graph
+from gnna_plugin.tools.bench.problem import error_of
 
 WIDTH = 32
 LAYERS = {

@@ -46,9 +46,9 @@ def measure(args) -> None:
     import torch
 
     from gnna_plugin import tuned
-    from gnna_plugin.bench.timing import Rounds
-    from gnna_plugin.graphs import load_graph
-    from gnna_plugin.tune.launches import Launch, timed
+    from gnna_plugin.data import load_graph
+    from gnna_plugin.tools.bench.timing import Rounds
+    from gnna_plugin.tools.tune.launches import Launch, timed
 
     device, dtype = torch.device("cuda", torch.cuda.current_device()), getattr(torch, args.dtype)
     cases, heads = [], args.heads

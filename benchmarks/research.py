@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 import gnna_plugin
-from gnna_plugin.bench.problem import Problem, error_of, exact
-from gnna_plugin.bench.timing import Rounds, buffers, time_calls
-from gnna_plugin.graphs import load_graph
+from gnna_plugin.data import load_graph
+from gnna_plugin.tools.bench.problem import Problem, error_of, exact
+from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
 
 PART, STEP, PADDING = 512, 32, 4  # RoDe's: slots of a part, slots that a full part is a multiple of, slots of a load
 CALLS_TO_SORT = 8  # a plan on a GPU sorts its rows by degree at the sixth

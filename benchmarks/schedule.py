@@ -6,8 +6,8 @@ has repaid its cost.
 Per graph with its own ids and with shuffled ones: SpMM (float32 sum) with rows in ascending order, sorted as a GPU's
 plans are after some calls (on a CPU they are not), by community, and on the graph renumbered by Rabbit order. Every
 variant is compared with the unordered result first: the schedules bit for bit. The variants take turns
-(gnna_plugin.bench.timing); medians, milliseconds. cost is what finding the order by community (on the CPU) and storing
-the plan in it took, break-even the calls after which it has saved that over unordered rows.
+(gnna_plugin.tools.bench.timing); medians, milliseconds. cost is what finding the order by community (on the CPU) and
+storing the plan in it took, break-even the calls after which it has saved that over unordered rows.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 import gnna_plugin
-from gnna_plugin.bench.timing import Rounds, buffers, time_calls
+from gnna_plugin.data import load_graph
 from gnna_plugin.extractor import graph_facts, modularity
-from gnna_plugin.graphs import load_graph
 from gnna_plugin.orders import rabbit_order
 from gnna_plugin.report import status
+from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
 
 KINDS = ("sorted", "community")
 CALLS_TO_SORT = 8  # a plan on a GPU sorts its rows by degree at the sixth

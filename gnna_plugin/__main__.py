@@ -1,8 +1,8 @@
-"""`python -m gnna_plugin`: hands over to the command line in gnna_plugin.cli."""
+"""`python -m gnna_plugin`: hands over to the command line in gnna_plugin.tools.cli."""
 
 import sys
 
-from gnna_plugin.cli import main
+from gnna_plugin.tools.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,10 +12,10 @@ from conftest import CUDA
 from torch_geometric.nn import GCNConv, GINConv
 
 import gnna_plugin
-from gnna_plugin.compare.runner import max_rel_error
+from gnna_plugin.data import load_graph
 from gnna_plugin.decider import decide
 from gnna_plugin.extractor import graph_facts, paper_model
-from gnna_plugin.graphs import load_graph
+from gnna_plugin.tools.compare.runner import max_rel_error
 
 on_gpu = pytest.mark.parametrize("device", [CUDA], indirect=True)
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gnna_plugin import cli, demo
-from gnna_plugin.compare import measure, report, runner
-from gnna_plugin.compare.data import read_graph, save_graph, training_data
-from gnna_plugin.compare.spec import Case, UsageError, WorkerError
-from gnna_plugin.graphs import Graph, load_graph
+from gnna_plugin.data import Graph, load_graph
+from gnna_plugin.tools import cli, demo
+from gnna_plugin.tools.compare import measure, report, runner
+from gnna_plugin.tools.compare.data import read_graph, save_graph, training_data
+from gnna_plugin.tools.compare.spec import Case, UsageError, WorkerError
 
 KEYS = """graph nodes edges framework model device baseline_ms accelerated_ms speedup baseline_same_allocator_ms
 baseline_peak_mib accelerated_peak_mib first_call_ms break_even_epochs max_rel_error loss_gap baseline_accuracy

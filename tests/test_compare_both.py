@@ -6,8 +6,8 @@ import os
 import pytest
 from rich.console import Console
 
-from gnna_plugin import cli
-from gnna_plugin.compare import report, runner
+from gnna_plugin.tools import cli
+from gnna_plugin.tools.compare import report, runner
 
 ROW = dict(
     graph="community:3000x60000", model="gcn", framework="pyg", baseline_spread_ms=0.5, accelerated_spread_ms=0.1,

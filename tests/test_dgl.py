@@ -303,7 +303,7 @@ def test_sampled_blocks(graph):
 def test_compare_trains_dgl_models(tmp_path):
     import json
 
-    from gnna_plugin import cli
+    from gnna_plugin.tools import cli
 
     file = tmp_path / "rows.json"
     arguments = ["--framework", "dgl", "--model", "gin", "--graph", "community:2000x30000", "--epochs", "4"]

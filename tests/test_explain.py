@@ -13,7 +13,8 @@ pytest.importorskip("torch_geometric")
 from torch_geometric.nn import EdgeConv, GCNConv, GINConv
 
 import gnna_plugin
-from gnna_plugin import cli, switch
+from gnna_plugin import switch
+from gnna_plugin.tools import cli
 
 
 class Net(torch.nn.Module):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gnna_plugin.graphs import STANDINS, load_graph
-from gnna_plugin.graphs.sampling import draw_distinct
+from gnna_plugin.data import STANDINS, load_graph
+from gnna_plugin.data.sampling import draw_distinct
 
 DRAWN = ["ppi", "artist", "com-amazon", "amazon0601", "soc-BlogCatalog", "ogbn-arxiv", "TWITTER-Real-Graph-Partial"]
 
@@ -90,7 +90,7 @@ def test_an_unknown_stand_in_names_those_there_are():
 
 
 def test_a_request_for_every_pair_is_met_and_for_more_is_refused(monkeypatch):
-    monkeypatch.setattr("gnna_plugin.graphs.sampling._ROUNDS", 60)
+    monkeypatch.setattr("gnna_plugin.data.sampling._ROUNDS", 60)
     facts = dict(
         labels=np.arange(6, dtype=np.int32),
         starts=np.array([0, 3, 6]),

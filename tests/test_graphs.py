@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gnna_plugin.graphs import available_graphs, load_graph, row_normalised
+from gnna_plugin.data import available_graphs, load_graph, row_normalised
 
 # In-neighbour CSR of the edges 1->0, 2->0, 0->2, 3->2 on four nodes; node 3 has no in-edge.
 CSR = dict(num_nodes=np.int64(4), indptr=np.array([0, 2, 2, 4, 4], np.int32), indices=np.array([1, 2, 0, 3], np.int32))

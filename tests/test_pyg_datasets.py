@@ -12,9 +12,9 @@ from scipy.io import savemat
 from torch_geometric.data import Data
 from torch_geometric.io import fs
 
-from gnna_plugin.compare.command import load_graphs
-from gnna_plugin.compare.spec import UsageError
-from gnna_plugin.graphs import load_graph
+from gnna_plugin.data import load_graph
+from gnna_plugin.tools.compare.command import load_graphs
+from gnna_plugin.tools.compare.spec import UsageError
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_missing_package_is_named(datasets, monkeypatch):
 
 
 def test_without_the_framework_its_data_sets_ask_for_it(datasets, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gnna_plugin.adapters.pyg.datasets", None)
+    monkeypatch.setitem(sys.modules, "gnna_plugin.adapters.pyg.tools.datasets", None)
     with pytest.raises(ValueError, match="tu:DD: loading it needs torch-geometric: pip install torch-geometric"):
         load_graph("tu:DD")
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import gnna_plugin
-from gnna_plugin import cli, decider, settings, tuned
-from gnna_plugin.tune import crossover, launches
-from gnna_plugin.tune.search import search
+from gnna_plugin import decider, settings, tuned
+from gnna_plugin.tools import cli
+from gnna_plugin.tools.tune import crossover, launches
+from gnna_plugin.tools.tune.search import search
 
 FACTS = tuned.Facts(1000, 1000, 12_000, 90, 64, 64, 4, False, "sum")
 

@@ -1,0 +1,72 @@
+"""The DGL models that `compare` trains: written as any DGL user writes them, with nothing of the plug-in.
+
+This file owns the models and how arrays become a DGLGraph; what is measured on them is tools.compare's. It offers the
+same four names as the other frameworks' models: MODELS, make_graph, make_model and versions.
+"""
+
+import dgl
+import torch
+from dgl.nn import GINConv, GraphConv
+from torch import nn
+from torch.nn import functional as F
+
+MODELS = ("gcn", "gin")
+
+
+class GCN(nn.Module):
+    """GraphConv layers with ReLU and dropout 0.5 between them: x [N, in_dim] float -> class scores [N, classes]."""
+
+    def __init__(self, in_dim, hidden, classes, layers):
+        super().__init__()
+        widths = [in_dim] + [hidden] * (layers - 1) + [classes]
+        self.convs = nn.ModuleList(
+            GraphConv(a, b, allow_zero_in_degree=True) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, x, graph):
+        for conv in self.convs[:-1]:
+            x = F.dropout(conv(graph, x).relu(), training=self.training)
+        return self.convs[-1](graph, x)
+
+
+class GIN(nn.Module):
+    """GINConv layers, each with an update of two linear maps: x [N, in_dim] float -> class scores [N, classes]."""
+
+    def __init__(self, in_dim, hidden, classes, layers):
+        super().__init__()
+        widths = [in_dim] + [hidden] * (layers - 1) + [classes]
+        self.convs = nn.ModuleList(
+            GINConv(nn.Sequential(nn.Linear(a, hidden), nn.ReLU(), nn.Linear(hidden, b)), "sum")
+            for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, x, graph):
+        for conv in self.convs[:-1]:
+            x = conv(graph, x).relu()
+        return self.convs[-1](graph, x)
+
+
+def make_graph(src, dst, num_nodes, device):
+    """The structure that the models take, here a DGLGraph on ``device``, with self-loops added as DGL's examples do.
+
+    ``src`` and ``dst`` are int64 NumPy arrays [E]; an edge carries a message from src to dst.
+    """
+    graph = dgl.graph((torch.from_numpy(src), torch.from_numpy(dst)), num_nodes=num_nodes)
+    return dgl.add_self_loop(dgl.remove_self_loop(graph)).to(device)
+
+
+def make_model(name, in_dim, hidden, classes, layers, graph, num_nodes):
+    """Build a model of MODELS on the CPU in float32, its weights drawn from torch's global generator.
+
+    Raises ValueError for another name, or for fewer than 1 layer.
+    """
+    if layers < 1:
+        raise ValueError(f"a model needs at least 1 layer, not {layers}")
+    if name not in MODELS:
+        raise ValueError(f"no model '{name}', there are {', '.join(MODELS)}")
+    return (GCN if name == "gcn" else GIN)(in_dim, hidden, classes, layers)
+
+
+def versions():
+    """The framework's packages and their versions, as a dict of strings."""
+    return {"dgl": dgl.__version__}

@@ -1,0 +1,125 @@
+"""How a DGL user aggregates, to be timed beside the plug-in: dgl.ops on a graph whose formats exist already.
+
+Nothing here uses the plug-in's hooks. PEERS are for single aggregations (gnna_plugin.tools.bench.kernels),
+STRUCTURES and make_model for whole models (gnna_plugin.tools.bench.epoch).
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DGLBACKEND", "pytorch")
+
+import dgl
+import dgl.backend.pytorch.sparse
+import dgl.function as fn
+import torch
+from dgl.nn import GATConv, GINConv, GraphConv, SAGEConv
+from torch import nn
+
+from gnna_plugin.tools.bench.problem import Problem, Unsupported
+
+
+def graph_of(problem: Problem) -> dgl.DGLGraph:
+    """The problem's edges as a DGLGraph with every sparse format made, int64 ids."""
+    graph = dgl.graph((problem.src, problem.dst), num_nodes=problem.num_nodes)
+    graph.create_formats_()
+    return graph
+
+
+def _ops(problem: Problem):
+    if problem.src.is_cuda and not dgl.backend.is_cuda_available():
+        raise Unsupported("this DGL has no CUDA kernels")
+    graph, reduce = graph_of(problem), problem.reduce
+    if problem.kind == "segment":
+        op = getattr(dgl.ops, f"copy_e_{reduce}")
+        return lambda messages: op(graph, messages)
+    if problem.kind == "sddmm":
+        return lambda a, b: dgl.ops.u_dot_v(graph, a, b).squeeze(-1)
+    if problem.weight == "none":
+        op = getattr(dgl.ops, f"copy_u_{reduce}")
+        return lambda x: op(graph, x)
+    op = getattr(dgl.ops, f"u_mul_e_{reduce}")
+    return lambda x, weight: op(graph, x, weight.unsqueeze(-1))
+
+
+_ops.empty_rows_are_infinite = True  # of max and min, by DGL's rules for dgl.ops
+PEERS = {"DGL": _ops}
+
+
+# ---- whole models (gnna_plugin.tools.bench.epoch) --------------------------------------------------------------------
+
+_HEADS = 4
+
+
+class Model(nn.Module):
+    """Layers with ReLU between them, and BatchNorm and dropout 0.5 where ``norm``: x [N, in_dim] -> [N, classes]."""
+
+    def __init__(self, name, in_dim, hidden, classes, layers, norm):
+        super().__init__()
+        widths = [in_dim] + [hidden] * (layers - 1) + [classes]
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.convs = nn.ModuleList(_conv(name, a, b, i + 1 == layers) for i, (a, b) in enumerate(pairs))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) if norm else nn.Identity() for _ in pairs[1:])
+        self.dropout = nn.Dropout(0.5 if norm else 0.0)
+        self.is_attention = name == "gat"
+
+    def forward(self, x, graph):
+        for conv, norm in zip(self.convs, self.norms, strict=False):
+            h = conv(graph, x)
+            x = self.dropout(norm(h.flatten(1) if self.is_attention else h).relu())
+        out = self.convs[-1](graph, x)
+        return out.mean(1) if self.is_attention else out
+
+
+def _conv(name, a, b, last):
+    if name == "gcn":
+        return GraphConv(a, b, allow_zero_in_degree=True)
+    if name == "gin":
+        return GINConv(nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, b)), "sum")
+    if name == "sage":
+        return SAGEConv(a, b, "mean")
+    return GATConv(a, b if last else b // _HEADS, _HEADS, allow_zero_in_degree=True)
+
+
+def make_model(name, in_dim, hidden, classes, layers, norm, cached):
+    """GCN, GIN, SAGE (mean) or GAT (4 heads) from dgl.nn, in float32; a DGLGraph needs no cache."""
+    return Model(name, in_dim, hidden, classes, layers, norm)
+
+
+def _graph(src, dst, num_nodes, device, model):
+    graph = dgl.graph((torch.from_numpy(src), torch.from_numpy(dst)), num_nodes=num_nodes)
+    if model in ("gcn", "gat"):  # whose layers in PyG add them
+        graph = dgl.add_self_loop(dgl.remove_self_loop(graph))
+    return graph.to(device)
+
+
+STRUCTURES = {"DGLGraph": _graph}
+
+
+def _formats(src, dst, num_nodes):
+    return dgl.graph((src, dst), num_nodes=num_nodes).create_formats_()
+
+
+PLANS = {"DGL, graph and both formats": _formats}  # gnna_plugin.tools.bench.plan
+
+
+def host_calls(src, dst, num_nodes, width):
+    """{name: call} of g-SpMM in DGL's ways of asking for it, on a tiny graph (gnna_plugin.tools.bench.host)."""
+    graph = dgl.graph((src, dst), num_nodes=num_nodes)
+    x, weight = torch.randn(num_nodes, width, device=src.device), torch.rand(src.numel(), 1, device=src.device)
+    leaf = x.clone().requires_grad_()
+
+    def update_all():
+        with graph.local_scope():
+            graph.srcdata["x"] = x
+            graph.update_all(fn.copy_u("x", "m"), fn.sum("m", "y"))
+
+    return {
+        "_gspmm copy_lhs sum": lambda: dgl.backend.pytorch.sparse._gspmm(graph._graph, "copy_lhs", "sum", x, None),
+        "copy_u_sum": lambda: dgl.ops.copy_u_sum(graph, x),
+        "copy_u_max": lambda: dgl.ops.copy_u_max(graph, x),
+        "u_mul_e_sum": lambda: dgl.ops.u_mul_e_sum(graph, x, weight),
+        "copy_u_sum and its gradient": lambda: dgl.ops.copy_u_sum(graph, leaf).sum().backward(),
+        "update_all": update_all,
+    }

@@ -1,0 +1,109 @@
+"""The PyG models that `compare` and the demo train: written as any PyG user writes them, with nothing of the plug-in.
+
+This file owns the models and how arrays become PyG's structures; what is measured on them is tools.compare's.
+Another framework offers the same four names: MODELS, make_graph, make_model and versions.
+"""
+
+import torch
+import torch_geometric
+from torch import nn
+from torch.nn import functional as F
+from torch_geometric.nn import GCNConv, GINConv, MessagePassing
+
+MODELS = ("gcn", "gin", "weighted")
+
+
+class GCN(nn.Module):
+    """GCNConv layers with ReLU and dropout 0.5 between them: x [N, in_dim] float -> class scores [N, classes]."""
+
+    def __init__(self, in_dim, hidden, classes, layers):
+        super().__init__()
+        widths = [in_dim] + [hidden] * (layers - 1) + [classes]
+        self.convs = nn.ModuleList(GCNConv(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def forward(self, x, edge_index):
+        for conv in self.convs[:-1]:
+            x = F.dropout(conv(x, edge_index).relu(), training=self.training)
+        return self.convs[-1](x, edge_index)
+
+
+class GIN(nn.Module):
+    """GINConv layers, each with an update of two linear maps: x [N, in_dim] float -> class scores [N, classes]."""
+
+    def __init__(self, in_dim, hidden, classes, layers):
+        super().__init__()
+        widths = [in_dim] + [hidden] * (layers - 1) + [classes]
+        self.convs = nn.ModuleList(
+            GINConv(nn.Sequential(nn.Linear(a, hidden), nn.ReLU(), nn.Linear(hidden, b)))
+            for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, x, edge_index):
+        for conv in self.convs[:-1]:
+            x = conv(x, edge_index).relu()
+        return self.convs[-1](x, edge_index)
+
+
+class EdgeWeightedConv(MessagePassing):
+    """A layer that no library knows: every edge has a learned weight, and a node sums w * x over its in-edges.
+
+    x [N, in_dim], edge_index int64 [2, E] -> [N, out_dim]; ``edge_weight`` float32 [E] starts at 1 / in-degree.
+    """
+
+    def __init__(self, in_dim, out_dim, edge_weight):
+        super().__init__(aggr="sum")
+        self.linear = nn.Linear(in_dim, out_dim)
+        self.weight = nn.Parameter(edge_weight)
+
+    def forward(self, x, edge_index):
+        return self.propagate(edge_index, x=self.linear(x), w=self.weight.view(-1, 1))
+
+    def message(self, x_j, w):
+        return w * x_j
+
+
+class EdgeWeighted(nn.Module):
+    """EdgeWeightedConv layers with ReLU between them: x [N, in_dim] float -> class scores [N, classes]."""
+
+    def __init__(self, in_dim, hidden, classes, layers, edge_index, num_nodes):
+        super().__init__()
+        widths = [in_dim] + [hidden] * (layers - 1) + [classes]
+        dst = edge_index[1].cpu()
+        weight = 1.0 / torch.bincount(dst, minlength=num_nodes)[dst].float()
+        self.convs = nn.ModuleList(
+            EdgeWeightedConv(a, b, weight.clone()) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, x, edge_index):
+        for conv in self.convs[:-1]:
+            x = conv(x, edge_index).relu()
+        return self.convs[-1](x, edge_index)
+
+
+def make_graph(src, dst, num_nodes, device):
+    """The structure that the models take, here PyG's edge_index, int64 [2, E] on ``device``.
+
+    ``src`` and ``dst`` are int64 NumPy arrays [E]; an edge carries a message from src to dst.
+    """
+    return torch.stack([torch.from_numpy(src), torch.from_numpy(dst)]).to(device)
+
+
+def make_model(name, in_dim, hidden, classes, layers, graph, num_nodes):
+    """Build a model of MODELS on the CPU in float32, its weights drawn from torch's global generator.
+
+    Raises ValueError for another name, or for fewer than 1 layer.
+    """
+    if layers < 1:
+        raise ValueError(f"a model needs at least 1 layer, not {layers}")
+    if name == "gcn":
+        return GCN(in_dim, hidden, classes, layers)
+    if name == "gin":
+        return GIN(in_dim, hidden, classes, layers)
+    if name == "weighted":
+        return EdgeWeighted(in_dim, hidden, classes, layers, graph, num_nodes)
+    raise ValueError(f"no model '{name}', there are {', '.join(MODELS)}")
+
+
+def versions():
+    """The framework's packages and their versions, as a dict of strings."""
+    return {"torch_geometric": torch_geometric.__version__}

@@ -1,0 +1,95 @@
+"""Which reader a source of a graph belongs to: a file's suffix, a name in GNNA_DATA, or a name with a prefix.
+
+This file owns the names that users give graphs, and the sentence for one that does not exist.
+"""
+
+import importlib
+import os
+import re
+from pathlib import Path
+
+from gnna_plugin.data.community import DEFAULT_SIZE, community_graph
+from gnna_plugin.data.graph import Graph
+from gnna_plugin.data.npz import load_npz
+from gnna_plugin.data.standin import standin_graph
+from gnna_plugin.data.text import load_edge_list, load_matrix_market
+
+READERS = {".npz": load_npz, ".mtx": load_matrix_market, **dict.fromkeys((".txt", ".tsv", ".csv"), load_edge_list)}
+# Prefix -> the adapter that loads it through its framework, and what must be installed for that.
+DATASETS = dict.fromkeys(
+    ("planetoid", "tu", "reddit", "suitesparse", "ogb"), ("gnna_plugin.adapters.pyg.tools.datasets", "torch-geometric")
+)
+_SIZED = re.compile(r"community:(\d+)x(\d+)")
+
+
+def load_graph(source, *, seed=0):
+    """Load a graph.
+
+    ``source`` is one of
+      * a path that ends in .npz, with the key num_nodes and either in-neighbour CSR (row = destination): indptr, and
+        indices or indices_delta (the first differences of indices); or the edge lists of GNNAdvisor's artifact: src_li
+        and dst_li. Optionally x [N, F] or x_indptr, x_indices, x_data, x_shape (CSR features, returned dense), y,
+        train_mask, val_mask, test_mask;
+      * a path that ends in .mtx: a square Matrix Market coordinate matrix, entry (i, j) the edge i -> j (needs SciPy);
+      * a path that ends in .txt, .tsv or .csv: one edge "src dst" per line, split by white space or commas, further
+        columns ignored, comments after # or %; the nodes are 0 .. the largest id;
+      * a name: NAME.npz in the folder that the environment variable GNNA_DATA names;
+      * planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, ogb:ogbn-arxiv and the like: a data set that PyTorch
+        Geometric or ogb downloads into the folder GNNA_DATASETS (default ~/.cache/gnna_plugin) and reads;
+      * "standin:NAME": a generated graph of the published size of NAME (gnna_plugin.data.standin), from ``seed``;
+      * "community" or "community:NODESxEDGES": a generated graph (gnna_plugin.data.community), drawn from ``seed``.
+
+    Nothing of a user's own file is ever unpickled; the data sets with a prefix are read by their framework's rules.
+
+    Raises ValueError, in one sentence that names the file and the fault, for a damaged or unfit file, an unknown
+    stand-in and a data set that cannot be loaded; ImportError for a missing optional package other than the framework;
+    and FileNotFoundError, with the names that GNNA_DATA holds, for a graph that is not there.
+    """
+    text = os.fspath(source)
+    prefix, _, rest = text.partition(":")
+    if text == "community" or text.startswith("community:"):
+        return Graph(name=text, **community_graph(*_generated_size(text), seed=seed))
+    if text.startswith("standin:"):
+        return standin_graph(rest, seed=seed)
+    path = Path(text)
+    if path.is_file():
+        if path.suffix in READERS:
+            return READERS[path.suffix](path)
+        raise ValueError(f"{path}: graph files end in {', '.join(READERS)}, not '{path.suffix}'")
+    folder = os.environ.get("GNNA_DATA")
+    if folder and "/" not in text and (Path(folder) / f"{text}.npz").is_file():
+        return load_npz(Path(folder) / f"{text}.npz")
+    if prefix in DATASETS and (":" in text) != (prefix == "reddit"):
+        return _load_dataset(text, *DATASETS[prefix])
+    raise FileNotFoundError(f"no graph file or name '{text}'; {_known_names(folder)}")
+
+
+def available_graphs():
+    """The names that GNNA_DATA holds, sorted; an empty list when it is not set or not a folder."""
+    folder = os.environ.get("GNNA_DATA")
+    return sorted(p.stem for p in Path(folder).glob("*.npz")) if folder and Path(folder).is_dir() else []
+
+
+def _load_dataset(source, adapter, package):
+    try:
+        module = importlib.import_module(adapter)
+    except ImportError as error:
+        raise ValueError(f"{source}: loading it needs {package}: pip install {package} ({error})") from error
+    return module.load(source, Path(os.environ.get("GNNA_DATASETS") or "~/.cache/gnna_plugin").expanduser())
+
+
+def _known_names(folder):
+    if not folder:
+        return "set GNNA_DATA to a folder of .npz graphs to load them by name"
+    if not Path(folder).is_dir():
+        return f"GNNA_DATA names '{folder}', which is not a folder"
+    return f"GNNA_DATA ({folder}) holds {', '.join(available_graphs()) or 'no .npz file'}"
+
+
+def _generated_size(text):
+    if text == "community":
+        return DEFAULT_SIZE
+    match = _SIZED.fullmatch(text)
+    if not match:
+        raise ValueError(f"'{text}' is not of the form community:NODESxEDGES, such as community:20000x300000")
+    return int(match[1]), int(match[2])

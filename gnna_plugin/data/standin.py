@@ -1,0 +1,147 @@
+"""Stand-ins: generated graphs of the published size and kind of graphs that cannot be had everywhere.
+
+This file owns the table of facts, and the one generator that draws all of them. A stand-in has exactly the nodes and
+edges of its original, its kind of degree distribution and communities of its size; it is never the original, so that
+its name starts with "standin:" in every table.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnna_plugin.data.graph import Graph
+from gnna_plugin.data.sampling import draw_distinct
+
+_PAPER, _SNAP, _OGB = "GNNAdvisor, OSDI 2021, table 1", "SNAP", "OGB, NeurIPS 2020"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a stand-in is drawn from.
+
+    ``edges`` counts directed edges as stored. ``kind`` is "symmetric" (every edge both ways, without loops), "directed"
+    (both ends skewed; also where the published count is odd, which no symmetric graph without loops has) or "even"
+    (directed, out-degrees near-regular). ``exponent`` is that of the degrees' power law, None for near-regular degrees;
+    ``max_degree`` the in-degree to which the law is cut, of the order of the original's. ``community`` is the mean
+    number of nodes of one, ``inside`` the share of edges that stay in it (1: block diagonal, a batch of small graphs).
+    ``ids`` follow the communities ("ordered"), roughly ("noisy") or not at all ("shuffled"). ``source`` gave nodes and
+    edges; the other columns are aims, not measurements of the original.
+    """
+
+    nodes: int
+    edges: int
+    kind: str
+    exponent: float | None
+    max_degree: int | None
+    community: int
+    inside: float
+    ids: str
+    source: str
+
+
+STANDINS = {
+    "amazon0505": Facts(410_236, 4_878_875, "directed", 2.8, 2_760, 200, 0.8, "noisy", _PAPER),
+    "amazon0601": Facts(403_394, 3_387_388, "even", 2.8, 2_750, 200, 0.8, "noisy", _PAPER),
+    "artist": Facts(50_515, 1_638_396, "symmetric", 2.5, 1_470, 500, 0.6, "shuffled", _PAPER),
+    "com-amazon": Facts(334_863, 1_851_744, "symmetric", 3.0, 549, 100, 0.9, "noisy", _PAPER),
+    "soc-BlogCatalog": Facts(88_784, 2_093_195, "directed", 2.1, 9_440, 1_000, 0.4, "shuffled", _PAPER),
+    "ppi": Facts(56_944, 818_716, "symmetric", 2.5, 720, 2_370, 1.0, "ordered", _PAPER),
+    "Yeast": Facts(1_714_644, 3_636_546, "symmetric", None, None, 22, 1.0, "ordered", _PAPER),
+    "OVCAR-8H": Facts(1_890_931, 3_946_402, "symmetric", None, None, 47, 1.0, "ordered", _PAPER),
+    "SW-620H": Facts(1_889_971, 3_944_206, "symmetric", None, None, 47, 1.0, "ordered", _PAPER),
+    "TWITTER-Real-Graph-Partial": Facts(580_768, 1_435_116, "symmetric", None, None, 4, 1.0, "ordered", _PAPER),
+    "reddit": Facts(232_965, 114_615_892, "symmetric", 2.3, 21_650, 5_700, 0.75, "shuffled", "GraphSAGE, NeurIPS 2017"),
+    "LiveJournal": Facts(4_847_571, 68_993_773, "directed", 2.75, 13_900, 500, 0.6, "noisy", _SNAP),
+    "com-orkut": Facts(3_072_441, 234_370_166, "symmetric", 2.7, 33_300, 2_000, 0.5, "noisy", _SNAP),
+    "ogbn-arxiv": Facts(169_343, 1_166_243, "even", 2.4, 13_150, 1_000, 0.7, "shuffled", _OGB),
+    "ogbn-products": Facts(2_449_029, 123_718_280, "symmetric", 2.6, 17_480, 1_500, 0.8, "shuffled", _OGB),
+}
+
+
+def standin_graph(name, *, seed=0):
+    """The stand-in for the graph ``name``, a key of STANDINS in upper or lower case: a Graph named standin:NAME.
+
+    It has no features or labels. Edges are distinct, without loops, sorted by (dst, src). The same name and seed give
+    the same graph. Takes one or two seconds and at most 350 MB of memory per 10 million edges. Raises ValueError for an
+    unknown name.
+    """
+    spelled = {known.lower(): known for known in STANDINS}
+    if name.lower() not in spelled:
+        raise ValueError(f"standin:{name}: no such stand-in; there are {', '.join(STANDINS)}")
+    name = spelled[name.lower()]
+    facts = STANDINS[name]
+    n, symmetric = facts.nodes, facts.kind == "symmetric"
+    rng = np.random.default_rng(seed)
+    starts = _community_starts(rng, facts)
+    stubs, first_stub = _stubs(rng, facts)
+    labels = _labels(rng, facts)
+    keys = draw_distinct(
+        rng,
+        labels=labels,
+        starts=starts,
+        stubs=stubs,
+        first_stub=first_stub,
+        inside=facts.inside,
+        even_sources=facts.kind == "even",
+        symmetric=symmetric,
+        wanted=facts.edges // 2 if symmetric else facts.edges,
+    )
+    del stubs, first_stub
+    if symmetric:
+        keys = _both_ways(keys, n)
+    keys.sort()
+    src = keys % n
+    keys //= n
+    return Graph(name=f"standin:{name}", num_nodes=n, src=src, dst=keys)
+
+
+def _both_ways(keys, n):
+    """The keys low * n + high of pairs as the keys of both directions; written so that few copies live at once."""
+    half = len(keys)
+    both = np.empty(2 * half, np.int64)
+    both[:half] = keys
+    mirrored = np.remainder(keys, n, out=both[half:])
+    mirrored *= n
+    keys //= n
+    mirrored += keys
+    return both
+
+
+def _community_starts(rng, facts):
+    """First node of every community and the number of nodes, int64 [C + 1], ascending from 0."""
+    mean, count = facts.community, 2 * facts.nodes // facts.community + 16
+    if facts.inside == 1:  # a batch of graphs: sizes from half to one and a half of the mean
+        sizes = rng.integers(max(2, mean // 2), mean + mean // 2 + 1, count)
+    else:
+        sizes = np.maximum(8, np.minimum(mean / 3 * (1 + rng.pareto(1.5, count)), 20 * mean)).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    kept = starts[: int(np.searchsorted(starts, facts.nodes - 1))]  # the last one has two nodes at least
+    return np.concatenate([kept, [facts.nodes]])
+
+
+def _stubs(rng, facts):
+    """(stubs int32 [about E], first_stub int64 [N + 1]): node i is stubs[first_stub[i]:first_stub[i + 1]], as often as
+    its degree is to be."""
+    n, mean = facts.nodes, facts.edges / facts.nodes
+    weight = np.ones(n)
+    if facts.exponent is not None:
+        # Quantiles instead of draws: the tail is the same for every seed.
+        weight = ((np.arange(n) + 0.5) / n) ** (-1 / (facts.exponent - 1))
+        for _ in range(50):
+            weight = np.minimum(weight, facts.max_degree / mean * weight.mean())
+        rng.shuffle(weight)
+    degree = (weight * (mean / weight.mean()) + rng.random(n)).astype(np.int64)
+    first_stub = np.concatenate([[0], np.cumsum(degree)])
+    return np.repeat(np.arange(n, dtype=np.int32), degree), first_stub
+
+
+def _labels(rng, facts):
+    """The final id of every node, int32 [N]; nodes are numbered by community before."""
+    n = facts.nodes
+    if facts.ids == "ordered":
+        return np.arange(n, dtype=np.int32)
+    if facts.ids == "shuffled":
+        return rng.permutation(n).astype(np.int32)
+    labels = np.empty(n, np.int32)
+    labels[np.argsort(np.arange(n) + rng.normal(0, 4 * facts.community, n))] = np.arange(n, dtype=np.int32)
+    return labels

@@ -1,0 +1,329 @@
+"""`gnna bench epoch`: training steps of whole models, plain, by every peer, and with the plug-in; a process per case.
+
+A step is forward, backward and Adam. All arms of a case start from the same weights; outputs and gradients of each are
+compared with a float64 run of the plain framework before it is timed. On a CPU the plain framework is timed first with
+the C allocator as users run it, then everything with freed memory kept, so that the allocator's gain stays apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import gnna_plugin
+from gnna_plugin import allocator
+from gnna_plugin.tools.bench import peers
+from gnna_plugin.tools.bench.vendor import torch_sparse_kernel
+from gnna_plugin.tools.compare.measure import OtherWork, PeakMemory, available_bytes, median_and_spread
+from gnna_plugin.tools.compare.runner import max_rel_error
+from gnna_plugin.tools.compare.spec import UsageError, WorkerError
+
+OURS = {"pyg": "gnna", "dgl": "gnna in DGL"}
+PLAIN = {"pyg": "PyG", "dgl": "DGL"}
+AS_RUN = {"pyg": "PyG, as run", "dgl": "DGL, as run"}
+MEMO, FUSED = "PyG + memo", "PyG + memo + fused gather (torch.sparse.mm)"
+_ESSENTIAL = {*OURS.values(), *PLAIN.values(), *AS_RUN.values()}
+_TOLERANCE = 1e-3  # of outputs and gradients, or ten times the plain framework's own float32 error if that is more
+_TAKEN_CORES = 0.1
+_SLICE_S = 0.25  # of steps per arm and round
+
+
+@dataclass(frozen=True)
+class Shape:
+    """``layers`` layers of ``hidden`` features, with BatchNorm and dropout 0.5 between them where ``norm``."""
+
+    layers: int
+    hidden: int
+    norm: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Shape:
+        match = re.fullmatch(r"(\d+)x(\d+)(\+norm)?", text)
+        if not match or not int(match[1]) or not int(match[2]):
+            raise UsageError(f"'{text}' is not a shape; shapes are LAYERSxHIDDEN or LAYERSxHIDDEN+norm, such as 2x16")
+        return cls(int(match[1]), int(match[2]), bool(match[3]))
+
+    def __str__(self) -> str:
+        return f"{self.layers}x{self.hidden}{'+norm' if self.norm else ''}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train: the framework, the structure and options of its model, and what is on while it trains."""
+
+    name: str
+    framework: str
+    structure: str
+    cached: bool = False
+    compiled: bool = False
+    around: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one process measures."""
+
+    graph: object
+    model: str
+    shape: Shape
+    dim: int
+    classes: int
+    device: torch.device
+    threads: int
+    rounds: int
+    seed: int
+    split: bool
+    peers: tuple[str, ...]
+    cpu_time: bool = False
+
+
+def cases(args, graphs, device):
+    """(rows, {peer: reason}) of every graph, model and shape, each measured in a process of its own."""
+    shapes = [Shape.parse(text) for text in args.shapes]
+    for graph in graphs:
+        for model in args.models:
+            for shape in shapes:
+                case = Case(
+                    graph,
+                    model,
+                    shape,
+                    args.dim,
+                    args.classes,
+                    device,
+                    torch.get_num_threads(),
+                    args.rounds,
+                    args.seed,
+                    args.split,
+                    tuple(args.peers or ()),
+                    args.cpu_time,
+                )
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                    yield process.submit(measure, case).result()
+
+
+def measure(case: Case) -> tuple[list[dict], dict]:
+    """Rows, one per arm that trains the case, and {arm: reason} of those that do not. Changes the process's state."""
+    torch.set_num_threads(case.threads)
+    arms, left_out = _arms(case)
+    data, training, reference, timings = _Data(case), {}, {}, {}
+    as_run = [arm for arm in arms if arm.name in AS_RUN.values()]
+    for arm in as_run:  # before anything has touched the allocator
+        training[arm.name] = _Training(arm, case, data)
+    timings.update(_time(training, case, keeps_memory=False))
+    for arm in arms:
+        try:
+            training.setdefault(arm.name, None)
+            training[arm.name] = training[arm.name] or _Training(arm, case, data)
+            with arm.around():
+                training[arm.name].check(reference)
+        except Exception as problem:
+            if arm.name in _ESSENTIAL:
+                raise
+            training.pop(arm.name, None)
+            left_out[arm.name] = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
+    rest = {name: arm for name, arm in training.items() if name not in timings}
+    timings.update(_time(rest, case, keeps_memory=case.device.type == "cpu"))
+    return _rows(case, data, training, timings), left_out
+
+
+def _arms(case: Case) -> tuple[list[Arm], dict]:
+    enabled = gnna_plugin.enabled
+    on_cpu = case.device.type == "cpu"
+    arms, left_out = [], {}
+    for framework in ("pyg", "dgl"):
+        module = peers.adapter(framework)
+        if isinstance(module, str):
+            left_out[PLAIN[framework]] = module
+            continue
+        default = next(iter(module.STRUCTURES))
+        # First of all, because its result is what the other arms' errors are measured beside.
+        arms.append(Arm(PLAIN[framework], framework, default))
+        if on_cpu:
+            arms.append(Arm(AS_RUN[framework], framework, default))
+        if framework == "pyg":
+            arms += _pyg_arms(case, module, default)
+        arms.append(Arm(OURS[framework], framework, default, around=lambda f=framework: enabled(f, min_work=0)))
+    return [arm for arm in arms if not case.peers or arm.name in _ESSENTIAL or arm.name in case.peers], left_out
+
+
+def _pyg_arms(case: Case, module, default: str) -> list[Arm]:
+    enabled, gcn = gnna_plugin.enabled, case.model == "gcn"
+    arms = [Arm(f"PyG {name}", "pyg", name) for name in module.STRUCTURES if name != default]
+    if gcn:
+        arms.append(Arm("PyG cached", "pyg", default, cached=True))
+    arms.append(Arm("PyG compiled", "pyg", default, cached=gcn, compiled=True))
+    if case.split:
+        if gcn:  # only=[] chooses no layer: the memory of gcn_norm is all that is left of the plug-in
+            arms.append(Arm(MEMO, "pyg", default, around=lambda: enabled("pyg", only=[])))
+        if case.model != "gat":
+
+            @contextlib.contextmanager
+            def around():
+                with enabled("pyg", min_work=0), torch_sparse_kernel(case.device.type):
+                    yield
+
+            arms.append(Arm(FUSED, "pyg", default, around=around))
+    return arms
+
+
+class _Data:
+    def __init__(self, case: Case):
+        rng = np.random.default_rng(case.seed)
+        graph = case.graph
+        self.src, self.dst, self.num_nodes = graph.src, graph.dst, graph.num_nodes
+        x = rng.standard_normal((graph.num_nodes, case.dim), dtype=np.float32)
+        self.x = torch.from_numpy(x).to(case.device)
+        self.y = torch.from_numpy(rng.integers(0, case.classes, graph.num_nodes)).to(case.device)
+
+
+class _Training:
+    """A model in training under one arm."""
+
+    def __init__(self, arm: Arm, case: Case, data: _Data):
+        module = peers.adapter(arm.framework)
+        self.arm, self.case, self.data, self.error = arm, case, data, None
+        self.graph = module.STRUCTURES[arm.structure](data.src, data.dst, data.num_nodes, case.device, case.model)
+        torch.manual_seed(case.seed)
+        shape = case.shape
+        self.plain_model = module.make_model(
+            case.model, case.dim, shape.hidden, case.classes, shape.layers, shape.norm, arm.cached
+        ).to(case.device)
+        self.start = {name: value.clone() for name, value in self.plain_model.state_dict().items()}
+        self.model = torch.compile(self.plain_model, dynamic=False) if arm.compiled else self.plain_model
+        self.optimizer = torch.optim.Adam(self.plain_model.parameters(), lr=0.01)
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        F.cross_entropy(self.model(self.data.x, self.graph), self.data.y).backward()
+        self.optimizer.step()
+
+    def check(self, reference: dict) -> None:
+        """Sets ``error``: the largest relative error of outputs and gradients (dropout off, the weights as they are)
+        against the plain framework in float64; None where memory does not hold the messages in float64.
+
+        ``reference`` keeps each framework's float64 result and the plain arm's error, from the plain arm, which comes
+        first. Raises WorkerError for a wrong result.
+        """
+        self.plain_model.load_state_dict(self.start)
+        found = _outputs_and_gradients(self.model, self.plain_model, self.data.x, self.graph, self.data.y)
+        framework = self.arm.framework
+        if self.arm.name == PLAIN[framework]:
+            reference[framework] = self._in_double() if self._double_fits() else None
+        expected = reference[framework]
+        if expected is None:
+            return
+        self.error = max_rel_error(found, expected)
+        usual = reference.setdefault((framework, "error"), self.error)
+        if not self.error <= max(_TOLERANCE, 10 * usual):
+            raise WorkerError(f"{self.arm.name} is wrong: relative error {self.error:.1e}")
+
+    def _in_double(self) -> dict:
+        model = self.plain_model
+        try:
+            return _outputs_and_gradients(model.double(), model, self.data.x.double(), self.graph, self.data.y)
+        finally:
+            model.float()
+
+    def _double_fits(self) -> bool:
+        free = available_bytes(self.case.device.type)
+        width = max(self.case.dim, self.case.shape.hidden, self.case.classes)
+        return free is None or (len(self.data.src) + 4 * self.data.num_nodes) * width * 8 * 4 < free
+
+
+def _outputs_and_gradients(model, plain_model, x, graph, y) -> dict:
+    plain_model.eval()
+    plain_model.zero_grad()
+    out = model(x, graph)
+    F.cross_entropy(out, y).backward()
+    found = {"outputs": out.detach().cpu().numpy()}
+    for name, parameter in plain_model.named_parameters():
+        if parameter.grad is not None:
+            found[name] = parameter.grad.cpu().numpy()
+    plain_model.zero_grad()
+    plain_model.train()
+    return found
+
+
+def _time(training: dict[str, _Training], case: Case, keeps_memory: bool) -> dict[str, tuple]:
+    """{arm: (ms of every step, cores that others took, ms of the first step)}, the arms in turn.
+
+    Busy rounds are repeated. The first step after a change of arms is not counted: plans and freed memory are as the
+    arm before left them.
+    """
+    if not training:
+        return {}
+    found = {name: [] for name in training}
+    counts, firsts = {}, {}
+    for number in range(2 * case.rounds):
+        others = OtherWork()
+        samples = {}
+        for name, arm in training.items():
+            with arm.arm.around():
+                if keeps_memory:  # leaving an arm with the plug-in undid it
+                    allocator.keep_freed_memory()
+                first = _clocked(arm.step, case)
+                if number == 0:
+                    firsts[name] = first
+                    counts[name] = max(1, min(50, round(_SLICE_S * 1e3 / _clocked(arm.step, case))))
+                samples[name] = [_clocked(arm.step, case) for _ in range(counts[name])]
+        taken = 0.0 if case.cpu_time else others.missing_cores(case.threads) or 0.0
+        for name, times in samples.items():
+            found[name].append((taken, times))
+        if sum(entry[0] <= _TAKEN_CORES for entry in next(iter(found.values()))) >= case.rounds:
+            break
+    timings = {}
+    for name, entries in found.items():
+        kept = sorted(entries, key=lambda entry: entry[0])[: case.rounds]
+        timings[name] = [ms for _, times in kept for ms in times], kept[-1][0], firsts[name]
+    return timings
+
+
+def _clocked(step: Callable, case: Case) -> float:
+    clock = time.process_time if case.cpu_time else time.perf_counter
+    start = clock()
+    step()
+    if case.device.type == "cuda":
+        torch.cuda.synchronize(case.device)
+    return (clock() - start) * 1e3
+
+
+def _rows(case: Case, data: _Data, training: dict, timings: dict) -> list[dict]:
+    ours = median_and_spread(timings[OURS["pyg"]][0])[0] if OURS["pyg"] in timings else None
+    rows = []
+    for name, (times, taken, first) in timings.items():
+        ms, spread = median_and_spread(times)
+        framework_ours = OURS[training[name].arm.framework]
+        base = median_and_spread(timings[framework_ours][0])[0] if framework_ours in timings else ours
+        row = {
+            "graph": case.graph.name,
+            "nodes": data.num_nodes,
+            "edges": len(data.src),
+            "operation": "epoch",
+            "model": f"{case.model} {case.shape}",
+            "dim": case.dim,
+            "peer": name,
+            "ms": ms,
+            "spread_ms": spread,
+            "first_ms": first,
+            "steps": len(times),
+            "how": "CPU time" if case.cpu_time else "clock",
+            "times_of_ours": ms / base if base else None,
+            "error": training[name].error,
+            "missing_cores": taken,
+        }
+        if case.device.type == "cuda":
+            meter = PeakMemory("cuda")
+            with training[name].arm.around():
+                training[name].step()
+            row["peak_mib"] = meter.mib()
+        rows.append(row)
+    return rows

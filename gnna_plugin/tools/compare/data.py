@@ -1,0 +1,70 @@
+"""How a graph reaches a worker process, and what is trained on where it has no features or labels of its own.
+
+This file owns the folder of .npy files between the two processes, and the rule that every arm trains on equal arrays.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gnna_plugin.data import Graph, row_normalised
+
+_ARRAYS = ("src", "dst", "x", "y", "train_mask", "val_mask", "test_mask")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """NumPy arrays to train on: src, dst int64 [E]; x float32 [N, F]; y int64 [N] below ``classes``.
+
+    ``train`` and ``test`` are int64 node ids, or None: train on every node, and have no accuracy to report.
+    """
+
+    num_nodes: int
+    src: np.ndarray
+    dst: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    classes: int
+    train: np.ndarray | None
+    test: np.ndarray | None
+
+
+def save_graph(graph, folder):
+    """Write a Graph as .npy files into the existing, empty ``folder``."""
+    np.save(Path(folder) / "num_nodes.npy", np.int64(graph.num_nodes))
+    for key in _ARRAYS:
+        if getattr(graph, key) is not None:
+            np.save(Path(folder) / f"{key}.npy", getattr(graph, key))
+
+
+def read_graph(folder):
+    """The Graph that save_graph wrote, named after nothing in particular."""
+    files = {path.stem: np.load(path, allow_pickle=False) for path in Path(folder).glob("*.npy")}
+    return Graph(name="", num_nodes=int(files.pop("num_nodes")), **files)
+
+
+def training_data(graph, case):
+    """What ``case`` (the dict of Case.resolved) trains on: the graph's own arrays, else seeded random ones.
+
+    Own features that are never negative (bags of words) are divided by their row sums, as the models of the field do.
+    """
+    rng = np.random.default_rng(case["seed"])
+    own = not case["synthetic"]
+    if own and graph.x is not None:
+        x = row_normalised(graph.x) if graph.x.size and graph.x.min() >= 0 else graph.x
+    else:
+        x = rng.standard_normal((graph.num_nodes, case["dim"]), dtype=np.float32)
+    labelled = own and graph.y is not None
+    y = graph.y if labelled else rng.integers(0, case["classes"], graph.num_nodes)
+    return TrainingData(
+        num_nodes=graph.num_nodes, src=graph.src, dst=graph.dst, x=x, y=y,
+        classes=int(y.max()) + 1 if labelled else case["classes"],
+        train=_nodes(graph.train_mask) if labelled else None,
+        test=_nodes(graph.test_mask) if labelled else None,
+    )
+
+
+def _nodes(mask):
+    """The ids that a mask selects; None for no mask and for one that selects nothing."""
+    return None if mask is None or not mask.any() else np.flatnonzero(mask)

@@ -1,0 +1,58 @@
+"""The subcommand `explain`: the decisions for one of compare's models on a graph, as text or JSON."""
+
+import argparse
+import json
+
+from gnna_plugin.tools.compare.command import add_config
+from gnna_plugin.tools.compare.spec import FRAMEWORKS, Case
+
+HELP = "say how a model's aggregations run on a graph, and why"
+
+_EPILOG = """examples:
+  gnna explain --model gin --graph community
+  GNNA_DATA=/data/graphs gnna explain --model gcn --graph pubmed --json why.json"""
+
+
+def add_arguments(parser):
+    """Add the arguments to an argparse parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument("--graph", required=True, metavar="G", help="as for compare")
+    parser.add_argument("--framework", choices=sorted(FRAMEWORKS), default="pyg", help="default: %(default)s")
+    parser.add_argument("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
+    parser.add_argument("--dim", type=int, default=96, help="features per node where the graph has none (%(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_config(parser)
+    parser.add_argument("--json", metavar="FILE", help="write it as JSON too")
+
+
+def run(args):
+    """Print the explanation; returns the exit status 0. Raises UsageError."""
+    import importlib
+    from types import SimpleNamespace
+
+    import torch
+
+    import gnna_plugin
+    from gnna_plugin.tools.compare import runner
+    from gnna_plugin.tools.compare.command import load_graphs
+    from gnna_plugin.tools.compare.data import training_data
+
+    runner.check_framework(args.framework)
+    device, _ = runner.choose_device(args.device)
+    (graph,) = load_graphs([args.graph], 0)
+    case = Case(graph=args.graph, model=args.model, framework=args.framework, dim=args.dim).resolved()
+    data = training_data(graph, case)
+    models = importlib.import_module(FRAMEWORKS[args.framework][1])
+    structure = models.make_graph(data.src, data.dst, data.num_nodes, device)
+    size = (data.x.shape[1], case["hidden"], data.classes, case["layers"])
+    model = models.make_model(args.model, *size, structure, data.num_nodes).to(device)
+    ends = torch.stack([torch.from_numpy(data.src), torch.from_numpy(data.dst)]).to(device)
+    x = torch.from_numpy(data.x).to(device)
+    with gnna_plugin.enabled(args.framework, config=args.config):
+        found = gnna_plugin.explain(model, SimpleNamespace(x=x, edge_index=ends), x, structure)
+    print(found)
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(found.as_dict(), file, indent=1)
+    return 0

@@ -1,0 +1,132 @@
+"""The subcommand `tune`: measure on this machine, show what was found beside the decider's choice, and keep it."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+from dataclasses import asdict
+
+from gnna_plugin.tools.compare.spec import FRAMEWORKS, MODEL_DEFAULTS, Case, UsageError
+
+HELP = "measure launch parameters (GPU) or min_work here, for later runs"
+
+_EPILOG = """examples:
+  gnna tune --graph edges.csv --model gin --device cuda
+  gnna tune --device cpu
+
+With --graph, which needs a GPU, every aggregation of the model's forward and backward pass on the graph is tuned: other
+launches than the decider's own are measured, and what is at least 2 % faster is kept. Without it, min_work is measured:
+the smallest edges x width that the plug-in takes over, for any graph. On a CPU, whose kernels have no launch
+parameters, that is all that depends on the machine.
+
+The answers are kept in ~/.cache/gnna_plugin/tuned.json (XDG_CACHE_HOME, or the file that GNNA_TUNED names), by device
+and torch version; enable() reads them. A graph, width or layer of other facts is decided by the rules as before."""
+
+
+def add_arguments(parser):
+    """Add the arguments to an argparse parser."""
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _EPILOG
+    add = parser.add_argument
+    add("--graph", nargs="+", metavar="G", help="as for `gnna compare`; what to tune a GPU's launches for")
+    add("--framework", choices=sorted(FRAMEWORKS), default="pyg", help="default: %(default)s")
+    add("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
+    add("--layers", type=int, help="default: the model's own, as for compare")
+    add("--hidden", type=int, help="default: the model's own, as for compare")
+    add("--dim", type=int, default=96, help="features per node where the graph has none (%(default)s)")
+    add("--classes", type=int, default=22, help="classes where the graph has no labels (%(default)s)")
+    add("--seed", type=int, default=0)
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where it can be used")
+    add("--rounds", type=int, default=3, help="samples per candidate (%(default)s)")
+    add("--dry-run", action="store_true", help="show what was found and keep nothing")
+
+
+def run(args):
+    """Measure, show and keep; returns the exit status 0. Raises UsageError."""
+    from rich.console import Console
+
+    from gnna_plugin import tuned
+    from gnna_plugin.tools.compare import runner
+
+    runner.check_framework(args.framework)
+    device, remark = runner.choose_device(args.device)
+    if not args.dry_run and tuned.path() is None:
+        raise UsageError("GNNA_TUNED is 0, so nothing could be kept: unset it, or use --dry-run")
+    console = Console()
+    if remark:
+        console.print(remark, style="dim")
+    if args.graph and device == "cpu":
+        raise UsageError("on a CPU there are no launches to tune; without --graph min_work is measured")
+    entry = _tune_launches(args, console) if args.graph else _measure_min_work(args, device, console)
+    if not args.dry_run:
+        console.print(f"kept in {tuned.write(tuned.device_name(device), entry)}", highlight=False)
+    return 0
+
+
+def _tune_launches(args, console):
+    import torch
+
+    import gnna_plugin
+    from gnna_plugin.tools.bench.show import number
+    from gnna_plugin.tools.bench.timing import Rounds
+    from gnna_plugin.tools.compare.command import load_graphs
+    from gnna_plugin.tools.compare.data import training_data
+    from gnna_plugin.tools.tune import launches
+
+    models = importlib.import_module(FRAMEWORKS[args.framework][1])
+    kept = []
+    for graph in load_graphs(args.graph, args.seed):
+        layers, hidden = MODEL_DEFAULTS[args.model]
+        case = Case(graph.name, args.model, args.framework, args.layers or layers, args.hidden or hidden, args.dim,
+                    args.classes, seed=args.seed).resolved()  # fmt: skip
+        data = training_data(graph, case)
+        structure = models.make_graph(data.src, data.dst, data.num_nodes, "cuda")
+        size = (data.x.shape[1], case["hidden"], data.classes, case["layers"])
+        model = models.make_model(args.model, *size, structure, data.num_nodes).to("cuda")
+        x = torch.from_numpy(data.x).to("cuda")
+        with gnna_plugin.enabled(args.framework, min_work=0):
+            found = launches.launches_of(lambda: model(x, structure))  # noqa: B023 called before the next graph
+        for launch in found:
+            best = launches.tune(launch, Rounds(args.rounds, 0.01, args.rounds))
+            facts = launch.facts
+            console.print(
+                f"{graph.name}: {facts.edges:,} edges x {facts.width}, {facts.reduce}: "
+                f"{number(best.decider_ms * 1e3)} us by the decider, {number(best.ms * 1e3)} us with "
+                f"{best.config} ({len(best.tried)} tried)",
+                highlight=False,
+            )
+            kept.append({"facts": asdict(facts), "config": best.config, "us": best.ms * 1e3,
+                         "decider_us": best.decider_ms * 1e3, "graph": graph.name, "date": _today()})  # fmt: skip
+    return {"launches": kept}
+
+
+def _measure_min_work(args, device, console):
+    import torch
+    from rich import box
+    from rich.table import Table
+
+    from gnna_plugin.settings import DEFAULT_MIN_WORK
+    from gnna_plugin.tools.bench import peers
+    from gnna_plugin.tools.bench.timing import Rounds
+    from gnna_plugin.tools.tune import crossover
+
+    steps = peers.adapter(args.framework)
+    if isinstance(steps, str) or not hasattr(steps, "training_steps"):
+        raise UsageError(f"min_work is measured with PyG's layers, not with {args.framework}'s")
+    rounds = Rounds(args.rounds, 0.02)
+    rows = list(crossover.measure(steps.training_steps, args.framework, torch.device(device), rounds))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("layer", "edges", "width", "work", "plain us", "gnna us", "left us", "plain / gnna"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for row in rows:
+        times = (row["plain_us"], row["accelerated_us"], row["left_us"])
+        table.add_row(row["layer"], *(f"{row[key]:,}" for key in ("edges", "width", "work")),
+                      *(f"{us:.0f}" for us in times), f"{times[0] / times[1]:.2f}")  # fmt: skip
+    console.print(table)
+    least = crossover.least_work(rows)
+    console.print(f"min_work {least:,} (built in: {DEFAULT_MIN_WORK[device]:,})", highlight=False)
+    return {"min_work": least, "date": _today()}
+
+
+def _today():
+    return datetime.date.today().isoformat()

@@ -1,0 +1,111 @@
+"""The launches of a model on a GPU: which aggregations a forward and a backward pass ask for, and their times.
+
+A candidate's result is compared with that of the decider's own choice before it is timed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from gnna_plugin import decider, report, settings, tuned
+from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
+from gnna_plugin.tools.tune.search import Found, search
+
+_TOLERANCE = {4: 1e-4, 8: 1e-11, 2: 2e-2}  # by bytes per element, relative to the largest
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """One aggregation: rows gather x's rows over the edges col -> row, with a weight per edge and head, or none."""
+
+    facts: tuned.Facts
+    row: Tensor
+    col: Tensor
+    feature_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...] | None
+    dtype: torch.dtype
+
+
+def launches_of(forward) -> list[Launch]:
+    """The distinct aggregations of forward(), a function that runs a model with the plug-in on, and of its gradient."""
+    found: dict[tuned.Facts, Launch] = {}
+
+    def note(layer, x, weight, src, dst, out, reduce):
+        heads = 1 if weight is None else weight.numel() // max(src.numel(), 1)
+        ways = [(dst, src, out.size(0), x.size(0), reduce)]
+        if reduce in ("sum", "mean"):  # whose gradient is a sum over the reversed edges
+            ways.append((src, dst, x.size(0), out.size(0), "sum"))
+        for row, col, rows, cols, kind in ways:
+            width = out.numel() // max(out.size(0), 1)
+            facts = tuned.Facts(
+                rows=rows,
+                cols=cols,
+                edges=row.numel(),
+                max_degree=torch.ops.gnna.max_degree(col, row, cols, rows),
+                width=width,
+                head_dim=width // heads,
+                itemsize=x.element_size(),
+                weighted=weight is not None,
+                reduce=kind,
+            )
+            shape = None if weight is None else tuple(weight.shape)
+            found.setdefault(facts, Launch(facts, row, col, tuple(out.shape[1:]), shape, x.dtype))
+
+    with report.watched_by(note):
+        forward()
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def timed(launch: Launch, rounds: Rounds) -> Iterator[tuple[Callable, Callable]]:
+    """(decided, time_of), as search.search takes them, for a launch on its GPU.
+
+    time_of raises RuntimeError for a configuration with a wrong result. What is fixed by hand for the process is
+    changed inside the block, and open after it. Plans keep their order of rows, so that all are timed on the same.
+    """
+    device, facts = launch.row.device, launch.facts
+    copies = buffers(facts.cols * facts.width * facts.itemsize * 2, device)
+    inputs = [torch.randn(facts.cols, *launch.feature_shape, device=device, dtype=launch.dtype) for _ in range(copies)]
+    weight = None
+    if launch.weight_shape is not None:
+        weight = torch.rand(launch.weight_shape, device=device, dtype=launch.dtype)
+
+    def call(i):
+        return torch.ops.gnna.spmm(inputs[i], weight, launch.col, launch.row, facts.rows, facts.reduce)
+
+    def decided(partial):
+        whole = decider.decide(**asdict(facts), device=device, config=partial).as_dict()
+        return {name: value for name, value in whole.items() if name not in ("reason", "runner_up")}
+
+    torch.ops.gnna.set_auto_schedule(False)
+    torch.ops.gnna.set_manual(decider.fixed_by_hand(decided({})))
+    expected = call(0)
+    allowed = _TOLERANCE[facts.itemsize] * float(expected.abs().max().clamp(min=1e-30))
+
+    def time_of(config):
+        torch.ops.gnna.set_manual(decider.fixed_by_hand(config))
+        try:
+            result = call(0)
+            torch.cuda.synchronize(device)
+        except RuntimeError:  # more threads or memory than the device has
+            return None
+        if not float((result - expected).abs().max()) <= allowed:
+            raise RuntimeError(f"configuration {config} gives a wrong result; please report it")
+        return time_calls({"launch": call}, device, rounds, copies)[0]["launch"].ms
+
+    try:
+        yield decided, time_of
+    finally:
+        torch.ops.gnna.set_manual(decider.fixed_by_hand(None))
+        torch.ops.gnna.set_auto_schedule(settings.current.schedule)
+
+
+def tune(launch: Launch, rounds: Rounds) -> Found:
+    """The best configuration of a launch on its GPU; raises as `timed` does."""
+    with timed(launch, rounds) as (decided, time_of):
+        return search(decided, time_of)
