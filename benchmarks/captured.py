@@ -17,18 +17,14 @@ import time
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch_geometric.nn.models import GCN, GIN
 
 import gnna_plugin
+from gnna_plugin.adapters.pyg.tools.peers import make_model
 from gnna_plugin.data import load_graph
 
 FEATURES, CLASSES, WARM_UP, BLOCK = 96, 22, 8, 10
 
-
-def model_of(kind: str, cached: bool):
-    if kind == "gcn":
-        return GCN(FEATURES, 16, 2, CLASSES, **({"cached": True} if cached else {}))
-    return GIN(FEATURES, 64, 5, CLASSES)
+SHAPES = {"gcn": (16, 2), "gin": (64, 5)}  # hidden width, layers
 
 
 def milliseconds(epoch) -> float:
@@ -49,7 +45,8 @@ def epoch_ms(kind: str, graph, captured: bool, compiled: bool = False, cached: b
     edges = torch.stack([torch.from_numpy(graph.src), torch.from_numpy(graph.dst)]).cuda()
     x = torch.randn(graph.num_nodes, FEATURES, device="cuda")
     labels = torch.randint(0, CLASSES, (graph.num_nodes,), device="cuda")
-    model = model_of(kind, cached).cuda()
+    hidden, layers = SHAPES[kind]
+    model = make_model(kind, FEATURES, hidden, CLASSES, layers, norm=False, cached=cached).cuda()
     model = torch.compile(model) if compiled else model
     optimizer = torch.optim.Adam(model.parameters(), 0.01, capturable=captured)
 

@@ -4,15 +4,14 @@ the choice of the order and of the framework; what a framework's graph carries i
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gnna_plugin.frameworks import framework_of
 from gnna_plugin.orders import degree_order, inverse, rabbit_order
 
-_ADAPTERS = {"torch_geometric": "gnna_plugin.adapters.pyg.renumber", "dgl": "gnna_plugin.adapters.dgl.renumber"}
 _ACCEPTED = "a homogeneous graph: torch_geometric.data.Data, or a DGLGraph of one node type and one edge type"
 
 
@@ -52,10 +51,10 @@ def renumber(graph: Any, order: str | Tensor = "rabbit") -> Renumbered:
     >>> new.x.flatten(), new.x[inverse].equal(data.x)
     (tensor([2., 0., 3., 1.]), True)
     """
-    framework = next((t.__module__.partition(".")[0] for t in type(graph).__mro__ if _known(t)), None)
+    framework = framework_of(graph)
     if framework is None:
         raise TypeError(f"{type(graph).__name__} cannot be renumbered; accepted is {_ACCEPTED}")
-    adapter = importlib.import_module(_ADAPTERS[framework])
+    adapter = framework.load("renumber")
     edge_index, num_nodes = adapter.edges(graph, _ACCEPTED)
     permutation = find_order(order, edge_index, num_nodes)
     places = inverse(permutation)
@@ -79,7 +78,3 @@ def find_order(order: str | Tensor, edge_index: Tensor, num_nodes: int) -> Tenso
     if order == "degree":
         return degree_order(edge_index, num_nodes)
     raise ValueError(f"order is {order!r}; accepted are 'rabbit', 'degree' or a permutation int64 [N]")
-
-
-def _known(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] in _ADAPTERS

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,13 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 
 from gnna_plugin import allocator, decider, settings, tuned
+from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.report import logger
 
-# Framework name -> (its import name, our adapter). An adapter has install() and uninstall().
-_ADAPTERS = {
-    "pyg": ("torch_geometric", "gnna_plugin.adapters.pyg"),
-    "dgl": ("dgl", "gnna_plugin.adapters.dgl"),
-}
 _installed: list[str] = []
 _lock = threading.RLock()
 
@@ -59,12 +53,12 @@ def enable(
     >>> gnna_plugin.enable("pyg", skip=["GATConv"])
     >>> gnna_plugin.disable()
     """
-    names = frameworks or tuple(name for name, (module, _) in _ADAPTERS.items() if importlib.util.find_spec(module))
+    names = frameworks or tuple(name for name, framework in FRAMEWORKS.items() if framework.is_installed())
     for name in frameworks:
-        if name not in _ADAPTERS:
-            raise ValueError(f"unknown framework {name!r}; known are {', '.join(map(repr, _ADAPTERS))}")
-        if importlib.util.find_spec(_ADAPTERS[name][0]) is None:
-            raise ImportError(f"{name!r} was asked for, but {_ADAPTERS[name][0]} is not installed")
+        if name not in FRAMEWORKS:
+            raise ValueError(f"unknown framework {name!r}; known are {', '.join(map(repr, FRAMEWORKS))}")
+        if not FRAMEWORKS[name].is_installed():
+            raise ImportError(f"{name!r} was asked for, but {FRAMEWORKS[name].package} is not installed")
     if not names:
         raise ImportError("no supported framework is installed; `pip install torch-geometric` gives one")
     for label, classes in (("only", only), ("skip", skip)):
@@ -96,10 +90,11 @@ def enable(
 
 
 def _install(name: str, asked_for: bool) -> bool:
+    framework = FRAMEWORKS[name]
     try:
-        adapter = importlib.import_module(_ADAPTERS[name][1])
+        adapter = framework.load()
     except ImportError as error:  # installed, but not in working order, such as a DGL built for another torch
-        text = f"{_ADAPTERS[name][0]} is installed but cannot be imported ({error}), so gnna_plugin stays off for it"
+        text = f"{framework.package} is installed but cannot be imported ({error}), so gnna_plugin stays off for it"
         if asked_for:
             raise ImportError(text) from error
         warnings.warn(text, stacklevel=3)
@@ -134,7 +129,7 @@ def disable() -> None:
 def _uninstall_all_but(kept: list[str]) -> None:
     for name in [name for name in _installed if name not in kept]:
         _installed.remove(name)
-        importlib.import_module(_ADAPTERS[name][1]).uninstall()
+        FRAMEWORKS[name].load().uninstall()
 
 
 def frameworks() -> list[str]:

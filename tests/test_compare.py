@@ -271,7 +271,7 @@ def test_a_graph_that_is_missing_or_damaged_costs_one_sentence(capsys, tmp_path)
 
 
 def test_a_missing_framework_costs_one_sentence(capsys, monkeypatch):
-    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "torch_geometric is not installed" in refused(capsys, "compare", "--graph", "community")
     assert "torch_geometric is not installed" in refused(capsys, "demo")
 

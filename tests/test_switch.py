@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from torch_geometric.nn import Aggregation, MessagePassing, SAGEConv
 
 import gnna_plugin
 from gnna_plugin import allocator, settings, switch
+from gnna_plugin.frameworks import FRAMEWORKS
 
 
 def patched_places():
@@ -147,11 +149,12 @@ def test_refusals(monkeypatch):
     monkeypatch.setenv("GNNA_MIN_WORK", "much")
     with pytest.raises(ValueError, match="GNNA_MIN_WORK is 'much'"):
         gnna_plugin.enable()
-    monkeypatch.setitem(switch._ADAPTERS, "pyg", ("no_such_framework", ""))
+    absent = replace(FRAMEWORKS["pyg"], package="no_such_framework")
+    monkeypatch.setitem(FRAMEWORKS, "pyg", absent)
     monkeypatch.delenv("GNNA_MIN_WORK")
     with pytest.raises(ImportError, match="no_such_framework is not installed"):
         gnna_plugin.enable("pyg")
-    monkeypatch.delitem(switch._ADAPTERS, "dgl")
+    monkeypatch.delitem(FRAMEWORKS, "dgl")
     with pytest.raises(ImportError, match="no supported framework is installed"):
         gnna_plugin.enable()
     assert not switch.frameworks()
@@ -159,7 +162,8 @@ def test_refusals(monkeypatch):
 
 def test_a_framework_that_cannot_be_imported(monkeypatch):
     """Such as a DGL without its libraries for this torch: said when named, passed over with a warning when not."""
-    monkeypatch.setitem(switch._ADAPTERS, "dgl", ("torch", "gnna_plugin.no_such_adapter"))
+    broken = replace(FRAMEWORKS["dgl"], package="torch", adapter="gnna_plugin.no_such_adapter")
+    monkeypatch.setitem(FRAMEWORKS, "dgl", broken)
     with pytest.raises(ImportError, match="torch is installed but cannot be imported"):
         gnna_plugin.enable("dgl")
     with pytest.warns(UserWarning, match="so gnna_plugin stays off for it"):

@@ -3,7 +3,6 @@
 This file owns the names that users give graphs, and the sentence for one that does not exist.
 """
 
-import importlib
 import os
 import re
 from pathlib import Path
@@ -13,12 +12,11 @@ from gnna_plugin.data.graph import Graph
 from gnna_plugin.data.npz import load_npz
 from gnna_plugin.data.standin import standin_graph
 from gnna_plugin.data.text import load_edge_list, load_matrix_market
+from gnna_plugin.frameworks import FRAMEWORKS
 
 READERS = {".npz": load_npz, ".mtx": load_matrix_market, **dict.fromkeys((".txt", ".tsv", ".csv"), load_edge_list)}
-# Prefix -> the adapter that loads it through its framework, and what must be installed for that.
-DATASETS = dict.fromkeys(
-    ("planetoid", "tu", "reddit", "suitesparse", "ogb"), ("gnna_plugin.adapters.pyg.tools.datasets", "torch-geometric")
-)
+# Prefix -> the framework that loads the data set.
+DATASETS = dict.fromkeys(("planetoid", "tu", "reddit", "suitesparse", "ogb"), "pyg")
 _SIZED = re.compile(r"community:(\d+)x(\d+)")
 
 
@@ -60,7 +58,7 @@ def load_graph(source, *, seed=0):
     if folder and "/" not in text and (Path(folder) / f"{text}.npz").is_file():
         return load_npz(Path(folder) / f"{text}.npz")
     if prefix in DATASETS and (":" in text) != (prefix == "reddit"):
-        return _load_dataset(text, *DATASETS[prefix])
+        return _load_dataset(text, FRAMEWORKS[DATASETS[prefix]])
     raise FileNotFoundError(f"no graph file or name '{text}'; {_known_names(folder)}")
 
 
@@ -70,9 +68,10 @@ def available_graphs():
     return sorted(p.stem for p in Path(folder).glob("*.npz")) if folder and Path(folder).is_dir() else []
 
 
-def _load_dataset(source, adapter, package):
+def _load_dataset(source, framework):
+    package = framework.distribution
     try:
-        module = importlib.import_module(adapter)
+        module = framework.load("tools.datasets")
     except ImportError as error:
         raise ValueError(f"{source}: loading it needs {package}: pip install {package} ({error})") from error
     return module.load(source, Path(os.environ.get("GNNA_DATASETS") or "~/.cache/gnna_plugin").expanduser())

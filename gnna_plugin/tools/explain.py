@@ -3,8 +3,9 @@
 import argparse
 import json
 
+from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.compare.command import add_config
-from gnna_plugin.tools.compare.spec import FRAMEWORKS, Case
+from gnna_plugin.tools.compare.spec import Case
 
 HELP = "say how a model's aggregations run on a graph, and why"
 
@@ -28,7 +29,6 @@ def add_arguments(parser):
 
 def run(args):
     """Print the explanation; returns the exit status 0. Raises UsageError."""
-    import importlib
     from types import SimpleNamespace
 
     import torch
@@ -36,17 +36,16 @@ def run(args):
     import gnna_plugin
     from gnna_plugin.tools.compare import runner
     from gnna_plugin.tools.compare.command import load_graphs
-    from gnna_plugin.tools.compare.data import training_data
+    from gnna_plugin.tools.compare.data import build_model, training_data
 
     runner.check_framework(args.framework)
     device, _ = runner.choose_device(args.device)
     (graph,) = load_graphs([args.graph], 0)
     case = Case(graph=args.graph, model=args.model, framework=args.framework, dim=args.dim).resolved()
     data = training_data(graph, case)
-    models = importlib.import_module(FRAMEWORKS[args.framework][1])
+    models = FRAMEWORKS[args.framework].load("tools.models")
     structure = models.make_graph(data.src, data.dst, data.num_nodes, device)
-    size = (data.x.shape[1], case["hidden"], data.classes, case["layers"])
-    model = models.make_model(args.model, *size, structure, data.num_nodes).to(device)
+    model = build_model(models, case, data, structure, device)
     ends = torch.stack([torch.from_numpy(data.src), torch.from_numpy(data.dst)]).to(device)
     x = torch.from_numpy(data.x).to(device)
     with gnna_plugin.enabled(args.framework, config=args.config):

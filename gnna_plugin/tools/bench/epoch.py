@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 import gnna_plugin
 from gnna_plugin import allocator
+from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.bench import peers
 from gnna_plugin.tools.bench.vendor import torch_sparse_kernel
 from gnna_plugin.tools.compare.measure import OtherWork, PeakMemory, available_bytes, median_and_spread
@@ -28,8 +29,8 @@ from gnna_plugin.tools.compare.runner import max_rel_error
 from gnna_plugin.tools.compare.spec import UsageError, WorkerError
 
 OURS = {"pyg": "gnna", "dgl": "gnna in DGL"}
-PLAIN = {"pyg": "PyG", "dgl": "DGL"}
-AS_RUN = {"pyg": "PyG, as run", "dgl": "DGL, as run"}
+PLAIN = {name: framework.label for name, framework in FRAMEWORKS.items()}
+AS_RUN = {name: f"{label}, as run" for name, label in PLAIN.items()}
 MEMO, FUSED = "PyG + memo", "PyG + memo + fused gather (torch.sparse.mm)"
 _ESSENTIAL = {*OURS.values(), *PLAIN.values(), *AS_RUN.values()}
 _TOLERANCE = 1e-3  # of outputs and gradients, or ten times the plain framework's own float32 error if that is more
@@ -139,7 +140,7 @@ def _arms(case: Case) -> tuple[list[Arm], dict]:
     enabled = gnna_plugin.enabled
     on_cpu = case.device.type == "cpu"
     arms, left_out = [], {}
-    for framework in ("pyg", "dgl"):
+    for framework in FRAMEWORKS:
         module = peers.adapter(framework)
         if isinstance(module, str):
             left_out[PLAIN[framework]] = module

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 
 import gnna_plugin
+from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.bench import peers
 from gnna_plugin.tools.bench.timing import Rounds, time_calls
 from gnna_plugin.tools.compare.measure import median_and_spread
@@ -27,7 +28,7 @@ def cases(device: torch.device, rounds: Rounds) -> Iterator[tuple[list[dict], di
     torch.set_num_threads(1)
     try:
         yield _ops(device, rounds), {}
-        for framework in ("pyg", "dgl"):
+        for framework in FRAMEWORKS:
             module = peers.adapter(framework)
             if not isinstance(module, str):
                 yield _framework(framework, module.host_calls(*_graph(device), _NODES, _WIDTH), device, rounds), {}

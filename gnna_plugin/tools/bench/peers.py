@@ -7,22 +7,20 @@ is infinite by its own rules has the attribute empty_rows_are_infinite.
 
 from __future__ import annotations
 
-import importlib
 import warnings
 
 import torch
 
+from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.bench.problem import Peer, Problem, Unsupported
 
 OURS = "gnna"
-# Each has PEERS: {name: Peer}. An adapter whose framework is not installed cannot be imported.
-_ADAPTERS = {"pyg": "gnna_plugin.adapters.pyg.tools.peers", "dgl": "gnna_plugin.adapters.dgl.tools.peers"}
 
 
 def adapter(framework: str):
-    """The peers' module of a framework ("pyg", "dgl"), or the reason why it is not there, a string."""
+    """The peers' module of a framework, which has PEERS: {name: Peer}, or why it cannot be imported, a string."""
     try:
-        return importlib.import_module(_ADAPTERS[framework])
+        return FRAMEWORKS[framework].load("tools.peers")
     except ImportError as error:
         return str(error)
 
@@ -30,7 +28,7 @@ def adapter(framework: str):
 def all_peers() -> tuple[dict[str, Peer], dict[str, str]]:
     """(peers by name, ours first; {framework: reason} of what cannot be imported)."""
     found, missing = dict(_OWN), {}
-    for framework in _ADAPTERS:
+    for framework in FRAMEWORKS:
         module = adapter(framework)
         if isinstance(module, str):
             missing[framework] = module

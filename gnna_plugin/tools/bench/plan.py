@@ -10,6 +10,7 @@ import warnings
 import torch
 
 from gnna_plugin import allocator
+from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.bench import peers
 from gnna_plugin.tools.bench.timing import Rounds, time_calls
 
@@ -41,7 +42,7 @@ def measure(graph, device: torch.device, rounds: Rounds) -> tuple[list[dict], di
         "torch COO to CSR": lambda _: _to_csr(dst, src, nodes),
         "torch COO to CSR, shuffled edges": lambda _: _to_csr(shuffled[1], shuffled[0], nodes),
     }
-    for framework in ("pyg", "dgl"):
+    for framework in FRAMEWORKS:
         module = peers.adapter(framework)
         if isinstance(module, str):
             left_out[framework] = module

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import importlib
 import json
 import platform
 from pathlib import Path
@@ -17,17 +16,17 @@ from rich import box
 from rich.table import Table
 
 import gnna_plugin
+from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.bench import peers
-from gnna_plugin.tools.compare.spec import FRAMEWORKS
 from gnna_plugin.tuned import processor
 
 
 def about(device: torch.device, command: str) -> dict:
     """What was run on what: JSON-ready."""
     versions = {"gnna_plugin": gnna_plugin.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    for framework, (_, models, _) in FRAMEWORKS.items():
-        if not isinstance(peers.adapter(framework), str):
-            versions.update(importlib.import_module(models).versions())
+    for name, framework in FRAMEWORKS.items():
+        if not isinstance(peers.adapter(name), str):
+            versions.update(framework.load("tools.models").versions())
     found = {
         "command": command,
         "date": datetime.date.today().isoformat(),

@@ -65,6 +65,15 @@ def training_data(graph, case):
     )
 
 
+def build_model(models, case, data, structure, device):
+    """The untrained model of ``case`` (the dict of Case.resolved) on ``device``, for ``data`` (TrainingData).
+
+    ``models`` is a framework's tools.models, ``structure`` what its make_graph returned.
+    """
+    size = (data.x.shape[1], case["hidden"], data.classes, case["layers"])
+    return models.make_model(case["model"], *size, structure, data.num_nodes).to(device)
+
+
 def _nodes(mask):
     """The ids that a mask selects; None for no mask and for one that selects nothing."""
     return None if mask is None or not mask.any() else np.flatnonzero(mask)

@@ -4,7 +4,6 @@ This file owns which arms there are, how a worker process is started and its fai
 made from two arms: speed-up, epochs to break even, largest error, distance of the loss curves.
 """
 
-import importlib.util
 import json
 import os
 import signal
@@ -18,8 +17,9 @@ import numpy as np
 import torch
 
 from gnna_plugin import _load
+from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.compare.data import save_graph
-from gnna_plugin.tools.compare.spec import ACCELERATED, ALLOCATOR, BASELINE, FRAMEWORKS, UsageError, WorkerError
+from gnna_plugin.tools.compare.spec import ACCELERATED, ALLOCATOR, BASELINE, UsageError, WorkerError
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Result:
 
 def check_framework(name):
     """Raise UsageError unless the framework ``name`` (a key of FRAMEWORKS) is installed."""
-    package = FRAMEWORKS[name][0]
-    if importlib.util.find_spec(package) is None:
+    package = FRAMEWORKS[name].package
+    if not FRAMEWORKS[name].is_installed():
         raise UsageError(f"{package} is not installed here: pip install {package}")
 
 

@@ -5,23 +5,15 @@ This file owns the values that travel from the command line to the runner and, a
 
 from dataclasses import asdict, dataclass
 
+from gnna_plugin.frameworks import FRAMEWORKS
+
 # One process each. "allocator" is the plain framework with the plug-in's setting of the C allocator, so that what the
 # allocator gains is never taken for what the kernels gain.
 BASELINE, ALLOCATOR, ACCELERATED = "baseline", "allocator", "accelerated"
 
-# Where a framework's models live, and the packages whose hooks must be back in place after disable().
-FRAMEWORKS = {
-    "pyg": (
-        "torch_geometric",
-        "gnna_plugin.adapters.pyg.tools.models",
-        ("torch_geometric", "torch_sparse", "torch_scatter"),
-    ),
-    "dgl": ("dgl", "gnna_plugin.adapters.dgl.tools.models", ("dgl",)),
-}
-
 # What --framework takes, and what people read in tables.
-CHOICES = {**{name: (name,) for name in FRAMEWORKS}, "both": ("pyg", "dgl")}
-LABELS = {"pyg": "PyG", "dgl": "DGL"}
+CHOICES = {**{name: (name,) for name in FRAMEWORKS}, "both": tuple(FRAMEWORKS)}
+LABELS = {name: framework.label for name, framework in FRAMEWORKS.items()}
 
 # (layers, hidden): the two models of the GNNAdvisor evaluation, and the demo's layer of a user's own.
 MODEL_DEFAULTS = {"gcn": (2, 16), "gin": (5, 64), "weighted": (2, 32)}

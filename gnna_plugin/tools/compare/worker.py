@@ -5,7 +5,6 @@ readings: data first, then training from cold with the clock and the memory mete
 that nothing is warm that a user's first epoch would find cold.
 """
 
-import importlib
 import json
 import platform
 import sys
@@ -16,9 +15,10 @@ import torch
 from torch.nn import functional as F
 
 import gnna_plugin
+from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.compare import measure
-from gnna_plugin.tools.compare.data import read_graph, training_data
-from gnna_plugin.tools.compare.spec import ACCELERATED, ALLOCATOR, FRAMEWORKS
+from gnna_plugin.tools.compare.data import build_model, read_graph, training_data
+from gnna_plugin.tools.compare.spec import ACCELERATED, ALLOCATOR
 from gnna_plugin.tuned import processor
 
 MIN_EPOCHS = 3
@@ -29,8 +29,8 @@ def main(path):
     with open(path, encoding="utf-8") as file:
         spec = json.load(file)
     torch.set_num_threads(spec["threads"])
-    _, models, packages = FRAMEWORKS[spec["framework"]]
-    arm = Arm(spec, importlib.import_module(models), packages)
+    framework = FRAMEWORKS[spec["framework"]]
+    arm = Arm(spec, framework.load("tools.models"), framework.hooked)
     result = {"cases": [arm.run(number, case) for number, case in enumerate(spec["cases"])], "versions": arm.versions()}
     with open(spec["result"], "w", encoding="utf-8") as file:
         json.dump(result, file, default=str)
@@ -104,8 +104,7 @@ class Arm:
 
     def _model(self, data, case, tensors):
         torch.manual_seed(case["seed"])
-        size = (data.x.shape[1], case["hidden"], data.classes, case["layers"])
-        return self.models.make_model(case["model"], *size, tensors["graph"], data.num_nodes).to(self.device)
+        return build_model(self.models, case, data, tensors["graph"], self.device)
 
     def _train(self, model, tensors, case, number):
         """Epoch times in ms (forward, backward, step) and losses, ending after the epochs or the time allowed."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib
 from dataclasses import asdict
 
-from gnna_plugin.tools.compare.spec import FRAMEWORKS, MODEL_DEFAULTS, Case, UsageError
+from gnna_plugin.frameworks import FRAMEWORKS
+from gnna_plugin.tools.compare.spec import MODEL_DEFAULTS, Case, UsageError
 
 HELP = "measure launch parameters (GPU) or min_work here, for later runs"
 
@@ -70,10 +70,10 @@ def _tune_launches(args, console):
     from gnna_plugin.tools.bench.show import number
     from gnna_plugin.tools.bench.timing import Rounds
     from gnna_plugin.tools.compare.command import load_graphs
-    from gnna_plugin.tools.compare.data import training_data
+    from gnna_plugin.tools.compare.data import build_model, training_data
     from gnna_plugin.tools.tune import launches
 
-    models = importlib.import_module(FRAMEWORKS[args.framework][1])
+    models = FRAMEWORKS[args.framework].load("tools.models")
     kept = []
     for graph in load_graphs(args.graph, args.seed):
         layers, hidden = MODEL_DEFAULTS[args.model]
@@ -81,8 +81,7 @@ def _tune_launches(args, console):
                     args.classes, seed=args.seed).resolved()  # fmt: skip
         data = training_data(graph, case)
         structure = models.make_graph(data.src, data.dst, data.num_nodes, "cuda")
-        size = (data.x.shape[1], case["hidden"], data.classes, case["layers"])
-        model = models.make_model(args.model, *size, structure, data.num_nodes).to("cuda")
+        model = build_model(models, case, data, structure, "cuda")
         x = torch.from_numpy(data.x).to("cuda")
         with gnna_plugin.enabled(args.framework, min_work=0):
             found = launches.launches_of(lambda: model(x, structure))  # noqa: B023 called before the next graph
