@@ -11,19 +11,21 @@ from gnna_plugin import _load
 
 _load.load()
 
-from gnna_plugin import allocator  # noqa: E402
 from gnna_plugin._version import __version__  # noqa: E402
 from gnna_plugin.decider import Config  # noqa: E402
-from gnna_plugin.explain import explain  # noqa: E402
+from gnna_plugin.explain import Explanation, explain  # noqa: E402
 from gnna_plugin.ops import clear_cache, sddmm, spmm, spmm_csc, spmm_csr  # noqa: E402
 from gnna_plugin.renumber import renumber  # noqa: E402
-from gnna_plugin.report import status  # noqa: E402
+from gnna_plugin.report import Status, status  # noqa: E402
+from gnna_plugin.settings import Fallback  # noqa: E402
 from gnna_plugin.switch import disable, disabled, enable, enabled  # noqa: E402
 
 __all__ = [
     "Config",
+    "Explanation",
+    "Fallback",
+    "Status",
     "__version__",
-    "allocator",
     "clear_cache",
     "disable",
     "disabled",

@@ -15,7 +15,7 @@ from gnna_plugin.schedules import Schedule
 
 @dataclass(frozen=True)
 class Explanation:
-    """What explain() found; print it, or take as_dict() for JSON."""
+    """What explain() returns; print it, or take as_dict() for JSON."""
 
     graph: GraphFacts
     decisions: list[dict]

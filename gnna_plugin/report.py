@@ -179,7 +179,7 @@ def fresh() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Status:
-    """A snapshot of what was done; printing it gives a summary for people, as_dict() one for programs."""
+    """What status() returns: a snapshot. Printing it gives a summary for people, as_dict() one for programs."""
 
     frameworks: list[str]
     layers: dict[str, LayerCounts]
@@ -247,9 +247,7 @@ class Status:
 
 
 def status() -> Status:
-    """What the plug-in has done in this process so far."""
-    from gnna_plugin import switch
-
+    """Return a snapshot of what the plug-in has done in this process so far, as a gnna_plugin.Status."""
     plans, plan_bytes, hits, misses, _ = torch.ops.gnna.cache_info()
     with _lock:
         layers = {
@@ -258,5 +256,13 @@ def status() -> Status:
         }
         decisions = list(_decisions.values())
     return Status(
-        switch.frameworks(), layers, decisions, plans, plan_bytes, hits, misses, allocator.kept(), schedules()
+        list(settings.enabled_frameworks),
+        layers,
+        decisions,
+        plans,
+        plan_bytes,
+        hits,
+        misses,
+        allocator.kept(),
+        schedules(),
     )

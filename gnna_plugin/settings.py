@@ -1,5 +1,6 @@
-"""What enable() was told, and whether the plug-in acts on this thread right now. Read by the adapters on every call, so
-it is plain attributes; written only by switch.py.
+"""The settings in force, the frameworks that are enabled, and whether the plug-in acts on this thread right now.
+
+Plain attributes, because the adapters read them on every call. Only switch.py writes them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 
 
 class Fallback(RuntimeError):
-    """Raised in strict mode where a layer would have been left to the framework."""
+    """Raised in strict mode (`enable(strict=True)`) if a layer would be left to the framework."""
 
 
 # Elements (edges times feature width) below which the framework's own path is used: where the two took the same time
@@ -52,6 +53,7 @@ class Settings:
 
 
 current = Settings()
+enabled_frameworks: list[str] = []  # the names of those whose hooks are in place
 
 
 class _Thread(threading.local):

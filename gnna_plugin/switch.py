@@ -13,7 +13,6 @@ from gnna_plugin import allocator, decider, settings, tuned
 from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.report import logger
 
-_installed: list[str] = []
 _lock = threading.RLock()
 
 
@@ -34,7 +33,7 @@ def enable(
     Args:
         only: layer class names ("GCNConv") to accelerate; None for all.
         skip: layer class names to leave to the framework. One layer opts out with `conv.gnna = False`.
-        strict: raise settings.Fallback instead of leaving a layer to the framework. Default: environment GNNA_STRICT.
+        strict: raise gnna_plugin.Fallback instead of leaving a layer to the framework. Default: GNNA_STRICT.
         min_work: smallest edges x feature width to take over. Default: GNNA_MIN_WORK, else what
             `gnna tune` measured here, else a measured value per device.
         max_plan_bytes: bound on the cached CSR plans; the least recently used are dropped first.
@@ -43,7 +42,7 @@ def enable(
             chooses the rest; explain() and status() show the outcome.
         schedule: order the rows of plans by community or degree where that is expected to repay its cost; no bit of a
             result changes. Where False, no new order is looked for.
-        keep_memory: on Linux, keep freed buffers in the process (see gnna_plugin.allocator), undone by disable().
+        keep_memory: on Linux, keep freed buffers in the process for the next ones of their size; undone by disable().
 
     Raises:
         ValueError: an unknown framework name or a setting out of range.
@@ -83,9 +82,9 @@ def enable(
         logger.warning("config sets parameters of CUDA launches, and there is no CUDA device: it changes nothing here")
     with _lock:
         for name in names:
-            if name not in _installed and _install(name, asked_for=name in frameworks):
-                _installed.append(name)
-        if _installed:
+            if name not in settings.enabled_frameworks and _install(name, asked_for=name in frameworks):
+                settings.enabled_frameworks.append(name)
+        if settings.enabled_frameworks:
             _apply(chosen)
 
 
@@ -127,22 +126,55 @@ def disable() -> None:
 
 
 def _uninstall_all_but(kept: list[str]) -> None:
-    for name in [name for name in _installed if name not in kept]:
-        _installed.remove(name)
+    for name in [name for name in settings.enabled_frameworks if name not in kept]:
+        settings.enabled_frameworks.remove(name)
         FRAMEWORKS[name].load().uninstall()
 
 
 def frameworks() -> list[str]:
     """Names of the frameworks whose hooks are in place."""
-    return list(_installed)
+    return list(settings.enabled_frameworks)
 
 
 @contextlib.contextmanager
-def enabled(*frameworks: str, **keywords) -> Iterator[None]:
-    """enable() for a block of code; afterwards everything is as it was before. Also ends a surrounding disabled()."""
+def enabled(
+    *frameworks: str,
+    only: Iterable[str] | None = None,
+    skip: Iterable[str] = (),
+    strict: bool | None = None,
+    min_work: int | None = None,
+    max_plan_bytes: int = settings.Settings.max_plan_bytes,
+    keep_memory: bool = True,
+    config: Mapping[str, int | str] | decider.Config | None = None,
+    schedule: bool = True,
+) -> Iterator[None]:
+    """Enable the plug-in for a block of code; afterwards everything is as it was before.
+
+    Inside a disabled() block, the plug-in is on again for this block.
+
+    Args:
+        frameworks, only, skip, strict, min_work, max_plan_bytes, keep_memory, config, schedule: as for enable().
+
+    Raises:
+        ValueError, ImportError: as for enable().
+
+    >>> import gnna_plugin
+    >>> with gnna_plugin.enabled("pyg", min_work=0):
+    ...     pass
+    """
     with _lock:
-        installed_before, settings_before = list(_installed), settings.current
-        enable(*frameworks, **keywords)
+        installed_before, settings_before = list(settings.enabled_frameworks), settings.current
+        enable(
+            *frameworks,
+            only=only,
+            skip=skip,
+            strict=strict,
+            min_work=min_work,
+            max_plan_bytes=max_plan_bytes,
+            keep_memory=keep_memory,
+            config=config,
+            schedule=schedule,
+        )
     active = settings.set_active(True)
     try:
         yield

@@ -171,6 +171,14 @@ def test_a_framework_that_cannot_be_imported(monkeypatch):
     assert switch.frameworks() == ["pyg"]
 
 
+def test_public_names_are_there_and_enabled_takes_what_enable_takes():
+    assert all(hasattr(gnna_plugin, name) for name in gnna_plugin.__all__)
+    assert isinstance(gnna_plugin.status(), gnna_plugin.Status)
+    assert gnna_plugin.Fallback is settings.Fallback and "allocator" not in gnna_plugin.__all__
+    parameters = [inspect.signature(function).parameters for function in (gnna_plugin.enable, gnna_plugin.enabled)]
+    assert parameters[0] == parameters[1]
+
+
 def test_environment_fills_what_was_left_open(monkeypatch):
     monkeypatch.setenv("GNNA_MIN_WORK", "77")
     monkeypatch.setenv("GNNA_STRICT", "1")
