@@ -19,7 +19,7 @@ from torch_geometric.nn import EdgeConv, GATv2Conv, GINEConv, SuperGATConv, Tran
 
 import gnna_plugin
 from gnna_plugin.data import load_graph
-from gnna_plugin.tools.bench.problem import error_of
+from gnna_plugin.data.problem import error_of
 
 WIDTH = 32
 LAYERS = {

@@ -24,7 +24,7 @@ from rich.table import Table
 
 import gnna_plugin
 from gnna_plugin.data import load_graph
-from gnna_plugin.tools.bench.problem import Problem, error_of, exact
+from gnna_plugin.data.problem import Problem, error_of, exact
 from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
 
 PART, STEP, PADDING = 512, 32, 4  # RoDe's: slots of a part, slots that a full part is a multiple of, slots of a load

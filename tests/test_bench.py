@@ -9,9 +9,9 @@ import torch
 
 import gnna_plugin
 from gnna_plugin.data import load_graph
+from gnna_plugin.data.problem import Problem, Unsupported, error_of, exact
 from gnna_plugin.tools import cli
 from gnna_plugin.tools.bench import epoch, kernels, page, peers, rates
-from gnna_plugin.tools.bench.problem import Problem, Unsupported, error_of, exact
 from gnna_plugin.tools.bench.timing import Rounds, time_calls
 from gnna_plugin.tools.bench.vendor import torch_sparse_kernel
 from gnna_plugin.tools.compare.spec import UsageError, WorkerError
@@ -61,7 +61,7 @@ CASES = [
 
 @pytest.mark.parametrize("p", CASES, ids=lambda p: f"{p.kind}-{p.reduce}-{p.weight}-{p.heads}")
 def test_the_float64_answer_is_the_definition(p, monkeypatch):
-    monkeypatch.setattr("gnna_plugin.tools.bench.problem._CHUNK_ELEMENTS", 300)  # a column at a time
+    monkeypatch.setattr("gnna_plugin.data.problem._CHUNK_ELEMENTS", 300)  # a column at a time
     operands = p.operands()
     assert error_of(exact(p, operands, None), [torch.from_numpy(one_by_one(p, operands))], False) < 1e-14
 
@@ -73,7 +73,7 @@ def test_gradients_in_chunks_are_the_whole_ones(p, monkeypatch):
     assert len(whole) == sum(t.requires_grad for t in operands)
     if p.kind == "sddmm":
         return
-    monkeypatch.setattr("gnna_plugin.tools.bench.problem._CHUNK_ELEMENTS", 300)
+    monkeypatch.setattr("gnna_plugin.data.problem._CHUNK_ELEMENTS", 300)
     assert error_of(exact(p, operands, grad), whole, False) < 1e-12
 
 

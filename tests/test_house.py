@@ -26,14 +26,18 @@ def files(*rooms, suffixes):
 def imported_modules(source):
     """Every module a Python source names in an import, at any depth, importlib.import_module("...") included."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
-            if name in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
-                yield node.args[0].value
+        yield from imported_modules_of(node)
+
+
+def imported_modules_of(node):
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.level == 0:
+        yield node.module
+    elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+        if name in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
+            yield node.args[0].value
 
 
 CPP = {".cpp", ".h", ".cu", ".cuh", ".inl"}
@@ -132,3 +136,116 @@ def test_packages_are_complete():
 )
 def test_the_import_finder_finds(source):
     assert any(module.split(".")[0] in FRAMEWORKS for module in imported_modules(source))
+
+
+# ---- imports between the rooms of Python -----------------------------------------------------------------------------
+
+
+def modules():
+    """{name as imported: path} of every module of gnna_plugin and of the adapters, examples left out."""
+    found = {}
+    for path in files("gnna_plugin", "adapters", suffixes={".py"}):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = ("gnna_plugin", *parts) if parts[0] == "adapters" else parts
+        if parts[1] != "examples":
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def imports(source, known):
+    """The modules among `known` that a source imports, inside functions too, but not under `if TYPE_CHECKING`.
+
+    `from package import name` counts as an import of package.name if that is a module, and of the package otherwise. A
+    package's __init__, which Python runs before each of its modules, counts only if it is imported by name.
+    """
+    tree = ast.parse(source)
+    for_types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    skipped = {id(inner) for node in for_types for statement in node.body for inner in ast.walk(statement)}
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import, which this reader does not resolve"
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(name if name in known else node.module for name in named)
+        else:
+            found.update(imported_modules_of(node))
+    return found & set(known)
+
+
+def cycle_in(graph):
+    """The names along one cycle of a {name: names} graph, or None."""
+    finished, path = set(), []
+
+    def visit(name):
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in finished:
+            return None
+        path.append(name)
+        found = next(filter(None, map(visit, sorted(graph[name]))), None)
+        path.pop()
+        finished.add(name)
+        return found
+
+    return next(filter(None, map(visit, sorted(graph))), None)
+
+
+def room_of(module):
+    parts = module.split(".")
+    if parts[:2] == ["gnna_plugin", "adapters"]:
+        return "adapters' tools" if parts[3:4] == ["tools"] else "adapters"
+    if parts[1:2] in (["tools"], ["__main__"]):
+        return "tools"
+    return "data" if parts[1:2] == ["data"] else "runtime"
+
+
+MAY_IMPORT = {
+    "runtime": {"runtime"},
+    "data": {"runtime", "data"},
+    "adapters": {"runtime", "adapters"},
+    "adapters' tools": {"runtime", "data", "adapters", "adapters' tools"},
+    "tools": {"runtime", "data", "adapters", "adapters' tools", "tools"},
+}
+
+
+def import_graph():
+    known = modules()
+    return {name: imports(path.read_text(), known) for name, path in known.items()}
+
+
+def test_no_import_cycle():
+    assert cycle_in(import_graph()) is None
+
+
+def test_imports_run_one_way_between_rooms():
+    offenders = [
+        f"{name} ({room_of(name)}) imports {imported} ({room_of(imported)})"
+        for name, found in import_graph().items()
+        for imported in found
+        if room_of(imported) not in MAY_IMPORT[room_of(name)]
+    ]
+    assert not offenders
+
+
+def test_adapters_are_named_in_one_place():
+    """As strings, which importlib takes: the table of frameworks. Loading a checkout needs their package's own name."""
+    offenders = [
+        f"{name}: {node.value}"
+        for name, path in modules().items()
+        if room_of(name) not in ("adapters", "adapters' tools") and name != "gnna_plugin.frameworks"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and re.match(r"gnna_plugin\.adapters\.\w", str(node.value))
+    ]
+    assert not offenders
+
+
+def test_the_import_finder_sees_functions_and_skips_types():
+    known = {"gnna_plugin", "gnna_plugin.report", "gnna_plugin.switch"}
+    assert imports("def f():\n    from gnna_plugin import switch", known) == {"gnna_plugin.switch"}
+    assert imports("from gnna_plugin.report import status", known) == {"gnna_plugin.report"}
+    assert imports("from gnna_plugin import enable", known) == {"gnna_plugin"}
+    assert imports("if TYPE_CHECKING:\n    from gnna_plugin import switch", known) == set()
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle_in({"a": {"b"}, "b": set()}) is None

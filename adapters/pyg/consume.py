@@ -15,6 +15,8 @@ from torch import Tensor
 from torch_geometric import Index
 
 from gnna_plugin import report, surroundings
+from gnna_plugin.adapters.pyg.index_errors import as_index_error
+from gnna_plugin.adapters.pyg.lazy import HANDLERS, LazyMessage
 
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
 
@@ -83,23 +85,6 @@ def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim:
     return out.movedim(0, dim).contiguous() if dim else out
 
 
-def as_index_error(text: str, value: Any) -> Exception:
-    """The op's refusal in the type and with the words that PyG's users know; PyG itself turns a bad destination into
-    ValueError."""
-    side, _, rest = text.partition("[")
-    if side not in ("src", "dst"):
-        return ValueError(text)
-    found = int(rest.partition("= ")[2].split()[0])
-    if value.call is not None:
-        value.call.bad_side = side
-    if found < 0:
-        return IndexError(f"Found negative indices in 'edge_index' (got {found}). {text}")
-    limit = value.x.size(0) - 1
-    if side == "src":
-        return IndexError(f"Found indices in 'edge_index' that are larger than {limit} (got {found}). {text}")
-    return IndexError(f"Found a destination in 'edge_index' that is too large (got {found}). {text}")
-
-
 # ---- torch's scatter functions ---------------------------------------------------------------------------------------
 
 
@@ -127,8 +112,6 @@ def _expanded_rows(index: Any, lazy: Any) -> Tensor | None:
 
 
 def _scattered(target: Any, dim: int, index: Tensor | None, lazy: Any, reduce: str) -> Tensor | Any:
-    from gnna_plugin.adapters.pyg.lazy import LazyMessage
-
     if type(target) is not Tensor or type(lazy) is not LazyMessage or index is None or lazy._value.lead:
         return NotImplemented
     fits = target.dim() == lazy.dim() and target.shape[1:] == lazy.shape[1:] and target.dtype == lazy.dtype
@@ -186,14 +169,16 @@ def _scatter_reduce(in_place: bool) -> Callable:
     return handler
 
 
-HANDLERS: dict[Callable, Callable] = {
-    Tensor.scatter_add_: _scatter_add(in_place=True),
-    Tensor.scatter_add: _scatter_add(in_place=False),
-    torch.scatter_add: _scatter_add(in_place=False),
-    Tensor.index_add_: _index_add(in_place=True),
-    Tensor.index_add: _index_add(in_place=False),
-    torch.index_add: _index_add(in_place=False),
-    Tensor.scatter_reduce_: _scatter_reduce(in_place=True),
-    Tensor.scatter_reduce: _scatter_reduce(in_place=False),
-    torch.scatter_reduce: _scatter_reduce(in_place=False),
-}
+HANDLERS.update(
+    {
+        Tensor.scatter_add_: _scatter_add(in_place=True),
+        Tensor.scatter_add: _scatter_add(in_place=False),
+        torch.scatter_add: _scatter_add(in_place=False),
+        Tensor.index_add_: _index_add(in_place=True),
+        Tensor.index_add: _index_add(in_place=False),
+        torch.index_add: _index_add(in_place=False),
+        Tensor.scatter_reduce_: _scatter_reduce(in_place=True),
+        Tensor.scatter_reduce: _scatter_reduce(in_place=False),
+        torch.scatter_reduce: _scatter_reduce(in_place=False),
+    }
+)

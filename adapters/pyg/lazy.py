@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from gnna_plugin import report, surroundings
-from gnna_plugin.adapters.pyg import consume
+from gnna_plugin.adapters.pyg.index_errors import as_index_error
 
 # What a LazyMessage does with a function, by the function: (function, args, kwargs) -> its result, or NotImplemented.
-HANDLERS: dict[Callable, Callable] = dict(consume.HANDLERS)
+# Filled by lazy_operations.py, lazy_products.py and consume.py.
+HANDLERS: dict[Callable, Callable] = {}
 
 _plain = torch._C.DisableTorchFunctionSubclass
 _arm, _fill = torch.ops.gnna.arm.default, torch.ops.gnna.fill.default
@@ -114,7 +115,7 @@ class Value:
             else:
                 value = torch.ops.gnna.gather_rows(self.x, self.src)
         except ValueError as error:
-            raise consume.as_index_error(str(error), self) from None
+            raise as_index_error(str(error), self) from None
         except (IndexError, RuntimeError):
             self.conv._index_select_safe(self.source, self.index)  # raises with PyG's own words
             raise

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gnna_plugin import report, surroundings
 from gnna_plugin.adapters.pyg import consume
+from gnna_plugin.adapters.pyg.index_errors import as_index_error
 from gnna_plugin.adapters.pyg.lazy import HANDLERS, LazyMessage, Value, new_handle, with_dims
 
 _plain = torch._C.DisableTorchFunctionSubclass
@@ -263,7 +264,7 @@ def _sum(func: Callable, args: tuple, kwargs: dict) -> Any:
     try:
         scores = torch.ops.gnna.sddmm(a, b, product.first.src, product.second.src, last - 1, True)
     except ValueError as error:
-        raise consume.as_index_error(str(error), product) from None
+        raise as_index_error(str(error), product) from None
     report.fused(product.layer)
     return scores
 

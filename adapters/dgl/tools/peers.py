@@ -17,7 +17,7 @@ import torch
 from dgl.nn import GATConv, GINConv, GraphConv, SAGEConv
 from torch import nn
 
-from gnna_plugin.tools.bench.problem import Problem, Unsupported
+from gnna_plugin.data.problem import Problem, Unsupported
 
 
 def graph_of(problem: Problem) -> dgl.DGLGraph:

@@ -13,7 +13,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn import GATConv, GCNConv, MessagePassing, SAGEConv, models
 from torch_geometric.utils import to_torch_csr_tensor
 
-from gnna_plugin.tools.bench.problem import Problem, Unsupported
+from gnna_plugin.data.problem import Problem, Unsupported
 
 try:
     from torch_sparse import SparseTensor

@@ -151,8 +151,8 @@ def _kernel_cases(args, graphs, device, rounds):
     import torch
 
     from gnna_plugin import allocator
+    from gnna_plugin.data.problem import Problem
     from gnna_plugin.tools.bench import kernels
-    from gnna_plugin.tools.bench.problem import Problem
 
     allocator.keep_freed_memory()  # for every peer alike, so that no one is charged for page faults
     direction = "backward" if args.backward else "forward"

@@ -11,8 +11,8 @@ import math
 
 import torch
 
+from gnna_plugin.data.problem import Problem, Unsupported, error_of, exact
 from gnna_plugin.tools.bench import peers, rates
-from gnna_plugin.tools.bench.problem import Problem, Unsupported, error_of, exact
 from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
 from gnna_plugin.tools.compare.spec import WorkerError
 

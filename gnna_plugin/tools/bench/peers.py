@@ -11,8 +11,8 @@ import warnings
 
 import torch
 
+from gnna_plugin.data.problem import Peer, Problem, Unsupported
 from gnna_plugin.frameworks import FRAMEWORKS
-from gnna_plugin.tools.bench.problem import Peer, Problem, Unsupported
 
 OURS = "gnna"
 
