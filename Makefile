@@ -16,13 +16,13 @@ PYTHON_OLDEST ?= python3.11
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml gnna_plugin/_version.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint build environment tools clean
+.PHONY: help demo test test-oldest lint ruff format types build environment tools clean
 
 help:
 	@echo "make demo    what the plug-in does, on a small graph"
 	@echo "make test    all tests that this machine can run (GNNA_DATA=folder adds the real graphs)"
 	@echo "make test-oldest    the same beside the oldest torch, PyG and DGL, in $(OLDEST) (Python 3.10 or 3.11)"
-	@echo "make lint    ruff over the Python files, clang-format over the C++"
+	@echo "make lint    ruff and mypy over the Python files, clang-format over the C++"
 	@echo "make build   the environment and the compiled library only"
 	@echo "make clean   removes what was built, and $(VENV)"
 	@echo "TORCH=torch==X.Y.Z picks another torch, PYTHON=python3.12 another Python"
@@ -43,9 +43,19 @@ $(OLDEST)/.stamp: .ci/requirements-oldest.txt | tools
 	@$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet -r .ci/requirements-oldest.txt
 	@touch $@
 
-lint: environment
+lint: ruff format types
+
+ruff: environment
 	$(PY) -m ruff check .
+
+format: environment
 	find csrc -type f | xargs $(VENV)/bin/clang-format --dry-run --Werror
+
+# mypy names modules by their folders, so it runs where adapters/ is gnna_plugin/adapters, as in an installation.
+types: environment
+	@rm -rf build/types/gnna_plugin && mkdir -p build/types/gnna_plugin
+	@ln -s $(CURDIR)/gnna_plugin/* $(CURDIR)/adapters build/types/gnna_plugin/
+	cd build/types && ../../$(PY) -m mypy --config-file ../../pyproject.toml -p gnna_plugin
 
 build: $(VENV)/.built
 environment: $(VENV)/.stamp

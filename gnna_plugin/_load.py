@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -105,12 +106,12 @@ def _serve_adapters_of_checkout(here: Path) -> None:
 
     class AdaptersOfCheckout:
         @staticmethod
-        def find_spec(name, path=None, target=None):
+        def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
             if name != "gnna_plugin.adapters":
                 return None
             spec = PathFinder.find_spec("adapters", [str(root)])
             return spec and importlib.util.spec_from_file_location(
-                name, spec.origin, submodule_search_locations=list(spec.submodule_search_locations)
+                name, spec.origin, submodule_search_locations=list(spec.submodule_search_locations or ())
             )
 
     sys.meta_path.append(AdaptersOfCheckout)

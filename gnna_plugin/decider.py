@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -68,7 +69,7 @@ def fixed_by_hand(config: Mapping[str, int | str] | Config | None) -> tuple[int,
     """
     if config is None:
         return _OPEN
-    given = config.as_dict() if isinstance(config, Config) else dict(config)
+    given: dict[str, Any] = config.as_dict() if isinstance(config, Config) else dict(config)
     for comment in ("reason", "runner_up"):
         given.pop(comment, None)
     kernel = given.pop("kernel", None)

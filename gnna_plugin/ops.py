@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 
-def spmm(x: Tensor, edge_index: Tensor, weight: Tensor | None = None, num_dst: int | None = None, reduce: str = "sum"):
+def spmm(
+    x: Tensor, edge_index: Tensor, weight: Tensor | None = None, num_dst: int | None = None, reduce: str = "sum"
+) -> Tensor:
     """Reduces, for every destination node, the features of its sources: out[i] = reduce of weight[e] * x[src[e]].
 
     Args:
@@ -134,61 +136,81 @@ def _ends(edge_index: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.register_fake("gnna::spmm")
-def _(x, weight, src, dst, num_dst, reduce, cache=True):
+def _(
+    x: Tensor, weight: Tensor | None, src: Tensor, dst: Tensor, num_dst: int, reduce: str, cache: bool = True
+) -> Tensor:
     return x.new_empty((num_dst, *x.shape[1:]))
 
 
 @torch.library.register_fake("gnna::spmm_arg")
-def _(x, weight, src, dst, num_dst, reduce, cache=True, last=False):
+def _(
+    x: Tensor,
+    weight: Tensor | None,
+    src: Tensor,
+    dst: Tensor,
+    num_dst: int,
+    reduce: str,
+    cache: bool = True,
+    last: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     out = x.new_empty((num_dst, *x.shape[1:]))
     return out, src.new_empty(out.shape), src.new_empty(out.shape)
 
 
 @torch.library.register_fake("gnna::edges_of_csr")
-def _(rowptr, col, perm, num_cols, cache=True):
+def _(rowptr: Tensor, col: Tensor, perm: Tensor | None, num_cols: int, cache: bool = True) -> tuple[Tensor, Tensor]:
     return torch.empty_like(col), torch.empty_like(col)
 
 
 @torch.library.register_fake("gnna::segment_reduce")
-def _(messages, index, num_rows, reduce, cache=True):
+def _(messages: Tensor, index: Tensor, num_rows: int, reduce: str, cache: bool = True) -> Tensor:
     return messages.new_empty((num_rows, *messages.shape[1:]))
 
 
 @torch.library.register_fake("gnna::gather_rows")
-def _(x, index, cache=True):
+def _(x: Tensor, index: Tensor, cache: bool = True) -> Tensor:
     return x.new_empty((index.shape[0], *x.shape[1:]))
 
 
 @torch.library.register_fake("gnna::scatter_rows")
-def _(messages, index, num_rows, cache=True):
+def _(messages: Tensor, index: Tensor, num_rows: int, cache: bool = True) -> Tensor:
     return messages.new_empty((num_rows, *messages.shape[1:]))
 
 
 @torch.library.register_fake("gnna::segment_softmax")
-def _(scores, index, num_rows, cache=True):
+def _(scores: Tensor, index: Tensor, num_rows: int, cache: bool = True) -> Tensor:
     return scores.new_empty(scores.shape)
 
 
 @torch.library.register_fake("gnna::segment_softmax_backward")
-def _(grad, out, index, num_rows, cache=True):
+def _(grad: Tensor, out: Tensor, index: Tensor, num_rows: int, cache: bool = True) -> Tensor:
     return out.new_empty(out.shape)
 
 
 @torch.library.register_fake("gnna::sddmm")
-def _(a, b, src, dst, head_dims=0, cache=True):
+def _(a: Tensor, b: Tensor, src: Tensor, dst: Tensor, head_dims: int = 0, cache: bool = True) -> Tensor:
     return a.new_empty((src.shape[0], *a.shape[1 : 1 + head_dims]))
 
 
 @torch.library.register_fake("gnna::extremum_backward")
-def _(grad, x, weight, out, src, dst, with_weight, cache=True):
+def _(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    out: Tensor,
+    src: Tensor,
+    dst: Tensor,
+    with_weight: bool,
+    cache: bool = True,
+) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(weight.shape if with_weight and weight is not None else (0,))
 
 
 @torch.library.register_fake("gnna::mean_divisor")
-def _(like, src, dst, num_src, num_dst, cache=True):
+def _(like: Tensor, src: Tensor, dst: Tensor, num_src: int, num_dst: int, cache: bool = True) -> Tensor:
     return like.new_empty((num_dst,), dtype=torch.promote_types(like.dtype, torch.float32))
 
 
 @torch.library.register_fake("gnna::lift")
-def _(x, weight, src):
+def _(x: Tensor, weight: Tensor | None, src: Tensor) -> Tensor:
     return x.new_empty((1,)).expand(src.shape[0], *x.shape[1:])

@@ -11,6 +11,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
@@ -90,7 +91,7 @@ class ScriptAliases:
         self._lock = threading.RLock()  # reentrant, because the garbage collector may call _forget() inside add()
 
     def add(self, ours: Callable, original: Callable) -> None:
-        ours.__prepare_scriptable__ = lambda: original
+        ours.__prepare_scriptable__ = lambda: original  # type: ignore[attr-defined]
         with self._lock:
             if not self._originals:
                 lookup = self._lookup(torch.jit._script._get_overloads)
@@ -125,7 +126,7 @@ class ScriptAliases:
         return self._originals.get(weakref.ref(function))
 
     def _lookup(self, get_overloads: Callable) -> Callable:
-        def _get_overloads(obj):
+        def _get_overloads(obj: Any) -> Any:
             original = self._original_of(obj)
             if original is None:
                 return get_overloads(obj)
@@ -153,7 +154,8 @@ class Spread:
     """
 
     def __init__(self, package: str, original: Callable, ours: Callable) -> None:
-        self._prefix, self._original, self._ours = f"{package}.", original, ours
+        self._prefix, self._original = f"{package}.", original
+        self._ours: Any = ours  # None once undone
         script_aliases.add(ours, original)
         self._move(original, ours)
 

@@ -67,5 +67,6 @@ def schedules() -> list[Schedule]:
     for at in range(len(words) // 4):
         row = numbers[at * 13 : at * 13 + 13]
         span = row[11] if row[11] >= 0 else None
-        found.append(Schedule(*words[at * 4 : at * 4 + 4], *map(int, row[:4]), *row[4:11], span, bool(row[12])))
+        fields = [*words[at * 4 : at * 4 + 4], *map(int, row[:4]), *row[4:11], span, bool(row[12])]
+        found.append(Schedule(*fields))
     return found

@@ -7,6 +7,7 @@ an edge feature's row is its edge's position, and no permutation is left to do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,11 +35,11 @@ class Operands:
 
 def prepare(op: str, u: Tensor | None, e: Tensor | None) -> Operands | str:
     """The operands of copy_lhs (u), copy_rhs (e) or mul (u, e), each at least 2-D; or why they do not fit."""
-    if op == "copy_lhs":
+    if op == "copy_lhs" and u is not None:
         return Operands(u, None, None, tuple(u.shape[1:]))
-    if op == "copy_rhs":
+    if op == "copy_rhs" and e is not None:
         return Operands(None, None, e, tuple(e.shape[1:]))
-    if op != "mul":
+    if op != "mul" or u is None or e is None:
         return f"the binary operation {op}"
     try:
         shape = tuple(torch.broadcast_shapes(u.shape[1:], e.shape[1:]))
@@ -88,6 +89,7 @@ def extremum(
         positions: 0 .. E - 1 in the indices' dtype, needed for messages alone.
         last: the last of equal edges wins, not the first.
     """
+    x: Any  # a Tensor: operands hold the one or the other
     x, src = (operands.x, edges.src) if operands.messages is None else (operands.messages, positions)
     if edges.dst.numel() == 0:
         zeros = x.new_zeros((edges.num_dst, *operands.shape))

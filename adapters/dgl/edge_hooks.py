@@ -54,13 +54,13 @@ def _product(gidx: Any, op: str, u: Tensor, v: Tensor) -> Tensor | fit.Reason:
     if width < LEAST_WIDTH and not u.is_cuda:
         return "features too narrow to gain", f"{width} elements"
     entry = fit.entry_for(gidx, {"u": [u], "v": [v]})
-    if type(entry) is tuple:
+    if isinstance(entry, tuple):
         return entry
     with torch.no_grad(), fit.dgl_errors():
         return core.product(entry.edges, u, v, op)
 
 
-def edge_softmax_hook(original: type) -> type:
+def edge_softmax_hook(original: Any) -> type:
     """dgl.backend.pytorch.sparse.EdgeSoftmax, the autograd function beneath every edge_softmax of one edge type: ours
     is differentiable in C++, and again."""
 
@@ -89,7 +89,7 @@ def _softmax(gidx: Any, score: Any, eids: Any, norm_by: str) -> Tensor | fit.Rea
     if reason is not None:
         return reason
     entry = fit.entry_for(gidx, {"e": [score]})
-    if type(entry) is tuple:
+    if isinstance(entry, tuple):
         return entry
     with fit.dgl_errors():
         return core.edge_softmax(entry.edges, score, norm_by)

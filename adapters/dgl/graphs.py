@@ -106,6 +106,7 @@ def edges_of(gidx: Any) -> Entry:
     """The edges of a graph index with one edge type. Raises DGLError if its formats allow no list of edges."""
     found = known(gidx)
     if found.entry is None:
+        assert found.ends is not None  # there is one edge type
         src, dst = found.ends.of(gidx, found.swapped)
         src_type, dst_type = gidx.metagraph.find_edge(0)
         found.entry = Entry(Edges(src, dst, gidx.num_nodes(src_type), gidx.num_nodes(dst_type)))
@@ -127,13 +128,14 @@ def derived_hook(original: Callable) -> Callable:
         found = known(self)
         if name == "reverse" and found.reverse_of is not None and (source := found.reverse_of()) is not None:
             return source
-        made = found.derived.get((name, *arguments))
+        key = (name, *arguments)
+        made = found.derived.get(key)
         if made is None:
             made = original(self, *arguments)
             link = _known[id(made)] = Known(made, found.ends, found.swapped ^ (name == "reverse"))
             if name == "reverse":
                 link.reverse_of = found.reference
-            found.derived[(name, *arguments)] = made
+            found.derived[key] = made
         return made
 
     return derive

@@ -47,7 +47,7 @@ class Call:
 def _fit(gidx: Any, known: graphs.Known, op: str, reduce: str, u: Any, e: Any) -> Call | None:
     """The call in our terms; None, with the reason counted, where it is left to DGL."""
     call = _try_fit(gidx, known, op, reduce, u, e)
-    if type(call) is tuple:
+    if isinstance(call, tuple):
         fit.left(f"dgl.{op}_{reduce}", call)
         return None
     return call
@@ -69,7 +69,7 @@ def _try_fit(gidx: Any, known: graphs.Known, op: str, reduce: str, u: Any, e: An
             return ("bfloat16 products that DGL rounds before it compares them",)
         last = winners.last_wins(known.order, tensors)
     entry = fit.entry_for(gidx, ends)
-    if type(entry) is tuple:
+    if isinstance(entry, tuple):
         return entry
     used = "u" in ends, "e" in ends
     scalar_u, scalar_e = used[0] and u.dim() == 1, used[1] and e.dim() == 1

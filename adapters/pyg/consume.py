@@ -72,7 +72,7 @@ def kept_features(x: Tensor) -> Tensor:
 def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim: int, reduce: str) -> Tensor | Any:
     """The reduction of messages that exist along dim, [*B, num_rows, *S], or NotImplemented."""
     rows = plain_index(index)
-    if reduce not in _REDUCES or rows.numel() != messages.size(dim) or rows.device != messages.device:
+    if rows is None or reduce not in _REDUCES or rows.numel() != messages.size(dim) or rows.device != messages.device:
         return NotImplemented
     first = messages.movedim(dim, 0) if dim else messages
     try:
@@ -91,7 +91,7 @@ def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim:
 def mark_zeros(tensor: Tensor) -> None:
     """Notes that a tensor is fresh zeros: max and min may then overwrite it, as scatter_reduce without self would."""
     if not tensor.is_inference():
-        tensor._gnna_zeros = tensor._version
+        tensor._gnna_zeros = tensor._version  # type: ignore[attr-defined]
 
 
 def _is_fresh_zeros(tensor: Tensor) -> bool:
@@ -153,7 +153,10 @@ def _index_add(in_place: bool) -> Callable:
 
 def _scatter_reduce(in_place: bool) -> Callable:
     def handler(
-        func: Callable, args: tuple, kwargs: dict, names=("self", "dim", "index", "src", "reduce", "include_self")
+        func: Callable,
+        args: tuple,
+        kwargs: dict,
+        names: tuple[str, ...] = ("self", "dim", "index", "src", "reduce", "include_self"),
     ) -> Any:
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         target, lazy = given.get("self"), given.get("src")

@@ -123,7 +123,8 @@ def index_select_hook(original: Callable) -> Callable:
         if reason is not None:
             report.left_to_framework(type(conv).__name__, reason)
             return original(conv, src, index)
-        return lift(src, consume.plain_index(index), conv, index, call)
+        rows: Any = consume.plain_index(index)  # not None, because why_not() has accepted the index
+        return lift(src, rows, conv, index, call)
 
     def _index_select(self, src, index):
         if thread.left_to_framework:

@@ -21,8 +21,14 @@ from gnna_plugin.adapters.pyg import own_code, small_graphs
 from gnna_plugin.patching import stand_in
 
 # The attributes of a class that hold such a function. PyG binds some to instances (explain, decomposed_layers).
-_NAMES = ("propagate", "edge_updater", "_orig_propagate", "_jinja_propagate", "_orig_edge_updater")
-_NAMES += ("_jinja_edge_updater",)
+_NAMES = (
+    "propagate",
+    "edge_updater",
+    "_orig_propagate",
+    "_jinja_propagate",
+    "_orig_edge_updater",
+    "_jinja_edge_updater",
+)
 _MARK = "_gnna_wraps"
 _OUTLIVES = "use after the layer"
 _rebound: weakref.WeakSet[MessagePassing] = weakref.WeakSet()
@@ -171,7 +177,8 @@ def _wrap_classes(classes: Iterable[type]) -> None:
 
 def _classes(root: type = MessagePassing) -> Iterable[type]:
     yield root
-    for cls in root.__subclasses__():
+    subclasses: list[type] = root.__subclasses__()
+    for cls in subclasses:
         yield from _classes(cls)
 
 
@@ -180,7 +187,7 @@ def rebind(conv: MessagePassing) -> None:
     bound = vars(conv).get("propagate")
     function = getattr(bound, "__func__", None)
     for name in ("_jinja_propagate", "_orig_propagate"):
-        wrapper = getattr(type(conv), name, None)
+        wrapper: Any = getattr(type(conv), name, None)
         if function is not None and getattr(wrapper, _MARK, None) is function:
             conv.propagate = types.MethodType(wrapper, conv)
             _rebound.add(conv)

@@ -8,7 +8,7 @@ other operation first settles the value: the memory is computed and filled in, a
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,16 +36,21 @@ class Value:
     """
 
     foldable = True  # into one spmm
-    __slots__ = ("__weakref__", "call", "conv", "handles", "index", "lead", "products", "settled", "source", "src")
-    __slots__ += ("version", "weight", "weight_version", "x")
+    __slots__ = (
+        "__weakref__", "call", "conv", "handles", "index", "lead", "products", "settled", "source", "src", "version",
+        "weight", "weight_version", "x",
+    )  # fmt: skip
 
-    def __init__(self, x, src, conv, source, index, version, lead, call):
+    def __init__(
+        self, x: Tensor, src: Tensor, conv: Any, source: Tensor, index: Any, version: int | None, lead: int, call: Any
+    ) -> None:
         self.x, self.src, self.conv, self.source, self.index, self.version = x, src, conv, source, index, version
         self.lead, self.call = lead, call
-        self.weight = self.weight_version = None
+        self.weight: Any = None  # a Tensor, or None for ones
+        self.weight_version: int | None = None
         self.settled = False
         self.handles: list[weakref.ref[LazyMessage]] = []
-        self.products: list[weakref.ref[Value]] | None = None  # made of this value, and perhaps still lazy
+        self.products: list[weakref.ref[Any]] | None = None  # made of this value, and perhaps still lazy
 
     @property
     def layer(self) -> str:
@@ -80,12 +85,12 @@ class Value:
             for handle in handles:
                 _arm(handle, False)
         for handle in handles:
-            handle.__class__ = Tensor
+            handle.__class__ = Tensor  # type: ignore[assignment]
             del handle.__dict__["_value"], handle.__dict__["_shape"]
         self._join_graph(handles)
         self._settle_products(operation)
 
-    def _join_graph(self, handles: list[Tensor]) -> None:
+    def _join_graph(self, handles: Sequence[Tensor]) -> None:
         """Puts filled handles where PyG's messages are in the autograd graph, if they are not there yet."""
 
     def _fill(self, handle: Tensor, operation: str) -> None:
@@ -131,17 +136,17 @@ class LazyMessage(Tensor):
     # Asked many times in each call: in Python, where the way through __torch_function__ takes as long as an operation.
 
     @property
-    def shape(self) -> torch.Size:
+    def shape(self) -> torch.Size:  # type: ignore[override]
         return self._shape
 
     @property
-    def ndim(self) -> int:
+    def ndim(self) -> int:  # type: ignore[override]
         return len(self._shape)
 
     def dim(self) -> int:
         return len(self._shape)
 
-    def size(self, dim: int | None = None):
+    def size(self, dim: int | None = None) -> Any:
         return self._shape if dim is None else self._shape[dim]
 
     def __len__(self) -> int:
@@ -165,7 +170,9 @@ class LazyMessage(Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         """What C++ code does to a handle, where no __torch_function__ was asked."""
         kwargs = kwargs or {}
         name = func.__name__.partition(".")[0]
@@ -225,7 +232,7 @@ def new_handle(value: Value, shape: torch.Size | None = None) -> LazyMessage:
     return as_handle(handle, value)
 
 
-def as_handle(tensor: Tensor, value: Value) -> LazyMessage:
+def as_handle(tensor: Any, value: Value) -> LazyMessage:
     """Makes a LazyMessage of a tensor on the value's storage."""
     _arm(tensor, True)
     attributes = tensor.__dict__

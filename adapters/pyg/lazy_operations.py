@@ -92,7 +92,7 @@ def _getters(*names: str) -> list[Callable]:
 HANDLERS.update(
     {
         **{
-            f: _metadata
+            f: _metadata  # type: ignore[misc]
             for f in (
                 *_getters("dtype", "layout", "requires_grad", "is_leaf", "is_sparse", "is_quantized", "is_nested"),
                 *_getters("is_mkldnn", "grad_fn", "_backward_hooks", "is_sparse_csr", "itemsize", "shape", "ndim"),
@@ -103,7 +103,7 @@ HANDLERS.update(
             )
         },
         **{
-            f: _of_features
+            f: _of_features  # type: ignore[misc]
             for f in (
                 *_getters("device", "is_cuda", "is_cpu", "is_meta"),
                 *(Tensor.get_device, Tensor.new_empty, Tensor.new_ones, Tensor.new_full, Tensor.new_tensor),

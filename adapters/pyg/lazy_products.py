@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ class Product(Value):
             if type(lazy) is LazyMessage:
                 lazy._value.settle(operation)  # which settles its products
 
-    def _join_graph(self, handles: list[Tensor]) -> None:
+    def _join_graph(self, handles: Sequence[Tensor]) -> None:
         factor, scale, self.factor, self.scale = self.factor, self.scale, None, None
         handle = next((h for h in handles if factor is not None and h.shape == factor.shape), None)
         if handle is not None:
@@ -159,6 +159,7 @@ def _mul(func: Callable, args: tuple, kwargs: dict) -> Any:
         return NotImplemented
     if value.weight is not None and value.x.dtype == torch.float16:
         return NotImplemented  # the product of two weights may leave its range, where each message stays in it
+    product: Product | None
     if type(other) in (int, float):
         if not math.isfinite(other):
             return NotImplemented  # it would reach nodes that no edge reads: 0 * inf in their gradient
@@ -204,7 +205,8 @@ def _kept(value: Value, weight: Tensor) -> tuple[Tensor, int | None]:
         weight = weight.detach()
     if value.call.runs_own_code():
         return weight, None if weight.is_inference() else weight._version
-    return (weight._lazy_clone() if torch._C._is_cow_tensor(weight) else weight.clone()), None
+    shared = torch._C._is_cow_tensor(weight)  # type: ignore[attr-defined]
+    return (weight._lazy_clone() if shared else weight.clone()), None
 
 
 def _as_weight(value: Value, shape: torch.Size, other: Any) -> Tensor | None:

@@ -35,14 +35,14 @@ _classes: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
 _askers: weakref.WeakKeyDictionary[MessagePassing, _Known] = weakref.WeakKeyDictionary()
 
 
-def _holds(known: _Known | None, cls: type) -> bool:
-    return known is not None and tuple([ref() for ref in known[0]]) == _functions(cls)
+def _holds(known: _Known, cls: type) -> bool:
+    return tuple([ref() for ref in known[0]]) == _functions(cls)
 
 
 def class_is_own(cls: type) -> bool:
     """Whether a layer class's steps are the framework's functions."""
     known = _classes.get(cls)
-    if not _holds(known, cls):
+    if known is None or not _holds(known, cls):
         functions = _functions(cls)
         own = all((getattr(f, "__module__", None) or "").startswith(_FRAMEWORK) for f in functions)
         _classes[cls] = known = (tuple(map(weakref.ref, functions)), own)
@@ -102,8 +102,9 @@ def asks_for_types(conv: MessagePassing) -> bool:
     if class_is_own(cls):
         return False
     known = _askers.get(conv)
-    if not _holds(known, cls):
-        functions, seen = _functions(cls), set()
+    if known is None or not _holds(known, cls):
+        functions: tuple = _functions(cls)
+        seen: set[types.CodeType] = set()
         asks = any(_reads_a_type(function, conv, seen) for function in functions)
         _askers[conv] = known = (tuple(map(weakref.ref, functions)), asks)
     return known[1]

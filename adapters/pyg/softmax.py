@@ -61,4 +61,5 @@ def install() -> None:
 
 def uninstall() -> None:
     """Gives PyG's own function back to every module that holds ours."""
-    _spread.undo()
+    if _spread is not None:
+        _spread.undo()
