@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import gnna_plugin
-from gnna_plugin.adapters.pyg.tools.peers import make_model
+from gnna_plugin.adapters.pyg.tools.models import make_bench_model
 from gnna_plugin.data import load_graph
 
 FEATURES, CLASSES, WARM_UP, BLOCK = 96, 22, 8, 10
@@ -46,7 +46,7 @@ def epoch_ms(kind: str, graph, captured: bool, compiled: bool = False, cached: b
     x = torch.randn(graph.num_nodes, FEATURES, device="cuda")
     labels = torch.randint(0, CLASSES, (graph.num_nodes,), device="cuda")
     hidden, layers = SHAPES[kind]
-    model = make_model(kind, FEATURES, hidden, CLASSES, layers, norm=False, cached=cached).cuda()
+    model = make_bench_model(kind, FEATURES, hidden, CLASSES, layers, norm=False, cached=cached).cuda()
     model = torch.compile(model) if compiled else model
     optimizer = torch.optim.Adam(model.parameters(), 0.01, capturable=captured)
 

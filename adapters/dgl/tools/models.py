@@ -1,16 +1,17 @@
-"""The DGL models that `compare` trains: written as any DGL user writes them, with nothing of the plug-in.
+"""The DGL models that the command line trains: written as any DGL user writes them, with nothing of the plug-in.
 
-This file owns the models and how arrays become a DGLGraph; what is measured on them is tools.compare's. It offers the
-same four names as the other frameworks' models: MODELS, make_graph, make_model and versions.
+This file owns the models and how arrays become a DGLGraph; what is measured on them is gnna_plugin.tools'. It offers
+the same names as the other frameworks' models: MODELS, make_graph, make_model, make_bench_model and versions.
 """
 
 import dgl
 import torch
-from dgl.nn import GINConv, GraphConv
+from dgl.nn import GATConv, GINConv, GraphConv, SAGEConv
 from torch import nn
 from torch.nn import functional as F
 
 MODELS = ("gcn", "gin")
+_HEADS = 4
 
 
 class GCN(nn.Module):
@@ -65,6 +66,41 @@ def make_model(name, in_dim, hidden, classes, layers, graph, num_nodes):
     if name not in MODELS:
         raise ValueError(f"no model '{name}', there are {', '.join(MODELS)}")
     return (GCN if name == "gcn" else GIN)(in_dim, hidden, classes, layers)
+
+
+class Deep(nn.Module):
+    """Layers with ReLU between them, and BatchNorm and dropout 0.5 where ``norm``: x [N, in_dim] -> [N, classes]."""
+
+    def __init__(self, name, in_dim, hidden, classes, layers, norm):
+        super().__init__()
+        widths = [in_dim] + [hidden] * (layers - 1) + [classes]
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.convs = nn.ModuleList(_conv(name, a, b, i + 1 == layers) for i, (a, b) in enumerate(pairs))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) if norm else nn.Identity() for _ in pairs[1:])
+        self.dropout = nn.Dropout(0.5 if norm else 0.0)
+        self.is_attention = name == "gat"
+
+    def forward(self, x, graph):
+        for conv, norm in zip(self.convs, self.norms, strict=False):
+            h = conv(graph, x)
+            x = self.dropout(norm(h.flatten(1) if self.is_attention else h).relu())
+        out = self.convs[-1](graph, x)
+        return out.mean(1) if self.is_attention else out
+
+
+def _conv(name, a, b, last):
+    if name == "gcn":
+        return GraphConv(a, b, allow_zero_in_degree=True)
+    if name == "gin":
+        return GINConv(nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, b)), "sum")
+    if name == "sage":
+        return SAGEConv(a, b, "mean")
+    return GATConv(a, b if last else b // _HEADS, _HEADS, allow_zero_in_degree=True)
+
+
+def make_bench_model(name, in_dim, hidden, classes, layers, norm, cached):
+    """GCN, GIN, SAGE (mean) or GAT (4 heads) from dgl.nn, in float32; a DGLGraph needs no cache."""
+    return Deep(name, in_dim, hidden, classes, layers, norm)
 
 
 def versions():

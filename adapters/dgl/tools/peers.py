@@ -1,7 +1,7 @@
 """How a DGL user aggregates, to be timed beside the plug-in: dgl.ops on a graph whose formats exist already.
 
 Nothing here uses the plug-in's hooks. PEERS are for single aggregations (gnna_plugin.tools.bench.kernels),
-STRUCTURES and make_model for whole models (gnna_plugin.tools.bench.epoch).
+STRUCTURES for whole models (gnna_plugin.tools.bench.epoch), which are in models.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import dgl
 import dgl.backend.pytorch.sparse
 import dgl.function as fn
 import torch
-from dgl.nn import GATConv, GINConv, GraphConv, SAGEConv
-from torch import nn
 
 from gnna_plugin.data.problem import Problem, Unsupported
 
@@ -48,43 +46,6 @@ PEERS = {"DGL": _ops}
 
 
 # ---- whole models (gnna_plugin.tools.bench.epoch) --------------------------------------------------------------------
-
-_HEADS = 4
-
-
-class Model(nn.Module):
-    """Layers with ReLU between them, and BatchNorm and dropout 0.5 where ``norm``: x [N, in_dim] -> [N, classes]."""
-
-    def __init__(self, name, in_dim, hidden, classes, layers, norm):
-        super().__init__()
-        widths = [in_dim] + [hidden] * (layers - 1) + [classes]
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
-        self.convs = nn.ModuleList(_conv(name, a, b, i + 1 == layers) for i, (a, b) in enumerate(pairs))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) if norm else nn.Identity() for _ in pairs[1:])
-        self.dropout = nn.Dropout(0.5 if norm else 0.0)
-        self.is_attention = name == "gat"
-
-    def forward(self, x, graph):
-        for conv, norm in zip(self.convs, self.norms, strict=False):
-            h = conv(graph, x)
-            x = self.dropout(norm(h.flatten(1) if self.is_attention else h).relu())
-        out = self.convs[-1](graph, x)
-        return out.mean(1) if self.is_attention else out
-
-
-def _conv(name, a, b, last):
-    if name == "gcn":
-        return GraphConv(a, b, allow_zero_in_degree=True)
-    if name == "gin":
-        return GINConv(nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, b)), "sum")
-    if name == "sage":
-        return SAGEConv(a, b, "mean")
-    return GATConv(a, b if last else b // _HEADS, _HEADS, allow_zero_in_degree=True)
-
-
-def make_model(name, in_dim, hidden, classes, layers, norm, cached):
-    """GCN, GIN, SAGE (mean) or GAT (4 heads) from dgl.nn, in float32; a DGLGraph needs no cache."""
-    return Model(name, in_dim, hidden, classes, layers, norm)
 
 
 def _graph(src, dst, num_nodes, device, model):

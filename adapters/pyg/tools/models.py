@@ -1,7 +1,8 @@
-"""The PyG models that `compare` and the demo train: written as any PyG user writes them, with nothing of the plug-in.
+"""The PyG models that the command line trains: written as any PyG user writes them, with nothing of the plug-in.
 
-This file owns the models and how arrays become PyG's structures; what is measured on them is tools.compare's.
-Another framework offers the same four names: MODELS, make_graph, make_model and versions.
+This file owns the models and how arrays become PyG's structures; what is measured on them is gnna_plugin.tools'.
+`bench epoch` trains those of make_bench_model, the other subcommands those of make_model. Another framework offers the
+same names: MODELS, make_graph, make_model, make_bench_model and versions.
 """
 
 import torch
@@ -9,6 +10,7 @@ import torch_geometric
 from torch import nn
 from torch.nn import functional as F
 from torch_geometric.nn import GCNConv, GINConv, MessagePassing
+from torch_geometric.nn import models as ready_made
 
 MODELS = ("gcn", "gin", "weighted")
 
@@ -102,6 +104,26 @@ def make_model(name, in_dim, hidden, classes, layers, graph, num_nodes):
     if name == "weighted":
         return EdgeWeighted(in_dim, hidden, classes, layers, graph, num_nodes)
     raise ValueError(f"no model '{name}', there are {', '.join(MODELS)}")
+
+
+class ReadyMade(nn.Module):
+    """One of PyG's own ready-made models as module(x [N, in_dim], structure) -> class scores [N, classes]."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, structure):
+        return self.net(x, structure)
+
+
+def make_bench_model(name, in_dim, hidden, classes, layers, norm, cached):
+    """torch_geometric.nn.models' GCN, GIN, GraphSAGE or GAT (4 heads), in float32; ``cached`` is GCNConv's."""
+    kinds = {"gcn": ready_made.GCN, "gin": ready_made.GIN, "sage": ready_made.GraphSAGE, "gat": ready_made.GAT}
+    options = {"gcn": {"cached": cached}, "gat": {"heads": 4}}.get(name, {})
+    if norm:
+        options.update(norm="batch_norm", dropout=0.5)
+    return ReadyMade(kinds[name](in_dim, hidden, layers, classes, **options))
 
 
 def versions():

@@ -1,7 +1,7 @@
 """How a PyG user aggregates, to be timed beside the plug-in: message passing, EdgeIndex, SparseTensor, compiled.
 
 Nothing here uses the plug-in's hooks. PEERS are for single aggregations (gnna_plugin.tools.bench.kernels),
-STRUCTURES and make_model for whole models (gnna_plugin.tools.bench.epoch).
+STRUCTURES for whole models (gnna_plugin.tools.bench.epoch), which are in models.py.
 """
 
 from __future__ import annotations
@@ -82,26 +82,6 @@ if SparseTensor is not None:
 
 
 # ---- whole models (gnna_plugin.tools.bench.epoch) --------------------------------------------------------------------
-
-
-class Model(torch.nn.Module):
-    """One of PyG's own ready-made models as module(x [N, in_dim], structure) -> class scores [N, classes]."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x, structure):
-        return self.net(x, structure)
-
-
-def make_model(name, in_dim, hidden, classes, layers, norm, cached):
-    """torch_geometric.nn.models' GCN, GIN, GraphSAGE or GAT (4 heads), in float32; ``cached`` is GCNConv's."""
-    kinds = {"gcn": models.GCN, "gin": models.GIN, "sage": models.GraphSAGE, "gat": models.GAT}
-    options = {"gcn": {"cached": cached}, "gat": {"heads": 4}}.get(name, {})
-    if norm:
-        options.update(norm="batch_norm", dropout=0.5)
-    return Model(kinds[name](in_dim, hidden, layers, classes, **options))
 
 
 def _ends(src, dst, num_nodes, device, model):
