@@ -14,7 +14,7 @@ _load.load()
 from gnna_plugin._version import __version__  # noqa: E402
 from gnna_plugin.decider import Config  # noqa: E402
 from gnna_plugin.explain import Explanation, explain  # noqa: E402
-from gnna_plugin.ops import clear_cache, sddmm, spmm, spmm_csc, spmm_csr  # noqa: E402
+from gnna_plugin.ops import clear_cache, release_captures, sddmm, spmm, spmm_csc, spmm_csr  # noqa: E402
 from gnna_plugin.renumber import renumber  # noqa: E402
 from gnna_plugin.report import Status, status  # noqa: E402
 from gnna_plugin.settings import Fallback  # noqa: E402
@@ -32,6 +32,7 @@ __all__ = [
     "enable",
     "enabled",
     "explain",
+    "release_captures",
     "renumber",
     "sddmm",
     "spmm",

@@ -126,6 +126,14 @@ def clear_cache() -> None:
     torch.ops.gnna.clear_cache()
 
 
+def release_captures() -> None:
+    """Gives back what captured CUDA graphs read of the plug-in's memory. No such graph may be replayed afterwards.
+
+    A graph does not tell when it ends, so its plans and normalised weights are held until this call.
+    """
+    torch.ops.gnna.release_captures()
+
+
 def _ends(edge_index: Tensor) -> tuple[Tensor, Tensor]:
     if edge_index.dim() != 2 or edge_index.size(0) != 2:
         raise ValueError(f"edge_index has shape {list(edge_index.shape)}; it must be [2, number of edges]")

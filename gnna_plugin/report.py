@@ -188,6 +188,7 @@ class Status:
     plan_bytes: int
     plan_hits: int
     plan_misses: int
+    capture_bytes: int  # held for captured CUDA graphs, see release_captures()
     keeps_freed_memory: bool
     schedules: list[Schedule]
 
@@ -219,6 +220,7 @@ class Status:
             "plan_bytes": self.plan_bytes,
             "plan_hits": self.plan_hits,
             "plan_misses": self.plan_misses,
+            "capture_bytes": self.capture_bytes,
             "keeps_freed_memory": self.keeps_freed_memory,
             "schedules": [s.as_dict() for s in self.schedules],
         }
@@ -229,6 +231,8 @@ class Status:
             f"gnna_plugin: {on}; {self.fused_calls} fused calls, {self.fallback_calls} left to the framework; "
             f"{self.plans} plans, {self.plan_bytes / 2**20:.1f} MiB"
         ]
+        if self.capture_bytes:
+            lines.append(f"  held for captured CUDA graphs: {self.capture_bytes / 2**20:.1f} MiB")
         for name, counts in sorted(self.layers.items()):
             lines.append(f"  {name}: {counts.reduced} reduced" if counts.reduced else f"  {name}: {counts.fused} fused")
             lines += [f"    {n} gathered for '{op}'" for op, n in counts.materialised.most_common()]
@@ -263,6 +267,7 @@ def status() -> Status:
         plan_bytes,
         hits,
         misses,
+        torch.ops.gnna.captures()[1],
         allocator.kept(),
         schedules(),
     )

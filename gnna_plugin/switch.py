@@ -113,7 +113,10 @@ def _apply(chosen: settings.Settings) -> None:
 
 
 def disable() -> None:
-    """Puts back the frameworks' own functions, drops all plans, and returns kept memory. Safe to call at any time."""
+    """Puts back the frameworks' own functions, drops all plans, and returns kept memory. Safe to call at any time.
+
+    What captured CUDA graphs read stays, which is logged; see release_captures().
+    """
     with _lock:
         _uninstall_all_but([])
         settings.current = settings.Settings()
@@ -123,6 +126,11 @@ def disable() -> None:
         torch.ops.gnna.set_auto_schedule(settings.current.schedule)
         torch.ops.gnna.clear_cache()
         allocator.restore()
+        _, held = torch.ops.gnna.captures()
+        if held:
+            logger.info(
+                "%.1f MiB stay for captured CUDA graphs; gnna_plugin.release_captures() gives them back", held / 2**20
+            )
 
 
 def _uninstall_all_but(kept: list[str]) -> None:

@@ -243,6 +243,40 @@ def test_cuda_graph_capture_uses_a_plan_and_never_builds_one():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_what_captures_hold_is_counted_once_and_given_back_on_request(caplog):
+    gnna_plugin.release_captures()
+    x, edge_index = torch.randn(300, 16, device="cuda"), torch.randint(0, 300, (2, 5000), device="cuda")
+    weight = torch.rand(5000, device="cuda")
+    torch.ops.gnna.mark_constant(weight)
+    for _ in range(3):
+        gnna_plugin.spmm(x, edge_index, weight)
+    held = []
+    for _ in range(3):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            gnna_plugin.spmm(x, edge_index, weight)
+        held.append(gnna_plugin.status().capture_bytes)
+    assert held[0] > 5000 * 4 and held == held[:1] * 3
+    assert "captured CUDA graphs" in str(gnna_plugin.status())
+    with caplog.at_level("INFO", "gnna_plugin"):
+        gnna_plugin.disable()
+    assert "release_captures" in caplog.text and gnna_plugin.status().capture_bytes == held[0]
+    del graph
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    gnna_plugin.release_captures()
+    assert gnna_plugin.status().capture_bytes == 0 and torch.cuda.memory_allocated() < before
+
+
+def test_without_captures_nothing_is_held():
+    x, edge_index = torch.randn(300, 16), torch.randint(0, 300, (2, 5000))
+    gnna_plugin.spmm(x, edge_index)
+    gnna_plugin.release_captures()
+    assert gnna_plugin.status().capture_bytes == 0
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("warm_ups", [1, 3])
 def test_cuda_graph_capture_with_static_weights(warm_ups):
     """What is kept of a weight between calls is neither made inside a capture nor freed under one."""
