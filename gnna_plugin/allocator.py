@@ -2,7 +2,8 @@
 
 By default glibc returns a large buffer to the kernel when it is freed, and the next one of the same size costs a page
 fault per 4 KiB. Kept memory and memory in use together stay below the peak of what was in use, within 1/128. Buffers
-may be freed before, under and after a change of the setting. No result changes. The pool: csrc/torch/process/kept_memory.cpp.
+may be freed before, under and after a change of the setting. No result changes. The pool:
+csrc/torch/process/kept_memory.cpp.
 
 Two parameters of glibc's malloc are set meanwhile: buffers from 1 MiB on are mapped on their own, so that the pool can
 keep them, and the heap is trimmed from 64 MiB on. Afterwards they are where glibc's own adjustment ends.

@@ -1,6 +1,6 @@
-"""The decider as Python sees it: one value for a configuration, from the pure function in csrc/decide/launch.cpp that the
-kernels' launches use themselves. Facts in, configuration and reason out; nothing is stored, so layers cannot influence
-each other.
+"""The decider as Python sees it: one value for a configuration, from the pure function in csrc/decide/launch.cpp that
+the kernels' launches use themselves. Facts in, configuration and reason out; nothing is stored, so layers cannot
+influence each other.
 """
 
 from __future__ import annotations

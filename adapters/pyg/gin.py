@@ -36,7 +36,9 @@ def _is_plain(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
     """Whether this is GINConv's usual call, on one set of nodes."""
     if type(conv) is not GINConv or not settings.active() or size is not None:
         return False
-    if type(x) is not Tensor or x.dim() != 2 or conv.node_dim not in (-2, 0) or surroundings.reason(x) is not None:
+    if type(x) is not Tensor or x.dim() != 2 or conv.node_dim not in (-2, 0):
+        return False
+    if surroundings.transforming() or not (x.is_cpu or x.is_cuda):
         return False
     return type(edge_index) is Tensor and edge_index.dim() == 2 and edge_index.size(0) == 2
 
