@@ -55,12 +55,28 @@ def forward_hook(original: Callable) -> Callable:
         ends = graph_memo.with_self_loops(edge_index, x.size(0))
         return None if ends is None or hooks.why_not(conv, x, ends[0]) is not None else ends
 
+    def small_sum(conv: Any, x: Tensor, edge_index: Tensor) -> Tensor | None:
+        """PyG's operations without its Python between them, see small_graphs.scattered."""
+        if conv.decomposed_layers > 1 or conv.explain or not own_code.aggregates_with(conv, SumAggregation):
+            return None
+        source, target = (0, 1) if conv.flow == "source_to_target" else (1, 0)
+        try:
+            messages = x.index_select(0, edge_index[source])
+            out = small_graphs.scattered(messages, edge_index[target], x.size(0), 0, "sum")
+        except (IndexError, RuntimeError):
+            return None  # PyG has the words
+        return None if out is NotImplemented else out
+
     def folded(conv: Any, x: Any, edge_index: Any, size: Any) -> Tensor | None:
         if thread.left_to_framework or not _is_plain(conv, x, edge_index, size):
             return None
         reason, _ = small_graphs.of_call(edge_index, x, conv.node_dim)
         if reason is not None:
-            return layer_call.leave(original, conv, (x, edge_index, size), {}, reason, edge_index, x)
+            out = small_sum(conv, x, edge_index)
+            if out is None:
+                return layer_call.leave(original, conv, (x, edge_index, size), {}, reason, edge_index, x)
+            layer_call.count_left(conv, reason, edge_index, x)
+            return conv.nn(out + (1 + conv.eps) * x)
         ends = looped(conv, x, edge_index)
         return None if ends is None else conv.nn(conv.propagate(ends, x=(x, x), size=None))
 

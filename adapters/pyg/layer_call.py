@@ -127,12 +127,17 @@ def leave(
     original: Callable, conv: MessagePassing, args: tuple, kwargs: dict, reason: str, edges: Tensor, x: Tensor
 ) -> Any:
     """Runs a call that is too small: its gathers and reductions are PyG's."""
-    report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges.size(-1):,} edges x {x.size(1)}")
+    count_left(conv, reason, edges, x)
     thread.left_to_framework = True
     try:
         return original(conv, *args, **kwargs)
     finally:
         thread.left_to_framework = False
+
+
+def count_left(conv: MessagePassing, reason: str, edges: Tensor, x: Tensor) -> None:
+    """Notes a call of this size that is left to PyG."""
+    report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges.size(-1):,} edges x {x.size(1)}")
 
 
 def _count_framework_input(conv: MessagePassing, edges: Any) -> None:
