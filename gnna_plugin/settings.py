@@ -5,6 +5,7 @@ Plain attributes, because the adapters read them on every call. Only switch.py w
 
 from __future__ import annotations
 
+import numbers
 import os
 import threading
 from collections.abc import Mapping
@@ -78,7 +79,12 @@ def set_active(value: bool) -> bool:
 def from_environment(strict: bool | None, min_work: int | None) -> tuple[bool, int | None]:
     """Fills what the caller left open from GNNA_STRICT and GNNA_MIN_WORK."""
     if strict is None:
-        strict = os.environ.get("GNNA_STRICT", "0") not in ("", "0")
+        text = os.environ.get("GNNA_STRICT", "0")
+        if text not in ("", "0", "1"):
+            raise ValueError(f"GNNA_STRICT is {text!r}; it must be 0 or 1")
+        strict = text == "1"
+    elif not isinstance(strict, bool):
+        raise ValueError(f"strict is {strict!r}; it must be True or False")
     if min_work is None and (text := os.environ.get("GNNA_MIN_WORK")):
         try:
             min_work = int(text)
@@ -86,6 +92,6 @@ def from_environment(strict: bool | None, min_work: int | None) -> tuple[bool, i
             raise ValueError(
                 f"GNNA_MIN_WORK is {text!r}; it must be a whole number of elements (edges x width)"
             ) from None
-    if min_work is not None and min_work < 0:
-        raise ValueError(f"min_work is {min_work}; it must be 0 or more elements (edges x width)")
+    if min_work is not None and (not isinstance(min_work, numbers.Integral) or min_work < 0):
+        raise ValueError(f"min_work is {min_work!r}; it must be a whole number of elements (edges x width), 0 or more")
     return strict, min_work

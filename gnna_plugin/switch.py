@@ -54,7 +54,7 @@ def enable(
     """
     names = frameworks or tuple(name for name, framework in FRAMEWORKS.items() if framework.is_installed())
     for name in frameworks:
-        if name not in FRAMEWORKS:
+        if not isinstance(name, str) or name not in FRAMEWORKS:
             raise ValueError(f"unknown framework {name!r}; known are {', '.join(map(repr, FRAMEWORKS))}")
         if not FRAMEWORKS[name].is_installed():
             raise ImportError(f"{name!r} was asked for, but {FRAMEWORKS[name].package} is not installed")
@@ -63,6 +63,14 @@ def enable(
     for label, classes in (("only", only), ("skip", skip)):
         if isinstance(classes, str):
             raise ValueError(f"{label} is the string {classes!r}; it must be a list of layer class names")
+    only, skip = None if only is None else list(only), list(skip)
+    for label, classes in (("only", only or []), ("skip", skip)):
+        for cls in classes:
+            if not isinstance(cls, str):
+                raise ValueError(f"{label} holds {cls!r}; it must hold names of layer classes, such as 'GATConv'")
+    for label, switch in (("keep_memory", keep_memory), ("schedule", schedule)):
+        if not isinstance(switch, bool):
+            raise ValueError(f"{label} is {switch!r}; it must be True or False")
     if max_plan_bytes < 0:
         raise ValueError(f"max_plan_bytes is {max_plan_bytes}; it must be 0 or more bytes")
     strict, min_work = settings.from_environment(strict, min_work)

@@ -142,6 +142,19 @@ def test_refusals(monkeypatch):
         gnna_plugin.enable("jraph")
     with pytest.raises(ValueError, match="skip is the string 'GCNConv'"):
         gnna_plugin.enable(skip="GCNConv")
+    for wrong in (
+        {"only": [dict]},
+        {"strict": "yes"},
+        {"min_work": "many"},
+        {"min_work": 1.5},
+        {"keep_memory": 3},
+        {"schedule": "x"},
+    ):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"^{name} "):
+            gnna_plugin.enable(**wrong)
+    with pytest.raises(ValueError, match="unknown framework"):
+        gnna_plugin.enable(["pyg", "dgl"])
     with pytest.raises(ValueError, match="min_work is -1"):
         gnna_plugin.enable(min_work=-1)
     with pytest.raises(ValueError, match="max_plan_bytes is -5"):

@@ -18,7 +18,7 @@ from gnna_plugin.tools.tune import command as tune
 COMMANDS = {"bench": bench, "compare": compare, "demo": demo, "explain": explain, "tune": tune}
 
 _EPILOG = """examples:
-  gnna demo                                      what the plug-in does, in under a minute
+  gnna demo                                      what the plug-in does, in a minute or two
   gnna compare --model gin --graph edges.csv     your own graph, with and without it
   gnna explain --model gcn --graph edges.csv     how its layers run there, and why
   gnna bench spmm --graph edges.csv              the kernels alone, beside every installed peer
@@ -27,6 +27,7 @@ _EPILOG = """examples:
 
 environment:
   GNNA_DATA      a folder of .npz graphs, which --graph then takes by name
+  GNNA_STRICT    0 or 1: what enable() takes for strict if its caller leaves that open; GNNA_MIN_WORK the same
   GNNA_TUNED     the file of what `gnna tune` measured; default: ~/.cache/gnna_plugin/tuned.json; 0: none
   GNNA_DATASETS  where data sets such as planetoid:Cora are kept; default: ~/.cache/gnna_plugin"""
 

@@ -1,4 +1,4 @@
-"""The subcommand `demo`: what the plug-in does, shown on this machine in under a minute.
+"""The subcommand `demo`: what the plug-in does, shown on this machine in a minute or two.
 
 This file owns what is shown and in which order; everything measured comes from gnna_plugin.tools.compare.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gnna_plugin.tools.compare.spec import Case, WorkerError
 
-HELP = "show what the plug-in does, on this machine, in under a minute"
+HELP = "show what the plug-in does, on this machine, in a minute or two"
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "gcn_pyg.py"
 ADDED_LINE = "gnna_plugin.enable()"
