@@ -79,10 +79,10 @@ def set_active(value: bool) -> bool:
 def from_environment(strict: bool | None, min_work: int | None) -> tuple[bool, int | None]:
     """Fills what the caller left open from GNNA_STRICT and GNNA_MIN_WORK."""
     if strict is None:
-        text = os.environ.get("GNNA_STRICT", "0")
-        if text not in ("", "0", "1"):
-            raise ValueError(f"GNNA_STRICT is {text!r}; it must be 0 or 1")
-        strict = text == "1"
+        named = os.environ.get("GNNA_STRICT", "0")
+        if named not in ("", "0", "1"):
+            raise ValueError(f"GNNA_STRICT is {named!r}; it must be 0 or 1")
+        strict = named == "1"
     elif not isinstance(strict, bool):
         raise ValueError(f"strict is {strict!r}; it must be True or False")
     if min_work is None and (text := os.environ.get("GNNA_MIN_WORK")):
