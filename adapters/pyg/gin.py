@@ -43,21 +43,24 @@ def _is_plain(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
     return type(edge_index) is Tensor and edge_index.dim() == 2 and edge_index.size(0) == 2
 
 
+def _sums_as_pyg_does(conv: GINConv) -> bool:
+    """Whether nothing but PyG's own sum would run between the layer's gather and its nn."""
+    return not (conv.decomposed_layers > 1 or conv.explain) and own_code.aggregates_with(conv, SumAggregation)
+
+
 def forward_hook(original: Callable) -> Callable:
     """GINConv.forward: its own term as a self-loop of every node where that is the same."""
     compiling, thread = torch.compiler.is_compiling, layer_call.thread
 
     def looped(conv: Any, x: Tensor, edge_index: Tensor) -> Tensor | None:
-        if conv.decomposed_layers > 1 or conv.explain or not own_code.aggregates_with(conv, SumAggregation):
-            return None
-        if not _has_constant_zero(conv):
+        if not _sums_as_pyg_does(conv) or not _has_constant_zero(conv):
             return None
         ends = graph_memo.with_self_loops(edge_index, x.size(0))
         return None if ends is None or hooks.why_not(conv, x, ends[0]) is not None else ends
 
     def small_sum(conv: Any, x: Tensor, edge_index: Tensor) -> Tensor | None:
         """PyG's operations without its Python between them, see small_graphs.scattered."""
-        if conv.decomposed_layers > 1 or conv.explain or not own_code.aggregates_with(conv, SumAggregation):
+        if not _sums_as_pyg_does(conv):
             return None
         source, target = (0, 1) if conv.flow == "source_to_target" else (1, 0)
         try:

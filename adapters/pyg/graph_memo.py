@@ -55,6 +55,11 @@ def _put_together(tensors: list[Tensor], form: str, edge_index: Tensor, edge_wei
     return tuple(next(new) if kind == _NEW else own[kind] for kind in form)
 
 
+def _name(function: str, options: tuple) -> str:
+    """Of an entry: whatever a result depends on beside its tensors."""
+    return f"{function}{options}{torch.get_default_dtype()}"
+
+
 def _remember(original: Callable, quick: Callable) -> Callable:
     """`original`, a function of edge_index and edge_weight with a tuple of tensors as its result, with a memory.
 
@@ -74,7 +79,7 @@ def _remember(original: Callable, quick: Callable) -> Callable:
         if small_graphs.comes_once(edge_index):
             return compute(edge_index, edge_weight, options)
         inputs = [edge_index] if edge_weight is None else [edge_index, edge_weight]
-        name = f"{function}{options}{torch.get_default_dtype()}"
+        name = _name(function, options)
         tensors, form = recall(name, inputs)
         if not tensors:
             results = compute(edge_index, edge_weight, options)
@@ -130,7 +135,7 @@ def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
 
 
 def _loops_name(num_nodes: int) -> str:
-    return f"{add_self_loops.__name__}{(None, num_nodes)}{torch.get_default_dtype()}"
+    return _name(add_self_loops.__name__, (None, num_nodes))
 
 
 def install() -> None:
