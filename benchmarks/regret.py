@@ -45,7 +45,7 @@ def grid(pieces: int, chosen: dict) -> list[dict]:
 def measure(args) -> None:
     import torch
 
-    from gnna_plugin import tuned
+    from gnna_plugin import decider, tuned
     from gnna_plugin.data import load_graph
     from gnna_plugin.tools.bench.timing import Rounds
     from gnna_plugin.tools.tune.launches import Launch, timed
@@ -79,11 +79,12 @@ def measure(args) -> None:
             best = min(times, key=times.__getitem__)
             cases.append({
                 "graph": graph.name, **asdict(facts), "gpu": torch.cuda.get_device_name(), "launches": len(times),
+                "device": decider.device_facts(device), "times": [[json.loads(k), ms] for k, ms in times.items()],
                 "chosen": chosen, "chosen_ms": times[json.dumps(chosen, sort_keys=True)],
                 "best": json.loads(best), "best_ms": times[best],
             })  # fmt: skip
             print(f"{graph.name}, {width}: {len(times)} launches", flush=True)
-            Path(args.file).write_text(json.dumps(cases, indent=1))
+            Path(args.file).write_text(json.dumps(cases))
 
 
 def geometric_mean(values) -> float:
