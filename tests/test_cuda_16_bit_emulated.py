@@ -28,9 +28,9 @@ def test_every_16_bit_number_is_read_and_rounded_right(dtype, tmp_path):
     width, rows = 64, 1024
     x = np.arange(-(2**15), 2**15, dtype=np.int16).reshape(rows, width)
     slots = np.arange(rows, dtype=np.int32)
-    config = {"lanes": 8, "groups": 1, "vectors": 1, "vector_width": 8, "block": 256, "long_row": 9, "item_edges": 9}
+    config = {"lanes": 8, "groups": 1, "vectors": 1, "vector_width": 8, "block": 256, "split_above": 9, "chunk_edges": 9}
     numbers = {"cols": rows, "x_stride": width, "heads": 1, "head_dim": width, "reduce": 2, "out_shift": 0,
-               "x_padded": 0, "decide": 0, "kernel": 0, "ngs": 0, **config, **dtype.flag()}  # fmt: skip
+               "x_padded": 0, "decide": 0, "kernel": 0, "group_size": 0, **config, **dtype.flag()}  # fmt: skip
     factors = dtype.round([1.0, 1.5, 3, 1 + dtype.eps, 2.0**-6, 2.0**-9 * (1 + dtype.eps), -300])
     cases = []
     for at, factor in enumerate(factors):
@@ -71,7 +71,7 @@ def test_messages_win_as_they_were_rounded(dtype, tmp_path):
         arrays |= {"src": src.astype(np.int32), "dst": dst.astype(np.int32)}
         arrays |= {n: dtype.encode(v) for n, v in (("grad", grad), ("x", x), ("out", out), ("weight", weight))}
         numbers = {"heads": heads, "head_dim": head_dim, "forward_cols": cols, "transposed_cols": rows,
-                   "long_row": 20, "item_edges": 30}  # fmt: skip
+                   "split_above": 20, "chunk_edges": 30}  # fmt: skip
         cases.append(Case("extremum", {**numbers, **dtype.flag()}, arrays, 3))
     for result, answer in zip(run(cases, tmp_path), expected, strict=True):
         assert number(result["error"]) == 0

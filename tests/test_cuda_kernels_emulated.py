@@ -88,39 +88,39 @@ def test_build_csr_and_max_degree(ids, tmp_path):
             np.testing.assert_array_equal(np.frombuffer(result["perm"], np.int32), perm)
 
 
-@pytest.mark.parametrize("item_edges", [1, 7, 32, 100])
-def test_items(item_edges, tmp_path):
+@pytest.mark.parametrize("chunk_edges", [1, 7, 32, 100])
+def test_items(chunk_edges, tmp_path):
     rng = np.random.default_rng(2)
     threshold = 31
     degrees = rng.choice([0, 1, 5, 30, 31, 32, 33, 64, 65, 1000], 600)
     degrees[[0, -1]] = 0, 500
     rowptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
-    case = Case("items", {"threshold": threshold, "item_edges": item_edges}, {"rowptr": rowptr})
-    record = np.dtype([("begin", "i8"), ("end", "i8"), ("row", "i4"), ("part", "i4"), ("parts", "i4"), ("first", "i4")])
-    items = np.frombuffer(run([case], tmp_path)[0]["items"], record)
-    assert (items["end"] - items["begin"] <= item_edges).all()
+    case = Case("chunks", {"threshold": threshold, "chunk_edges": chunk_edges}, {"rowptr": rowptr})
+    record = np.dtype([("begin", "i8"), ("end", "i8"), ("row", "i4"), ("index", "i4"), ("count", "i4"), ("first", "i4")])
+    chunks = np.frombuffer(run([case], tmp_path)[0]["chunks"], record)
+    assert (chunks["end"] - chunks["begin"] <= chunk_edges).all()
     at = 0
     for row in np.flatnonzero(degrees > threshold):
-        parts = -(-degrees[row] // item_edges)
-        own = items[at : at + parts]
-        assert (own["row"] == row).all() and (own["parts"] == parts).all() and (own["first"] == at).all()
-        assert (own["part"] == np.arange(parts)).all()
+        count = -(-degrees[row] // chunk_edges)
+        own = chunks[at : at + count]
+        assert (own["row"] == row).all() and (own["count"] == count).all() and (own["first"] == at).all()
+        assert (own["index"] == np.arange(count)).all()
         assert own["begin"][0] == rowptr[row] and own["end"][-1] == rowptr[row + 1]
         assert (own["begin"][1:] == own["end"][:-1]).all()
         assert np.ptp(own["end"] - own["begin"]) <= 1
-        at += parts
-    assert at == len(items)
+        at += count
+    assert at == len(chunks)
 
 
-@pytest.mark.parametrize("ngs", [1, 7, 32])
-def test_neighbour_groups(ngs, tmp_path):
+@pytest.mark.parametrize("group_size", [1, 7, 32])
+def test_neighbour_groups(group_size, tmp_path):
     rng = np.random.default_rng(3)
     degrees = rng.choice([0, 1, 5, 31, 32, 33, 64, 65, 1000], 600)
-    long_row = 4 * ngs
+    split_above = 4 * group_size
     rowptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
-    (result,) = run([Case("groups", {"ngs": ngs, "long_row": long_row}, {"rowptr": rowptr})], tmp_path)
+    (result,) = run([Case("groups", {"group_size": group_size, "split_above": split_above}, {"rowptr": rowptr})], tmp_path)
     first, row = np.frombuffer(result["first"], np.int64), np.frombuffer(result["row"], np.int32)
-    of_row = np.where(degrees > long_row, 1, np.maximum(1, -(-degrees // ngs)))  # long rows are items
+    of_row = np.where(degrees > split_above, 1, np.maximum(1, -(-degrees // group_size)))  # split rows are chunks
     np.testing.assert_array_equal(first, np.concatenate([[0], np.cumsum(of_row)]))
     np.testing.assert_array_equal(row, np.repeat(np.arange(600), of_row))
 
@@ -227,7 +227,7 @@ def extremum_problem(rng, dtype, heads, head_dim, weighted, ids, reduce, special
     with np.errstate(all="ignore"):
         share = (grad.astype(dtype.compute) / sharers.astype(dtype.compute)).astype(np.float64)
     numbers = {"heads": heads, "head_dim": head_dim, "forward_cols": cols, "transposed_cols": rows,
-               "long_row": rng.choice([40, 10**6]), "item_edges": rng.choice([17, 60, 200])}  # fmt: skip
+               "split_above": rng.choice([40, 10**6]), "chunk_edges": rng.choice([17, 60, 200])}  # fmt: skip
     answer = {"share": share, "grad_x": leaf_x.grad.numpy()}
     if weighted:
         answer["grad_weight"] = leaf_weight.grad.numpy()

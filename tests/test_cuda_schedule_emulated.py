@@ -51,7 +51,7 @@ def same_results(pairs, tmp_path):
 @pytest.mark.parametrize("config", [{"decide": 1, **H200}, BY_GROUPS], ids=["rows", "groups"])
 @pytest.mark.parametrize("dtype", STORAGES, ids=str)
 def test_spmm_and_its_winners_keep_every_bit(dtype, config, tmp_path):
-    """Rows that are cut into items, empty rows, every reduction and weighting, at widths of one tile and of several."""
+    """Rows that are split into chunks, empty rows, every reduction and weighting, at widths of one tile and of several."""
     rng = np.random.default_rng(1)
     pairs = []
     for at, (width, reduce) in enumerate((w, r) for w in (1, 7, 16, 64, 136) for r in REDUCES):
@@ -65,7 +65,7 @@ def test_spmm_and_its_winners_keep_every_bit(dtype, config, tmp_path):
         if "weight" in arrays:
             arrays["weight_index"] = index[perm]
         for operation in ("spmm", "spmm_arg") if reduce in ("max", "min") else ("spmm",):
-            numbers = {"long_row": 40, "item_edges": 60} if operation == "spmm_arg" else {}
+            numbers = {"split_above": 40, "chunk_edges": 60} if operation == "spmm_arg" else {}
             pairs.append([Case(operation, {**problem.numbers, **numbers}, a, 2, at) for a in (problem.arrays, arrays)])
     same_results(pairs, tmp_path)
 

@@ -7,8 +7,8 @@ import pytest
 from simt_driver import Case, run
 from storage import FLOAT32, STORAGES
 
-LONG = 64  # edges, above which a row is cut into items of ITEM
-ITEM = 48
+SPLIT = 64  # edges, above which a row is split into chunks of CHUNK
+CHUNK = 48
 
 
 def error_of(result) -> int:
@@ -37,7 +37,7 @@ def problem(dtype, degrees, heads, permuted, seed, special=False):
         "scores": dtype.encode(scores),
         "grad": dtype.encode(grad),
     }
-    numbers = {"cols": 1, "heads": heads, "long_row": LONG, "item_edges": ITEM, **dtype.flag()}
+    numbers = {"cols": 1, "heads": heads, "split_above": SPLIT, "chunk_edges": CHUNK, **dtype.flag()}
     if seed % 2:
         numbers["int64"] = 1
     return Case("segment_softmax", numbers, arrays, 3, seed), row, scores.astype(np.float64), grad.astype(np.float64)
@@ -55,11 +55,11 @@ def softmax(scores, row, rows):
 
 @pytest.mark.parametrize("dtype", STORAGES, ids=str)
 def test_rows_and_heads(dtype, tmp_path):
-    """Few and many edges a row decide how many lanes it gets; long rows are items of a block each, which meet."""
+    """Few and many edges a row decide how many lanes it gets; split rows have a block for each chunk."""
     rng = np.random.default_rng(8)
     short = np.concatenate([[0], rng.integers(0, 3, 150), [33, 0]])
-    middle = np.concatenate([[0], rng.integers(0, 30, 30), [LONG - 1, LONG, LONG + 1, 0]])
-    long = np.concatenate([[3 * LONG, 0, 700], rng.integers(0, 200, 5)])
+    middle = np.concatenate([[0], rng.integers(0, 30, 30), [SPLIT - 1, SPLIT, SPLIT + 1, 0]])
+    long = np.concatenate([[3 * SPLIT, 0, 700], rng.integers(0, 200, 5)])
     problems = [
         problem(dtype, degrees, heads, permuted, seed)
         for seed, (heads, permuted) in enumerate([(1, True), (2, False), (3, True), (8, True), (32, False), (40, True)])

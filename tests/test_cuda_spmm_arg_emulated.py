@@ -54,7 +54,7 @@ def problem(dtype, reduce, degrees, heads, head_dim, weighting, permuted, seed, 
         with np.errstate(all="ignore"):
             message = message * np.repeat(weight[index], head_dim, 1)  # in what the kernel computes in
     numbers = {"cols": cols, "x_stride": stride, "heads": heads, "head_dim": head_dim, "reduce": reduce, "out_shift": 0,
-               "long_row": LONG, "item_edges": rng.choice([60, 130, LONG])}  # fmt: skip
+               "split_above": LONG, "chunk_edges": rng.choice([60, 130, LONG])}  # fmt: skip
     return Case("spmm_arg", {**numbers, **dtype.flag()}, arrays, 3, seed), winners(degrees, message, edge, reduce)
 
 
@@ -64,7 +64,7 @@ def test_winning_edges(dtype, tmp_path):
     problems = []
     for at, (heads, head_dim) in enumerate([(1, 1), (1, 2), (3, 3), (1, 16), (4, 8), (1, 33), (2, 50), (1, 64)]):
         degrees = rng.permutation([*rng.integers(0, 9, 12), 31, 32, 33, LONG - 1, LONG, LONG + 1, 700])
-        degrees = np.concatenate([[0, 900, 6], degrees, [300, 0]])  # long rows share a block, or only meet NaN
+        degrees = np.concatenate([[0, 900, 6], degrees, [300, 0]])  # split rows share a block, or only meet NaN
         for reduce in (MAX, MIN):
             weighting = ("none", "slots", "indexed")[(at + reduce) % 3]
             problems.append(problem(dtype, reduce, degrees, heads, head_dim, weighting, at % 3 != 1, seed=at))
@@ -78,10 +78,10 @@ def test_winning_edges(dtype, tmp_path):
 
 
 def test_parts_come_together_in_levels(tmp_path):
-    """As in the row kernel: items of one edge, in bundles of 32."""
+    """As in the row kernel: chunks of one edge, in bundles of 32."""
     degrees = np.array([3, LONG + 1, 2, 1024, 1025, 0, 1057, 2100, 4, 1])
     case, (out, arg) = problem(FLOAT32, MAX, degrees, 2, 24, "indexed", True, seed=3)
-    case.numbers["item_edges"] = 1
+    case.numbers["chunk_edges"] = 1
     (result,) = run([case], tmp_path)
     assert int.from_bytes(result["error"], "little") == 0
     np.testing.assert_array_equal(FLOAT32.decode(result["out"]).reshape(out.shape), out)
@@ -91,8 +91,8 @@ def test_parts_come_together_in_levels(tmp_path):
 @pytest.mark.parametrize("degrees", [[], [0, 0, 0]])
 def test_rows_without_edges_hold_the_start_value(degrees, tmp_path):
     arrays = {"rowptr": np.zeros(len(degrees) + 1, np.int64), "col": np.zeros(0, np.int32), "x": np.ones((2, 5), "f4")}
-    numbers = {"cols": 2, "x_stride": 5, "heads": 1, "head_dim": 5, "out_shift": 0, "long_row": LONG,
-               "item_edges": LONG}  # fmt: skip
+    numbers = {"cols": 2, "x_stride": 5, "heads": 1, "head_dim": 5, "out_shift": 0, "split_above": LONG,
+               "chunk_edges": LONG}  # fmt: skip
     cases = [Case("spmm_arg", {**numbers, "reduce": reduce}, arrays) for reduce in (MAX, MIN)]
     for result, start in zip(run(cases, tmp_path), (-np.inf, np.inf), strict=True):
         assert np.frombuffer(result["out"], np.float32).tolist() == [start] * 5 * len(degrees)

@@ -22,8 +22,8 @@ ROWS, GROUPS = 0, 1  # kernels, as numbered in decide.h
 H200 = {"processors": 132, "l2_bytes": 50 << 20}
 
 
-BY_GROUPS = {"kernel": GROUPS, "ngs": 4, "lanes": 8, "groups": 1, "vectors": 1, "vector_width": 1, "block": 64,
-             "long_row": 32, "item_edges": 32}  # fmt: skip
+BY_GROUPS = {"kernel": GROUPS, "group_size": 4, "lanes": 8, "groups": 1, "vectors": 1, "vector_width": 1, "block": 64,
+             "split_above": 32, "chunk_edges": 32}  # fmt: skip
 
 
 def divisor(rng, n: int) -> int:
@@ -86,7 +86,7 @@ class Problem:
             "cols": self.cols, "x_stride": stride, "heads": self.heads, "head_dim": self.width // self.heads,
             "reduce": REDUCES.index(self.reduce), "out_shift": self.out_shift * self.dtype.itemsize,
             "x_padded": int(self.x_padded),
-            "decide": 0, "kernel": ROWS, "ngs": 0, "max_degree": self.degrees.max(initial=0),
+            "decide": 0, "kernel": ROWS, "group_size": 0, "max_degree": self.degrees.max(initial=0),
             **self.config, **self.dtype.flag(),
         }  # fmt: skip
 
@@ -105,7 +105,7 @@ class Problem:
         tiles = 2 * (c["block"] // c["lanes"]) if of_groups else c["block"] // 32
         if tiles * c["lanes"] * c["vectors"] * n * np.dtype(self.dtype.compute).itemsize > 48 << 10:
             return True
-        if of_groups and (c["vectors"] > 2 or c["long_row"] > c["ngs"] * (c["block"] // c["lanes"])):
+        if of_groups and (c["vectors"] > 2 or c["split_above"] > c["group_size"] * (c["block"] // c["lanes"])):
             return True
         head_dim = self.width // self.heads if self.weighting != "none" and self.heads > 1 else 0
         units = [self.width + self.padding, self.shift, head_dim, 0 if self.x_padded else self.width]
@@ -146,7 +146,7 @@ class Problem:
 
 
 def uneven(rng) -> np.ndarray:
-    """Degrees with empty rows at both ends, a row of one part, rows around the thresholds and one of many parts."""
+    """Degrees with empty rows at both ends, a row of one chunk, rows around the thresholds and one of many chunks."""
     degrees = np.concatenate([rng.integers(0, 9, 30), [40, 31, 32, 33, 64, 65], [600]])
     rng.shuffle(degrees)
     return np.concatenate([[0, 0], degrees, [0]])
@@ -158,13 +158,13 @@ def random_config(rng, full: int, width: int) -> dict:
     config = {
         "kernel": kernel, "lanes": lanes, "vectors": rng.choice([1, 2] if kernel == GROUPS else [1, 2, 4]),
         "groups": 2 ** int(rng.integers(0, 6 - np.log2(lanes))), "vector_width": rng.choice([1, full]), "block": block,
-        "ngs": rng.choice([1, 3, 8, 16]), "long_row": rng.choice([0, 16, 32]), "item_edges": rng.choice([8, 16, 64]),
+        "group_size": rng.choice([1, 3, 8, 16]), "split_above": rng.choice([0, 16, 32]), "chunk_edges": rng.choice([8, 16, 64]),
     }  # fmt: skip
     if width > 16 * lanes * config["vectors"] * config["vector_width"]:
         config["block"] = min(config["block"], 64)  # many tiles of large blocks take the emulation half a minute
     if kernel == GROUPS:
-        most = config["ngs"] * (config["block"] // lanes)
-        config["long_row"] = min(most, config["long_row"]) if rng.random() < 0.3 else most
+        most = config["group_size"] * (config["block"] // lanes)
+        config["split_above"] = min(most, config["split_above"]) if rng.random() < 0.3 else most
     return config
 
 
@@ -205,7 +205,7 @@ def test_rows_that_end_inside_a_load(dtype, tmp_path):
         config = random_config(rng, dtype.full, width) | {"vector_width": dtype.full, "kernel": kernel, "block": 64}
         config["vectors"] = min(config["vectors"], 2)
         if kernel == GROUPS:
-            config["long_row"] = config["ngs"] * (64 // config["lanes"])
+            config["split_above"] = config["group_size"] * (64 // config["lanes"])
         weighting = ("none", "edge", "edge indexed")[number % 3]
         problems.append(
             Problem(dtype, width, REDUCES[number % 4], weighting, config, uneven(rng), seed=number,
@@ -218,7 +218,7 @@ def test_rows_that_end_inside_a_load(dtype, tmp_path):
 
 @pytest.mark.parametrize("reduce", REDUCES)
 def test_row_of_many_parts_as_the_decider_cuts_it(reduce, tmp_path):
-    """256 edges an item: 34 parts, more than there are groups in a block of 64; the second row has three."""
+    """256 edges a chunk: 34 chunks, more than there are groups in a block of 64; the second row has three."""
     degrees = np.array([0, 34 * 256 - 5, 3, 700, 0])
     problems = [
         Problem(dtype, width, reduce, weighting, {"decide": 1, **H200}, degrees, seed=width)
@@ -227,24 +227,24 @@ def test_row_of_many_parts_as_the_decider_cuts_it(reduce, tmp_path):
     ]
     for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
         problem.check(result)
-        assert int.from_bytes(result["items"], "little") == 37
+        assert int.from_bytes(result["chunks"], "little") == 37
 
 
 @pytest.mark.parametrize("config", [
-    {"kernel": ROWS, "lanes": 4, "groups": 2, "vectors": 2, "vector_width": 4, "block": 64, "long_row": 16},
-    BY_GROUPS | {"vector_width": 4, "long_row": 16},
+    {"kernel": ROWS, "lanes": 4, "groups": 2, "vectors": 2, "vector_width": 4, "block": 64, "split_above": 16},
+    BY_GROUPS | {"vector_width": 4, "split_above": 16},
 ], ids=["rows", "groups"])  # fmt: skip
 def test_parts_come_together_in_levels(config, tmp_path):
     """Bundles of 32: one, two with a single member in the last, full ones, and three levels, whose upper bundles have
     a single member, two, or several."""
     degrees = np.array([32, 33, 0, 1024, 17, 1025, 1057, 2100])
     problems = [
-        Problem(FLOAT32, width, reduce, weighting, config | {"item_edges": 1}, degrees, seed=width, schedules=2)
+        Problem(FLOAT32, width, reduce, weighting, config | {"chunk_edges": 1}, degrees, seed=width, schedules=2)
         for width, reduce, weighting in ((20, "sum", "edge indexed"), (40, "mean", "none"), (24, "max", "head"))
     ]
     for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
         problem.check(result)
-        assert int.from_bytes(result["items"], "little") == degrees.sum()
+        assert int.from_bytes(result["chunks"], "little") == degrees.sum()
 
 
 def test_tiles_that_the_decider_wants(tmp_path):
@@ -258,7 +258,7 @@ def test_tiles_that_the_decider_wants(tmp_path):
 
 
 def test_more_tiles_than_a_grid_has(tmp_path):
-    config = {"lanes": 1, "groups": 4, "vectors": 1, "vector_width": 4, "block": 32, "long_row": 9, "item_edges": 9}
+    config = {"lanes": 1, "groups": 4, "vectors": 1, "vector_width": 4, "block": 32, "split_above": 9, "chunk_edges": 9}
     problem = Problem(FLOAT32, 4 * 65537, "max", "edge", config, np.array([3]), seed=3, cols=3, schedules=1)
     (result,) = run([problem.case()], tmp_path)
     problem.check(result)
@@ -276,11 +276,11 @@ def test_small_graphs(degrees, tmp_path):
 
 
 def test_a_configuration_out_of_bounds_is_refused(tmp_path):
-    good = {"lanes": 8, "groups": 2, "vectors": 1, "vector_width": 4, "block": 64, "long_row": 9, "item_edges": 9}
+    good = {"lanes": 8, "groups": 2, "vectors": 1, "vector_width": 4, "block": 64, "split_above": 9, "chunk_edges": 9}
     bad = [{"lanes": 3}, {"lanes": 64}, {"lanes": 32}, {"groups": 0}, {"vectors": 3}, {"vector_width": 2},
-           {"block": 48}, {"block": 1024}, {"block": 0}, {"kernel": GROUPS, "ngs": 1},
-           {"kernel": GROUPS, "ngs": 4, "vectors": 4}]  # fmt: skip
-    fine = [{}, {"lanes": 1, "vector_width": 1}, {"kernel": GROUPS, "ngs": 2}]
+           {"block": 48}, {"block": 1024}, {"block": 0}, {"kernel": GROUPS, "group_size": 1},
+           {"kernel": GROUPS, "group_size": 4, "vectors": 4}]  # fmt: skip
+    fine = [{}, {"lanes": 1, "vector_width": 1}, {"kernel": GROUPS, "group_size": 2}]
     degrees = np.array([4, 12])
     cases = [Problem(FLOAT32, 16, "sum", "none", {**good, **c}, degrees, 1, schedules=1).case() for c in [*fine, *bad]]
     errors = [int.from_bytes(r["error"], "little") for r in run(cases, tmp_path)]
@@ -310,7 +310,7 @@ def test_the_bits_of_a_row_do_not_depend_on_the_rows_around_it(config, tmp_path)
 def test_a_block_that_is_too_large_is_refused(tmp_path):
     """The row kernel takes 256 threads; the neighbour-group kernel 512, which for 16-bit pieces, twice as large as
     numbers, come to more than 48 KiB of shared memory."""
-    config = {"lanes": 32, "groups": 1, "vectors": 2, "long_row": 9, "item_edges": 9, "ngs": 9}
+    config = {"lanes": 32, "groups": 1, "vectors": 2, "split_above": 9, "chunk_edges": 9, "group_size": 9}
     problems = [
         Problem(dtype, 16, "sum", "none", {**config, "kernel": kernel, "vector_width": n, "block": block},
                 np.array([4, 12]), 1, schedules=1)

@@ -124,36 +124,36 @@ bool can_vectorise(const ExtremumArgs<T>& args) {
 }
 
 template <template <typename, int> typename Task, typename T>
-cudaError_t launch_extremum(const CsrView& csr, const ExtremumArgs<T>& values, const LongRows& long_rows, void* scratch,
-                            cudaStream_t stream) {
+cudaError_t launch_extremum(const CsrView& csr, const ExtremumArgs<T>& values, const SplitRows& split_rows,
+                            void* scratch, cudaStream_t stream) {
   if (csr.rows < 0 || csr.rows > kMaxIndex || csr.edges < 0 || csr.edges > kMaxIndex || values.heads < 0 ||
       values.head_dim < 0) {
     return cudaErrorInvalidValue;
   }
   const ExtremumRows<T> args{csr, values};
   if (can_vectorise(values)) {
-    return launch_task<T, Task<T, kVectorWidth<T>>>(args, long_rows, scratch, stream);
+    return launch_task<T, Task<T, kVectorWidth<T>>>(args, split_rows, scratch, stream);
   }
-  return launch_task<T, Task<T, 1>>(args, long_rows, scratch, stream);
+  return launch_task<T, Task<T, 1>>(args, split_rows, scratch, stream);
 }
 
 }  // namespace
 
 template <typename T>
-cudaError_t extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, const LongRows& long_rows,
+cudaError_t extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, const SplitRows& split_rows,
                            void* scratch, cudaStream_t stream) {
-  return launch_extremum<ShareTask>(forward, args, long_rows, scratch, stream);
+  return launch_extremum<ShareTask>(forward, args, split_rows, scratch, stream);
 }
 
 template <typename T>
-cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, const LongRows& long_rows,
+cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, const SplitRows& split_rows,
                             void* scratch, cudaStream_t stream) {
-  return launch_extremum<GradXTask>(transposed, args, long_rows, scratch, stream);
+  return launch_extremum<GradXTask>(transposed, args, split_rows, scratch, stream);
 }
 
-#define GNNA_INSTANTIATE(T)                                                                                          \
-  template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<T>&, const LongRows&, void*, cudaStream_t); \
-  template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<T>&, const LongRows&, void*, cudaStream_t)
+#define GNNA_INSTANTIATE(T)                                                                                           \
+  template cudaError_t extremum_share(const CsrView&, const ExtremumArgs<T>&, const SplitRows&, void*, cudaStream_t); \
+  template cudaError_t extremum_grad_x(const CsrView&, const ExtremumArgs<T>&, const SplitRows&, void*, cudaStream_t)
 GNNA_FOR_EACH_TYPE(GNNA_INSTANTIATE);
 #undef GNNA_INSTANTIATE
 

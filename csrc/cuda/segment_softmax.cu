@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kEdgeBlock, 1)
 }
 
 template <typename T, typename Task, typename Id, typename Given>
-cudaError_t softmax_with(const Id* index, const Given& given, const LongRows& long_rows, void* totals, void* scratch,
+cudaError_t softmax_with(const Id* index, const Given& given, const SplitRows& split_rows, void* totals, void* scratch,
                          cudaStream_t stream) {
   const CsrView& csr = given.csr;
   if (csr.rows < 0 || csr.rows > kMaxIndex || csr.edges < 0 || csr.edges > kMaxIndex || given.heads < 0) {
@@ -125,7 +125,7 @@ cudaError_t softmax_with(const Id* index, const Given& given, const LongRows& lo
   args.totals = static_cast<typename Task::Found*>(totals);
   const int64_t elements = csr.edges * given.heads, blocks = ceil_div(elements, kEdgeBlock);
   if (blocks > kMaxIndex) return cudaErrorInvalidValue;
-  const cudaError_t error = launch_task<T, Task>(args, long_rows, scratch, stream);
+  const cudaError_t error = launch_task<T, Task>(args, split_rows, scratch, stream);
   if (error != cudaSuccess) return error;
   return launch(write_edges<Task, Id>, static_cast<unsigned>(blocks), kEdgeBlock, 0, stream, args, index, elements);
 }
@@ -133,21 +133,21 @@ cudaError_t softmax_with(const Id* index, const Given& given, const LongRows& lo
 }  // namespace
 
 template <typename T, typename Id>
-cudaError_t segment_softmax(const Id* index, const SegmentSoftmaxArgs<T>& args, const LongRows& long_rows, void* totals,
-                            void* scratch, cudaStream_t stream) {
-  return softmax_with<T, SoftmaxTask<T>>(index, args, long_rows, totals, scratch, stream);
+cudaError_t segment_softmax(const Id* index, const SegmentSoftmaxArgs<T>& args, const SplitRows& split_rows,
+                            void* totals, void* scratch, cudaStream_t stream) {
+  return softmax_with<T, SoftmaxTask<T>>(index, args, split_rows, totals, scratch, stream);
 }
 
 template <typename T, typename Id>
 cudaError_t segment_softmax_backward(const Id* index, const SegmentSoftmaxBackwardArgs<T>& args,
-                                     const LongRows& long_rows, void* totals, void* scratch, cudaStream_t stream) {
-  return softmax_with<T, GradientTask<T>>(index, args, long_rows, totals, scratch, stream);
+                                     const SplitRows& split_rows, void* totals, void* scratch, cudaStream_t stream) {
+  return softmax_with<T, GradientTask<T>>(index, args, split_rows, totals, scratch, stream);
 }
 
-#define GNNA_INSTANTIATE(T, Id)                                                                                   \
-  template cudaError_t segment_softmax(const Id*, const SegmentSoftmaxArgs<T>&, const LongRows&, void*, void*,    \
-                                       cudaStream_t);                                                             \
-  template cudaError_t segment_softmax_backward(const Id*, const SegmentSoftmaxBackwardArgs<T>&, const LongRows&, \
+#define GNNA_INSTANTIATE(T, Id)                                                                                    \
+  template cudaError_t segment_softmax(const Id*, const SegmentSoftmaxArgs<T>&, const SplitRows&, void*, void*,    \
+                                       cudaStream_t);                                                              \
+  template cudaError_t segment_softmax_backward(const Id*, const SegmentSoftmaxBackwardArgs<T>&, const SplitRows&, \
                                                 void*, void*, cudaStream_t)
 GNNA_FOR_EACH_TYPE_AND_ID(GNNA_INSTANTIATE);
 #undef GNNA_INSTANTIATE

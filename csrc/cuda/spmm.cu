@@ -4,9 +4,9 @@
 namespace gnna::cuda {
 
 template <typename T>
-size_t spmm_scratch_bytes(const SpmmArgs<T>& args, const KernelConfig& config, const LongRows& rows) {
+size_t spmm_scratch_bytes(const SpmmArgs<T>& args, const KernelConfig& config, const SplitRows& rows) {
   const int64_t width = args.heads * args.head_dim;
-  if (!rows.meet || width <= 0) return 0;
+  if (!rows.needs_combining || width <= 0) return 0;
   const auto counters = static_cast<size_t>(rows.count) * static_cast<size_t>(tiles_of(config, width));
   return partials_bytes<T>(rows.count, whole_packs_of(width, config)) + counters * sizeof(int32_t);
 }
@@ -26,8 +26,8 @@ cudaError_t spmm(const SpmmArgs<T>& args, const KernelConfig& config, const Part
   return cudaErrorInvalidValue;
 }
 
-#define GNNA_INSTANTIATE(T)                                                                     \
-  template size_t spmm_scratch_bytes(const SpmmArgs<T>&, const KernelConfig&, const LongRows&); \
+#define GNNA_INSTANTIATE(T)                                                                      \
+  template size_t spmm_scratch_bytes(const SpmmArgs<T>&, const KernelConfig&, const SplitRows&); \
   template cudaError_t spmm(const SpmmArgs<T>&, const KernelConfig&, const Partition&, void*, cudaStream_t)
 GNNA_FOR_EACH_TYPE(GNNA_INSTANTIATE);
 #undef GNNA_INSTANTIATE

@@ -85,15 +85,15 @@ struct ArgTask {
 };
 
 template <typename T, int VW>
-cudaError_t launch_arg(const ArgRows<T>& args, const LongRows& long_rows, void* scratch, cudaStream_t stream) {
-  if (args.reduce == Reduce::Max) return launch_task<T, ArgTask<T, VW, true>>(args, long_rows, scratch, stream);
-  return launch_task<T, ArgTask<T, VW, false>>(args, long_rows, scratch, stream);
+cudaError_t launch_arg(const ArgRows<T>& args, const SplitRows& split_rows, void* scratch, cudaStream_t stream) {
+  if (args.reduce == Reduce::Max) return launch_task<T, ArgTask<T, VW, true>>(args, split_rows, scratch, stream);
+  return launch_task<T, ArgTask<T, VW, false>>(args, split_rows, scratch, stream);
 }
 
 }  // namespace
 
 template <typename T>
-cudaError_t spmm_arg(const SpmmArgs<T>& args, int32_t* arg, const LongRows& long_rows, void* scratch,
+cudaError_t spmm_arg(const SpmmArgs<T>& args, int32_t* arg, const SplitRows& split_rows, void* scratch,
                      cudaStream_t stream) {
   const CsrView& csr = args.csr;
   if (csr.rows < 0 || csr.rows > kMaxIndex || csr.edges < 0 || csr.edges > kMaxIndex || args.heads < 0 ||
@@ -106,12 +106,12 @@ cudaError_t spmm_arg(const SpmmArgs<T>& args, int32_t* arg, const LongRows& long
   const int64_t n = kVectorWidth<T>, unit = args.weight != nullptr ? args.head_dim : rows.width();
   const bool vectors =
       unit % n == 0 && args.x_stride % n == 0 && is_aligned(args.x, kVectorBytes) && is_aligned(args.out, kVectorBytes);
-  if (vectors) return launch_arg<T, kVectorWidth<T>>(rows, long_rows, scratch, stream);
-  return launch_arg<T, 1>(rows, long_rows, scratch, stream);
+  if (vectors) return launch_arg<T, kVectorWidth<T>>(rows, split_rows, scratch, stream);
+  return launch_arg<T, 1>(rows, split_rows, scratch, stream);
 }
 
 #define GNNA_INSTANTIATE(T) \
-  template cudaError_t spmm_arg(const SpmmArgs<T>&, int32_t*, const LongRows&, void*, cudaStream_t)
+  template cudaError_t spmm_arg(const SpmmArgs<T>&, int32_t*, const SplitRows&, void*, cudaStream_t)
 GNNA_FOR_EACH_TYPE(GNNA_INSTANTIATE);
 #undef GNNA_INSTANTIATE
 

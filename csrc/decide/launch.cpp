@@ -84,7 +84,7 @@ constexpr int64_t kPadWidth = 16, kPadDegree = 4, kPadMostBytes = 4;
 // Edges per neighbour group, and threads per block of that kernel: it won 7 of 91 timed cases (DD at widths 32 and 64,
 // artist, arxiv and amazon-computers at 16, blog at 256) with groups of 16 to 64 in blocks of 256.
 constexpr int kGroupEdges = 32, kGroupBlock = 256;
-// Items are 256 edges, and larger where 64 items a processor are more than enough, so that partial results cost less
+// Items are 256 edges, and larger where 64 chunks a processor are more than enough, so that partial results cost less
 // memory (an estimate; 1024 to 4096 edges did well on large graphs).
 constexpr int64_t kItemLeast = 256, kItemMost = 2048, kItemsPerProcessor = 64;
 
@@ -198,7 +198,7 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
     const int64_t of_tile = why.tile_bytes / 16;
     cover = cover_width(of_tile, loads_of(of_tile, graph, layer, device, why));
   }
-  const int most_vectors = config.kernel == Kernel::Groups ? 2 : 4;
+  const int most_vectors = config.kernel == Kernel::Group ? 2 : 4;
   if (cover.vectors > most_vectors) cover = {std::min(2 * cover.lanes, kWarp), most_vectors};
   // Of lanes and vectors, what the user leaves open follows from what he fixed.
   if (manual.lanes && !manual.vectors) {
@@ -210,7 +210,7 @@ void cover(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& 
     while (cover.lanes < kWarp && std::min(manual.vectors, most_vectors) * cover.lanes < pieces) cover.lanes *= 2;
   }
   if (manual.lanes || manual.vectors) why.tile_bytes = 0;
-  why.many_loads = why.many_loads && !manual.lanes && !manual.vectors && config.kernel == Kernel::Rows;
+  why.many_loads = why.many_loads && !manual.lanes && !manual.vectors && config.kernel == Kernel::Row;
   config.lanes = manual.lanes ? manual.lanes : cover.lanes;
   config.vectors = manual.vectors ? std::min(manual.vectors, most_vectors) : cover.vectors;
 }
@@ -228,33 +228,34 @@ void fit_shared_memory(const LayerFacts& layer, KernelConfig& config, Why& why) 
 KernelConfig configure_groups(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device,
                               const Manual& manual, Why& why) {
   KernelConfig config;
-  config.kernel = Kernel::Groups;
-  config.ngs = manual.ngs ? manual.ngs : kGroupEdges;
+  config.kernel = Kernel::Group;
+  config.group_size = manual.group_size ? manual.group_size : kGroupEdges;
   config.block = manual.block ? manual.block : kGroupBlock;
   cover(graph, layer, device, manual, config, why);
   fit_shared_memory(layer, config, why);
-  const int64_t most = static_cast<int64_t>(config.ngs) * (config.block / config.lanes);  // a group for each team
-  config.long_row = manual.long_row ? std::min(manual.long_row, most) : most;
-  config.item_edges = manual.item_edges ? manual.item_edges : most;
+  const int64_t most =
+      static_cast<int64_t>(config.group_size) * (config.block / config.lanes);  // a group for each team
+  config.split_above = manual.split_above ? std::min(manual.split_above, most) : most;
+  config.chunk_edges = manual.chunk_edges ? manual.chunk_edges : most;
   return config;
 }
 
 // Which rows are cut, and how finely.
-void decide_cut(const GraphFacts& graph, const DeviceFacts& device, const Manual& manual, int64_t* long_row,
-                int64_t* item_edges) {
+void decide_cut(const GraphFacts& graph, const DeviceFacts& device, const Manual& manual, int64_t* split_above,
+                int64_t* chunk_edges) {
   const auto wanted = static_cast<int64_t>(kLongRatio * average_degree(graph));
   const auto most = std::clamp(static_cast<int64_t>(average_degree(graph)), kLongMost, kLongMostDense);
-  *long_row = graph.edges < kSmallEdges ? kLongSmall : std::clamp(wanted, kLongLeast, most);
+  *split_above = graph.edges < kSmallEdges ? kLongSmall : std::clamp(wanted, kLongLeast, most);
   const int64_t share = graph.edges / (device.processors * kItemsPerProcessor);
-  *item_edges = std::clamp(share / kItemLeast * kItemLeast, kItemLeast, kItemMost);
-  if (manual.long_row) *long_row = manual.long_row;
-  if (manual.item_edges) *item_edges = manual.item_edges;
+  *chunk_edges = std::clamp(share / kItemLeast * kItemLeast, kItemLeast, kItemMost);
+  if (manual.split_above) *split_above = manual.split_above;
+  if (manual.chunk_edges) *chunk_edges = manual.chunk_edges;
 }
 
 KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device,
                             const Manual& manual, Why& why) {
   KernelConfig config;
-  decide_cut(graph, device, manual, &config.long_row, &config.item_edges);
+  decide_cut(graph, device, manual, &config.split_above, &config.chunk_edges);
   cover(graph, layer, device, manual, config, why);
   const int64_t tiles = ceil_div(std::max<int64_t>(layer.width, 1),
                                  static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width);
@@ -280,7 +281,7 @@ KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, co
   if (manual.groups) config.groups = std::min(manual.groups, most_groups);
   config.block = kBlock;
   if (manual.block) {
-    config.block = std::min(manual.block, most_threads(Kernel::Rows));
+    config.block = std::min(manual.block, most_threads(Kernel::Row));
     why.held = config.block < manual.block;
   } else if (tiny) {
     config.block = kTinyBlock;
@@ -295,8 +296,8 @@ KernelConfig configure_rows(const GraphFacts& graph, const LayerFacts& layer, co
 KernelConfig configure(Kernel kernel, const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device,
                        const Manual& manual, Why& why) {
   why.degree = average_degree(graph);
-  return kernel == Kernel::Groups ? configure_groups(graph, layer, device, manual, why)
-                                  : configure_rows(graph, layer, device, manual, why);
+  return kernel == Kernel::Group ? configure_groups(graph, layer, device, manual, why)
+                                 : configure_rows(graph, layer, device, manual, why);
 }
 
 }  // namespace
@@ -308,13 +309,13 @@ Decision decide(const GraphFacts& graph, const LayerFacts& layer, const DeviceFa
     if (explain) decision.reason = reason_on_cpu(device, manual);
     return decision;
   }
-  const Kernel kernel = manual.kernel.value_or(Kernel::Rows);
+  const Kernel kernel = manual.kernel.value_or(Kernel::Row);
   Why why;
   decision.config = configure(kernel, graph, layer, device, manual, why);
   if (!explain) return decision;
   decision.reason = reason_of(decision.config, graph, layer, device, manual, why);
   Why of_other;
-  const Kernel other = kernel == Kernel::Rows ? Kernel::Groups : Kernel::Rows;
+  const Kernel other = kernel == Kernel::Row ? Kernel::Group : Kernel::Row;
   decision.runner_up = as_runner_up(configure(other, graph, layer, device, {}, of_other));
   return decision;
 }

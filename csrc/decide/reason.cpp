@@ -23,9 +23,9 @@ std::string lanes_and_loads(const KernelConfig& config) {
 }
 
 std::string about_groups(const KernelConfig& config, const DeviceFacts& device, const Manual& manual, const Why& why) {
-  if (config.kernel == Kernel::Groups) {
-    return ": neighbour groups of up to " + count(config.ngs, "edge") + ", " + number(config.block / config.lanes) +
-           " at a time in a block of " + number(config.block) + " threads";
+  if (config.kernel == Kernel::Group) {
+    return ": neighbour groups of up to " + count(config.group_size, "edge") + ", " +
+           number(config.block / config.lanes) + " at a time in a block of " + number(config.block) + " threads";
   }
   std::string text = (why.below_bound ? " below " : " from ") + number(why.degree_bound) + ": " +
                      count(why.groups_by_degree, "neighbour group") + " per row";
@@ -46,12 +46,12 @@ std::string by_hand(const Manual& m) {
   add(m.kernel.has_value(), "kernel");
   add(m.lanes, "dw");
   add(m.groups, "groups");
-  add(m.ngs, "ngs");
+  add(m.group_size, "group_size");
   add(m.vector_width, "vector_width");
   add(m.vectors, "vectors");
   add(m.block, "warps_per_block");
-  add(m.long_row, "long_row");
-  add(m.item_edges, "item_edges");
+  add(m.split_above, "split_above");
+  add(m.chunk_edges, "chunk_edges");
   return names;
 }
 
@@ -81,9 +81,9 @@ std::string reason_of(const KernelConfig& config, const GraphFacts& graph, const
     text += "; fewer loads per lane or smaller blocks, so that shared memory fits " +
             number((kMaxShared + 1023) >> 10) + " KiB";
   }
-  if (graph.max_degree > config.long_row) {
-    text +=
-        "; rows of more than " + number(config.long_row) + " edges are cut into items of " + number(config.item_edges);
+  if (graph.max_degree > config.split_above) {
+    text += "; rows of more than " + number(config.split_above) + " edges are cut into chunks of " +
+            number(config.chunk_edges);
   }
   if (set_by_hand(manual)) text += "; set by hand: " + by_hand(manual);
   if (why.held) text += ", which the row kernel takes up to " + number(config.block / 32);
@@ -91,8 +91,8 @@ std::string reason_of(const KernelConfig& config, const GraphFacts& graph, const
 }
 
 std::string as_runner_up(const KernelConfig& config) {
-  const bool groups = config.kernel == Kernel::Groups;
-  return (groups ? "the neighbour-group kernel with groups of " + number(config.ngs)
+  const bool groups = config.kernel == Kernel::Group;
+  return (groups ? "the neighbour-group kernel with groups of " + number(config.group_size)
                  : "the row kernel with " + count(config.groups, "group") + " per row") +
          ", " + lanes_and_loads(config) + ", blocks of " + number(config.block) + " threads";
 }

@@ -25,8 +25,8 @@ struct Why {
 };
 
 inline bool set_by_hand(const Manual& m) {
-  return m.kernel || m.lanes || m.groups || m.ngs || m.vector_width || m.vectors || m.block || m.long_row ||
-         m.item_edges;
+  return m.kernel || m.lanes || m.groups || m.group_size || m.vector_width || m.vectors || m.block || m.split_above ||
+         m.chunk_edges;
 }
 
 std::string reason_on_cpu(const DeviceFacts& device, const Manual& manual);

@@ -41,45 +41,47 @@ CsrView csr_of(const Case& c, const std::string& prefix) {
           c.array<int32_t>(prefix + "order")};
 }
 
-// What is dealt out, with its memory: items of long rows, and neighbour groups.
-struct Parts {
-  Buffer items, group_first, group_row;
-  int64_t item_count = 0, group_count = 0;
+// What is dealt out, with its memory: chunks of split rows, and neighbour groups.
+struct Partition {
+  Buffer chunks, group_first, group_row;
+  int64_t chunk_count = 0, group_count = 0;
 
-  cuda::Partition view(int64_t long_row) const {
+  cuda::Partition view(int64_t split_above) const {
     cuda::Partition p;
-    const auto* const first = items.as<cuda::LongItem>();
-    const bool meet = std::any_of(first, first + item_count, [](const auto& item) { return item.parts > 1; });
-    if (item_count > 0) p.long_rows = {first, item_count, long_row, meet};
+    const auto* const first = chunks.as<cuda::RowChunk>();
+    const bool needs_combining =
+        std::any_of(first, first + chunk_count, [](const auto& chunk) { return chunk.count > 1; });
+    if (chunk_count > 0) p.split_rows = {first, chunk_count, split_above, needs_combining};
     if (group_count > 0) p.groups = {group_first.as<int64_t>(), group_row.as<int32_t>(), group_count};
     return p;
   }
 };
 
-Parts items_of(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, Results& results) {
-  Parts parts;
+Partition chunks_of(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t chunk_edges, Results& results) {
+  Partition partition;
   const Buffer first((rows + 1) * sizeof(int64_t)), scan(cuda::partition_scan_bytes(rows));
-  cudaError_t error = cuda::count_items(rowptr, rows, threshold, item_edges, first.as<int64_t>(), scan.as<void>(),
-                                        scan.bytes(), nullptr);
-  if (error == cudaSuccess) {
-    parts.item_count = first.as<int64_t>()[rows];
-    parts.items = Buffer(parts.item_count * sizeof(cuda::LongItem));
-    error = cuda::list_items(rowptr, rows, threshold, item_edges, first.as<int64_t>(), parts.items.as<cuda::LongItem>(),
-                             nullptr);
-  }
-  put_error(results, error);
-  return parts;
-}
-
-void add_groups(const int64_t* rowptr, int64_t rows, int64_t ngs, int64_t long_row, Parts& parts, Results& results) {
-  parts.group_first = Buffer((rows + 1) * sizeof(int64_t));
-  const Buffer scan(cuda::partition_scan_bytes(rows));
-  cudaError_t error = cuda::count_groups(rowptr, rows, ngs, long_row, parts.group_first.as<int64_t>(), scan.as<void>(),
+  cudaError_t error = cuda::count_chunks(rowptr, rows, threshold, chunk_edges, first.as<int64_t>(), scan.as<void>(),
                                          scan.bytes(), nullptr);
   if (error == cudaSuccess) {
-    parts.group_count = parts.group_first.as<int64_t>()[rows];
-    parts.group_row = Buffer(parts.group_count * sizeof(int32_t));
-    error = cuda::list_groups(parts.group_first.as<int64_t>(), rows, parts.group_row.as<int32_t>(), nullptr);
+    partition.chunk_count = first.as<int64_t>()[rows];
+    partition.chunks = Buffer(partition.chunk_count * sizeof(cuda::RowChunk));
+    error = cuda::list_chunks(rowptr, rows, threshold, chunk_edges, first.as<int64_t>(),
+                              partition.chunks.as<cuda::RowChunk>(), nullptr);
+  }
+  put_error(results, error);
+  return partition;
+}
+
+void add_groups(const int64_t* rowptr, int64_t rows, int64_t group_size, int64_t split_above, Partition& partition,
+                Results& results) {
+  partition.group_first = Buffer((rows + 1) * sizeof(int64_t));
+  const Buffer scan(cuda::partition_scan_bytes(rows));
+  cudaError_t error = cuda::count_groups(rowptr, rows, group_size, split_above, partition.group_first.as<int64_t>(),
+                                         scan.as<void>(), scan.bytes(), nullptr);
+  if (error == cudaSuccess) {
+    partition.group_count = partition.group_first.as<int64_t>()[rows];
+    partition.group_row = Buffer(partition.group_count * sizeof(int32_t));
+    error = cuda::list_groups(partition.group_first.as<int64_t>(), rows, partition.group_row.as<int32_t>(), nullptr);
   }
   put_error(results, error);
 }
@@ -104,10 +106,12 @@ void spmm_arg(const Case& c, Results& results) {
   const SpmmArgs<T> args = spmm_args<T>(c, results);
   const int64_t width = args.heads * args.head_dim;
   auto* arg = output<int32_t>(results, "arg", args.csr.rows * width);
-  const Parts parts = items_of(args.csr.rowptr, args.csr.rows, c.number("long_row"), c.number("item_edges"), results);
-  const cuda::LongRows long_rows = parts.view(c.number("long_row")).long_rows;
-  const Buffer scratch(cuda::task_scratch_bytes<T>(long_rows, width));
-  put_error(results, cuda::spmm_arg(args, arg, long_rows, long_rows.meet ? scratch.as<void>() : nullptr, nullptr));
+  const Partition partition =
+      chunks_of(args.csr.rowptr, args.csr.rows, c.number("split_above"), c.number("chunk_edges"), results);
+  const cuda::SplitRows split_rows = partition.view(c.number("split_above")).split_rows;
+  const Buffer scratch(cuda::task_scratch_bytes<T>(split_rows, width));
+  put_error(results,
+            cuda::spmm_arg(args, arg, split_rows, split_rows.needs_combining ? scratch.as<void>() : nullptr, nullptr));
 }
 
 template <typename T>
@@ -125,24 +129,24 @@ void spmm(const Case& c, Results& results) {
     config = decide(graph, layer, {true, c.number("processors"), c.number("l2_bytes")}).config;
   } else {
     config.kernel = static_cast<Kernel>(c.number("kernel"));
-    config.ngs = static_cast<int>(c.number("ngs"));
+    config.group_size = static_cast<int>(c.number("group_size"));
     config.lanes = static_cast<int>(c.number("lanes"));
     config.groups = static_cast<int>(c.number("groups"));
     config.vector_width = static_cast<int>(c.number("vector_width"));
     config.vectors = static_cast<int>(c.number("vectors"));
     config.block = static_cast<int>(c.number("block"));
-    config.long_row = c.number("long_row");
-    config.item_edges = c.number("item_edges");
+    config.split_above = c.number("split_above");
+    config.chunk_edges = c.number("chunk_edges");
   }
-  Parts parts = items_of(args.csr.rowptr, args.csr.rows, config.long_row, config.item_edges, results);
-  if (config.kernel == Kernel::Groups) {
-    add_groups(args.csr.rowptr, args.csr.rows, config.ngs, config.long_row, parts, results);
+  Partition partition = chunks_of(args.csr.rowptr, args.csr.rows, config.split_above, config.chunk_edges, results);
+  if (config.kernel == Kernel::Group) {
+    add_groups(args.csr.rowptr, args.csr.rows, config.group_size, config.split_above, partition, results);
   }
-  const cuda::Partition partition = parts.view(config.long_row);
-  const Buffer scratch(cuda::spmm_scratch_bytes(args, config, partition.long_rows));
+  const cuda::Partition view = partition.view(config.split_above);
+  const Buffer scratch(cuda::spmm_scratch_bytes(args, config, view.split_rows));
   put_error(results,
-            cuda::spmm(args, config, partition, partition.long_rows.meet ? scratch.as<void>() : nullptr, nullptr));
-  put(results, "items", parts.item_count);
+            cuda::spmm(args, config, view, view.split_rows.needs_combining ? scratch.as<void>() : nullptr, nullptr));
+  put(results, "chunks", partition.chunk_count);
   const int64_t tile = static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width;
   put(results, "tiles", (width + tile - 1) / tile);
   put(results, "vector_width", config.vector_width);
@@ -175,12 +179,13 @@ void extremum(const Case& c, Results& results) {
   args.grad_x = output<T>(results, "grad_x", transposed.rows * width);
   for (const bool share : {true, false}) {
     const CsrView& csr = share ? forward : transposed;
-    const Parts parts = items_of(csr.rowptr, csr.rows, c.number("long_row"), c.number("item_edges"), results);
-    const cuda::LongRows long_rows = parts.view(c.number("long_row")).long_rows;
-    const Buffer memory(cuda::task_scratch_bytes<T>(long_rows, width));
-    void* const scratch = long_rows.meet ? memory.as<void>() : nullptr;
-    put_error(results, share ? cuda::extremum_share(csr, args, long_rows, scratch, nullptr)
-                             : cuda::extremum_grad_x(csr, args, long_rows, scratch, nullptr));
+    const Partition partition =
+        chunks_of(csr.rowptr, csr.rows, c.number("split_above"), c.number("chunk_edges"), results);
+    const cuda::SplitRows split_rows = partition.view(c.number("split_above")).split_rows;
+    const Buffer memory(cuda::task_scratch_bytes<T>(split_rows, width));
+    void* const scratch = split_rows.needs_combining ? memory.as<void>() : nullptr;
+    put_error(results, share ? cuda::extremum_share(csr, args, split_rows, scratch, nullptr)
+                             : cuda::extremum_grad_x(csr, args, split_rows, scratch, nullptr));
   }
   if (args.weight == nullptr) return;
   args.grad_weight = output<T>(results, "grad_weight", forward.edges * args.heads);
@@ -195,12 +200,13 @@ void segment_softmax(const Case& c, Results& results) {
   args.heads = c.number("heads");
   args.out = output<T>(results, "out", args.csr.edges * args.heads);
   const auto* index = c.array<Id>("index");
-  const Parts parts = items_of(args.csr.rowptr, args.csr.rows, c.number("long_row"), c.number("item_edges"), results);
-  const cuda::LongRows long_rows = parts.view(c.number("long_row")).long_rows;
+  const Partition partition =
+      chunks_of(args.csr.rowptr, args.csr.rows, c.number("split_above"), c.number("chunk_edges"), results);
+  const cuda::SplitRows split_rows = partition.view(c.number("split_above")).split_rows;
   const Buffer totals(cuda::softmax_bytes<T>(args.csr.rows, args.heads));
-  const Buffer memory(cuda::task_scratch_bytes<T>(long_rows, args.heads));
-  void* const scratch = long_rows.meet ? memory.template as<void>() : nullptr;
-  put_error(results, cuda::segment_softmax(index, args, long_rows, totals.as<void>(), scratch, nullptr));
+  const Buffer memory(cuda::task_scratch_bytes<T>(split_rows, args.heads));
+  void* const scratch = split_rows.needs_combining ? memory.template as<void>() : nullptr;
+  put_error(results, cuda::segment_softmax(index, args, split_rows, totals.as<void>(), scratch, nullptr));
 
   SegmentSoftmaxBackwardArgs<T> backward;
   backward.csr = args.csr;
@@ -208,7 +214,7 @@ void segment_softmax(const Case& c, Results& results) {
   backward.grad = c.array<T>("grad");
   backward.heads = args.heads;
   backward.grad_scores = output<T>(results, "grad_scores", args.csr.edges * args.heads);
-  put_error(results, cuda::segment_softmax_backward(index, backward, long_rows, totals.as<void>(), scratch, nullptr));
+  put_error(results, cuda::segment_softmax_backward(index, backward, split_rows, totals.as<void>(), scratch, nullptr));
 }
 
 template <typename Id>
@@ -258,18 +264,19 @@ void schedule(const Case& c, Results& results) {
                                         scan.bytes(), nullptr));
 }
 
-void items(const Case& c, Results& results) {
+void chunks(const Case& c, Results& results) {
   const int64_t rows = static_cast<int64_t>(c.bytes("rowptr") / sizeof(int64_t)) - 1;
-  Parts parts = items_of(c.array<int64_t>("rowptr"), rows, c.number("threshold"), c.number("item_edges"), results);
-  results["items"] = std::move(parts.items);
+  Partition partition =
+      chunks_of(c.array<int64_t>("rowptr"), rows, c.number("threshold"), c.number("chunk_edges"), results);
+  results["chunks"] = std::move(partition.chunks);
 }
 
 void groups(const Case& c, Results& results) {
   const int64_t rows = static_cast<int64_t>(c.bytes("rowptr") / sizeof(int64_t)) - 1;
-  Parts parts;
-  add_groups(c.array<int64_t>("rowptr"), rows, c.number("ngs"), c.number("long_row"), parts, results);
-  results["first"] = std::move(parts.group_first);
-  results["row"] = std::move(parts.group_row);
+  Partition partition;
+  add_groups(c.array<int64_t>("rowptr"), rows, c.number("group_size"), c.number("split_above"), partition, results);
+  results["first"] = std::move(partition.group_first);
+  results["row"] = std::move(partition.group_row);
 }
 
 template <typename T>
@@ -292,7 +299,7 @@ void run(const Case& c, Results& results) {
   if (name == "check") return wide ? check<int64_t>(c, results) : check<int32_t>(c, results);
   if (name == "csr") return wide ? csr<int64_t>(c, results) : csr<int32_t>(c, results);
   if (name == "gather") return wide ? gather<int64_t>(c, results) : gather<int32_t>(c, results);
-  if (name == "items") return items(c, results);
+  if (name == "chunks") return chunks(c, results);
   if (name == "schedule") return schedule(c, results);
   if (name == "groups") return groups(c, results);
   if (name == "self_test") return put(results, "value", simt::self_test(c.number("which")));

@@ -57,27 +57,27 @@ cudaError_t build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows,
 // max_degree: one int64 in device memory, overwritten.
 cudaError_t max_degree(const int64_t* rowptr, int64_t rows, int64_t* device_max, cudaStream_t stream);
 
-// Rows longer than a threshold are cut into items of at most item_edges edges, one block each.
-struct LongItem {
+// Rows longer than a threshold are cut into chunks of at most chunk_edges edges, one block each.
+struct RowChunk {
   int64_t begin;  // first slot
   int64_t end;    // one past the last slot
   int32_t row;    // its place in the plan's order, as all rows here
-  int32_t part;   // which part of its row, from 0
-  int32_t parts;  // how many parts the row has
-  int32_t first;  // index of the row's part 0 among all items: where its partial results start
+  int32_t index;  // which chunk of its row, from 0
+  int32_t count;  // how many chunks the row has
+  int32_t first;  // index of the row's first chunk among all chunks: where its partial results start
 };
 
-// Lists the items of all rows with more than threshold edges, in row order. count_items writes first [rows + 1], where
-// each row's items start and, last, how many there are; list_items fills the list. scan_workspace:
+// Lists the chunks of all rows with more than threshold edges, in row order. count_chunks writes first [rows + 1],
+// where each row's chunks start and, last, how many there are; list_chunks fills the list. scan_workspace:
 // partition_scan_bytes(rows) bytes.
-cudaError_t count_items(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, int64_t* first,
-                        void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
-cudaError_t list_items(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t item_edges, const int64_t* first,
-                       LongItem* items, cudaStream_t stream);
+cudaError_t count_chunks(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t chunk_edges, int64_t* first,
+                         void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
+cudaError_t list_chunks(const int64_t* rowptr, int64_t rows, int64_t threshold, int64_t chunk_edges,
+                        const int64_t* first, RowChunk* chunks, cudaStream_t stream);
 size_t partition_scan_bytes(int64_t rows);
 
-// The neighbour groups of all rows, in row order: rows with up to long_row edges have one per ngs edges, at least one;
-// longer rows, which are items, have one that nobody takes.
+// The neighbour groups of all rows, in row order: rows with up to split_above edges have one per group_size edges, at
+// least one; longer rows, which are chunks, have one that nobody takes.
 struct NeighbourGroups {
   const int64_t* first = nullptr;  // [rows + 1] where each row's groups start
   const int32_t* row = nullptr;    // [count] the row of each group
@@ -85,7 +85,7 @@ struct NeighbourGroups {
 };
 
 // The same two steps for the groups, with the same workspace.
-cudaError_t count_groups(const int64_t* rowptr, int64_t rows, int64_t ngs, int64_t long_row, int64_t* first,
+cudaError_t count_groups(const int64_t* rowptr, int64_t rows, int64_t group_size, int64_t split_above, int64_t* first,
                          void* scan_workspace, size_t scan_bytes, cudaStream_t stream);
 cudaError_t list_groups(const int64_t* first, int64_t rows, int32_t* row, cudaStream_t stream);
 
@@ -97,40 +97,40 @@ cudaError_t schedule_csr(const CsrView& csr, const int32_t* places, int64_t* row
 
 // ---- operations ---------------------------------------------------------------------------------------------------
 
-struct LongRows {
-  const LongItem* items = nullptr;
+struct SplitRows {
+  const RowChunk* chunks = nullptr;
   int64_t count = 0;
-  int64_t longer_than = INT64_MAX;  // rows with more edges are in items
-  bool meet = false;                // some row has several items, whose partial results meet in scratch
+  int64_t split_above = INT64_MAX;  // rows with more edges are in chunks
+  bool needs_combining = false;     // some row has several chunks, whose partial results meet in scratch
 };
 
-// How the rows are dealt out, made for the configuration they are launched with: the items of its long_row and
-// item_edges, and for Kernel::Groups the neighbour groups of its ngs and long_row.
+// How the rows are dealt out, made for the configuration they are launched with: the chunks of its split_above and
+// chunk_edges, and for Kernel::Group the neighbour groups of its group_size and split_above.
 struct Partition {
-  LongRows long_rows;
+  SplitRows split_rows;
   NeighbourGroups groups;
 };
 
 // T of all operations is float, double, Float16 or BFloat16.
 
 // Bytes of scratch that one launch of spmm<T> needs: partial results, which are Compute<T>, and arrival counters of the
-// long rows. The scratch belongs to the launch, so that launches on different streams cannot meet in it. 0 when no row
-// has several items.
+// split rows. The scratch belongs to the launch, so that launches on different streams cannot meet in it. 0 when no row
+// has several chunks.
 template <typename T>
-size_t spmm_scratch_bytes(const SpmmArgs<T>& args, const KernelConfig& config, const LongRows& long_rows);
+size_t spmm_scratch_bytes(const SpmmArgs<T>& args, const KernelConfig& config, const SplitRows& split_rows);
 
 template <typename T>
 cudaError_t spmm(const SpmmArgs<T>& args, const KernelConfig& config, const Partition& partition, void* scratch,
                  cudaStream_t stream);
 
-// Scratch of the operations below that take long rows: for each item a counter, and up to kTaskBytes for each element
-// of the width. Like spmm's it belongs to a launch, and is 0 when no row has several items.
+// Scratch of the operations below that take split rows: for each chunk a counter, and up to kTaskBytes for each element
+// of the width. Like spmm's it belongs to a launch, and is 0 when no row has several chunks.
 template <typename T>
 constexpr int64_t kTaskBytes = sizeof(Compute<T>) == 8 ? 16 : 8;
-inline size_t task_counter_bytes(int64_t long_items) { return (static_cast<size_t>(long_items) * 4 + 15) / 16 * 16; }
+inline size_t task_counter_bytes(int64_t chunks) { return (static_cast<size_t>(chunks) * 4 + 15) / 16 * 16; }
 template <typename T>
-size_t task_scratch_bytes(const LongRows& rows, int64_t width) {
-  if (!rows.meet) return 0;
+size_t task_scratch_bytes(const SplitRows& rows, int64_t width) {
+  if (!rows.needs_combining) return 0;
   return task_counter_bytes(rows.count) + static_cast<size_t>(rows.count) * static_cast<size_t>(width) * kTaskBytes<T>;
 }
 
@@ -138,7 +138,7 @@ size_t task_scratch_bytes(const LongRows& rows, int64_t width) {
 // -1 where nothing beat the start value, -inf for max and +inf for min, which out then holds. NaN never wins; the first
 // of equals does, where 16-bit messages are compared before they are rounded.
 template <typename T>
-cudaError_t spmm_arg(const SpmmArgs<T>& args, int32_t* arg, const LongRows& long_rows, void* scratch,
+cudaError_t spmm_arg(const SpmmArgs<T>& args, int32_t* arg, const SplitRows& split_rows, void* scratch,
                      cudaStream_t stream);
 
 // Edge-parallel; needs no plan beyond the edge list. Id is int32_t or int64_t; out[e, h] in the user's edge order.
@@ -147,12 +147,12 @@ cudaError_t sddmm(const Id* src, const Id* dst, const SddmmArgs<T>& args, cudaSt
 
 // args.share = args.grad / number of sharers, on the forward plan.
 template <typename T>
-cudaError_t extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, const LongRows& long_rows,
+cudaError_t extremum_share(const CsrView& forward, const ExtremumArgs<T>& args, const SplitRows& split_rows,
                            void* scratch, cudaStream_t stream);
 
 // args.grad_x from args.share, on the transposed plan (rows are sources).
 template <typename T>
-cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, const LongRows& long_rows,
+cudaError_t extremum_grad_x(const CsrView& transposed, const ExtremumArgs<T>& args, const SplitRows& split_rows,
                             void* scratch, cudaStream_t stream);
 
 // args.grad_weight from args.share, edge-parallel.
@@ -167,12 +167,12 @@ size_t softmax_bytes(int64_t rows, int64_t heads) {
   return static_cast<size_t>(rows) * static_cast<size_t>(heads) * kTaskBytes<T>;
 }
 template <typename T, typename Id>
-cudaError_t segment_softmax(const Id* index, const SegmentSoftmaxArgs<T>& args, const LongRows& long_rows, void* totals,
-                            void* scratch, cudaStream_t stream);
+cudaError_t segment_softmax(const Id* index, const SegmentSoftmaxArgs<T>& args, const SplitRows& split_rows,
+                            void* totals, void* scratch, cudaStream_t stream);
 
 template <typename T, typename Id>
 cudaError_t segment_softmax_backward(const Id* index, const SegmentSoftmaxBackwardArgs<T>& args,
-                                     const LongRows& long_rows, void* totals, void* scratch, cudaStream_t stream);
+                                     const SplitRows& split_rows, void* totals, void* scratch, cudaStream_t stream);
 
 // x [rows, width], its rows stride elements apart, copied into rows of padded elements, the rest zero. padded elements
 // are a multiple of 16 bytes, and out starts on 16.

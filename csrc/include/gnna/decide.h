@@ -47,44 +47,44 @@ inline bool uneven_degrees(const GraphFacts& graph) {
 // pubmed's do not (an estimate that separates these graphs).
 inline bool is_tiny(int64_t rows, const DeviceFacts& device) { return rows < 32 * device.processors; }
 
-// Two kernels aggregate on CUDA. Rows (spmm_rows.cuh): the groups of a row share its edges in turn, inside one warp.
-// Groups (spmm_groups.cuh), the paper's: a row's edges are cut into neighbour groups of ngs.
-enum class Kernel : int { Rows = 0, Groups = 1 };
+// Two kernels aggregate on CUDA. Row (spmm_row.cuh): the groups of a row share its edges in turn, inside one warp.
+// Group (spmm_group.cuh), the paper's: a row's edges are cut into neighbour groups of group_size.
+enum class Kernel : int { Row = 0, Group = 1 };
 
 // How a launch is laid out. `lanes` threads are the dimension workers (dw) of one neighbour group; a lane holds
 // `vectors` pieces of `vector_width` elements in registers. A row wider than the product of lanes, vectors and
 // vector_width is processed in column tiles of that size. A block's shared memory (shared_elements of what the kernel
 // computes in, float for the 16-bit types) must fit kMaxShared.
 struct KernelConfig {
-  Kernel kernel = Kernel::Rows;
-  int lanes = 32;            // dw: a power of two, at most 32
-  int groups = 1;            // Rows: neighbour groups per row: a power of two, lanes * groups <= 32
-  int ngs = 0;               // Groups: edges per neighbour group, at least 1
-  int vector_width = 1;      // elements per load: 16 bytes' worth, or 1
-  int vectors = 1;           // loads per lane and neighbour: 1, 2 or 4; Groups: 1 or 2
-  int block = 64;            // threads per block (warps per block * 32): 32 to most_threads
-  int64_t long_row = 512;    // rows with more edges are cut into items
-  int64_t item_edges = 256;  // edges per item
+  Kernel kernel = Kernel::Row;
+  int lanes = 32;             // dw: a power of two, at most 32
+  int groups = 1;             // Row: neighbour groups per row: a power of two, lanes * groups <= 32
+  int group_size = 0;         // Group: edges per neighbour group, at least 1
+  int vector_width = 1;       // elements per load: 16 bytes' worth, or 1
+  int vectors = 1;            // loads per lane and neighbour: 1, 2 or 4; Groups: 1 or 2
+  int block = 64;             // threads per block (warps per block * 32): 32 to most_threads
+  int64_t split_above = 512;  // rows with more edges are cut into chunks
+  int64_t chunk_edges = 256;  // edges per chunk
 };
 
 // Threads that a block of the kernel may have: of the row kernel the smallest launch bound, that of single elements.
-constexpr int most_threads(Kernel kernel) { return kernel == Kernel::Rows ? 256 : 512; }
+constexpr int most_threads(Kernel kernel) { return kernel == Kernel::Row ? 256 : 512; }
 
 // What a launch may have without asking for more, but for the kernels' own few bytes.
 constexpr int64_t kMaxShared = (48 << 10) - 64;
 
-// Rows: the warps of a block that took an item meet in one tile each. Groups: the partial results of all neighbour
+// Rows: the warps of a block that took a chunk meet in one tile each. Groups: the partial results of all neighbour
 // groups of a block, which may be one less than twice its teams, as its last row may have a group for each of them.
 inline int64_t shared_elements(const KernelConfig& c) {
   const int64_t tile = static_cast<int64_t>(c.lanes) * c.vectors * c.vector_width;
-  return c.kernel == Kernel::Groups ? tile * 2 * (c.block / c.lanes) : tile * (c.block / 32);
+  return c.kernel == Kernel::Group ? tile * 2 * (c.block / c.lanes) : tile * (c.block / 32);
 }
 
 // What a user fixes by hand; 0, and an empty kernel, leave a parameter to the decider.
 struct Manual {
   std::optional<Kernel> kernel;
-  int lanes = 0, groups = 0, ngs = 0, vector_width = 0, vectors = 0, block = 0;
-  int64_t long_row = 0, item_edges = 0;
+  int lanes = 0, groups = 0, group_size = 0, vector_width = 0, vectors = 0, block = 0;
+  int64_t split_above = 0, chunk_edges = 0;
 };
 
 struct Decision {

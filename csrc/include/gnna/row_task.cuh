@@ -1,7 +1,7 @@
 // A row kernel for tasks other than sums: something is found out about every element of a row from the row's edges.
 // A team, a warp or a part of one, takes a row: `lanes` threads cover the width in pieces, the team's other lanes take
-// other edges, and they meet by shuffles. A long row is cut into items, a block each, which come together (parts.cuh).
-// So there are no atomics on results, and the bits do not change from run to run.
+// other edges, and they meet by shuffles. A split row is cut into chunks, one block each, whose results are combined
+// (combine_chunks.cuh). So there are no atomics on results, and the bits do not change from run to run.
 //
 // A Task is made for one piece of one row; it has
 //   Args                         what the launch is given: its kernel parameter
@@ -18,10 +18,10 @@
 
 #include <cstring>
 
+#include "gnna/combine_chunks.cuh"
 #include "gnna/cuda_api.h"
 #include "gnna/launch.cuh"
 #include "gnna/pack.cuh"
-#include "gnna/parts.cuh"
 
 namespace gnna::cuda {
 
@@ -68,24 +68,24 @@ __device__ __forceinline__ Found load_found_by_blocks(const Found* p) {
 template <typename Task>
 struct TaskParams {
   typename Task::Args args;
-  const LongItem* items;
-  typename Task::Found* partials;  // [item_count, pieces]
-  int32_t* counters;               // [item_count], zero at launch
-  uint32_t item_count;
-  int64_t long_row;
+  const RowChunk* chunks;
+  typename Task::Found* partials;  // [chunk_count, pieces]
+  int32_t* counters;               // [chunk_count], zero at launch
+  uint32_t chunk_count;
+  int64_t split_above;
   int lanes_log2, team_log2;
 };
 
-// What is left for the block of item blockIdx.x once its results are in p.partials.
+// What is left for the block of chunk blockIdx.x once its results are in p.partials.
 template <typename Task>
-__device__ __forceinline__ void finish_parts(const TaskParams<Task>& p, bool& is_last) {
+__device__ __forceinline__ void finish_chunks(const TaskParams<Task>& p, bool& is_last) {
   using Found = typename Task::Found;
-  const LongItem& item = p.items[found_again(blockIdx.x)];
-  if (item.parts == 1) return;
+  const RowChunk& chunk = p.chunks[found_again(blockIdx.x)];
+  if (chunk.count == 1) return;
   const uint32_t thread = found_again(threadIdx.x);
   const auto pieces = static_cast<uint32_t>((p.args.width() + Task::kPiece - 1) / Task::kPiece);
   const auto partial = [&](int32_t place, uint32_t piece) {
-    return p.partials + static_cast<int64_t>(item.first + place) * pieces + piece;
+    return p.partials + static_cast<int64_t>(chunk.first + place) * pieces + piece;
   };
   const auto stored = [](int32_t) {};  // before, and by gather
   const auto gather = [&](int32_t place, int32_t step, int32_t members) {
@@ -100,9 +100,9 @@ __device__ __forceinline__ void finish_parts(const TaskParams<Task>& p, bool& is
       __threadfence();
     }
   };
-  const auto counter = [&](int32_t place) { return p.counters + item.first + place; };
-  if (!come_together(item, is_last, stored, gather, counter)) return;
-  const int64_t row = row_at(p.args.csr.order, item.row);
+  const auto counter = [&](int32_t place) { return p.counters + chunk.first + place; };
+  if (!combine_chunks(chunk, is_last, stored, gather, counter)) return;
+  const int64_t row = row_at(p.args.csr.order, chunk.row);
   for (uint32_t piece = thread; piece < pieces; piece += kTaskBlock) {
     Task(p.args, row, int64_t{piece} * Task::kPiece).finish(*partial(0, piece));
   }
@@ -118,28 +118,28 @@ __global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTa
   const int lanes = 1 << p.lanes_log2;
   const int lane = threadIdx.x & (lanes - 1), warp = threadIdx.x >> 5;
   const int64_t width = p.args.width(), pieces = (width + Task::kPiece - 1) / Task::kPiece;
-  const bool is_item = blockIdx.x < p.item_count;
+  const bool is_chunk = blockIdx.x < p.chunk_count;
 
-  // The threads that share an edge range: a team for a row, the block for an item, whose warps are the teams then.
-  const int team_log2 = is_item ? 5 : p.team_log2;
+  // The threads that share an edge range: a team for a row, the block for a chunk, whose warps are the teams then.
+  const int team_log2 = is_chunk ? 5 : p.team_log2;
   const int groups = 1 << (team_log2 - p.lanes_log2);
-  const int64_t stride = is_item ? kTaskWarps * groups : groups;
+  const int64_t stride = is_chunk ? kTaskWarps * groups : groups;
   int64_t group = (threadIdx.x & ((1 << team_log2) - 1)) >> p.lanes_log2;
   int64_t place, begin, end;  // place of the row in the plan's order
   bool owns = true;
-  if (is_item) {
-    const LongItem& item = p.items[blockIdx.x];
+  if (is_chunk) {
+    const RowChunk& chunk = p.chunks[blockIdx.x];
     group += warp * groups;
-    place = item.row;
-    begin = item.begin;
-    end = item.end;
+    place = chunk.row;
+    begin = chunk.begin;
+    end = chunk.end;
   } else {
-    place = static_cast<int64_t>(blockIdx.x - p.item_count) * (kTaskBlock >> team_log2) + (threadIdx.x >> team_log2);
+    place = static_cast<int64_t>(blockIdx.x - p.chunk_count) * (kTaskBlock >> team_log2) + (threadIdx.x >> team_log2);
     owns = place < csr.rows;
     if (!owns) place = csr.rows - 1;  // somebody else's; the shuffles below name the whole warp, so nobody leaves
     begin = __ldg(csr.rowptr + place);
     end = __ldg(csr.rowptr + place + 1);
-    owns = owns && end - begin <= p.long_row;
+    owns = owns && end - begin <= p.split_above;
     if (!owns) end = begin;
   }
   const int64_t row = row_at(csr.order, place);
@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTa
     }
     __syncwarp();
     for (int offset = lanes; offset < 1 << team_log2; offset *= 2) Task::combine(found, shuffle_xor(found, offset));
-    if (!is_item) {
+    if (!is_chunk) {
       if (owns && active && group == 0) task.finish(found);
       continue;
     }
@@ -163,40 +163,40 @@ __global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTa
     __syncthreads();
     if (threadIdx.x < lanes && active) {
       for (int other = 1; other < kTaskWarps; ++other) Task::combine(found, met[other][lane]);
-      const LongItem& item = p.items[blockIdx.x];
-      if (item.parts == 1) {
+      const RowChunk& chunk = p.chunks[blockIdx.x];
+      if (chunk.count == 1) {
         task.finish(found);
       } else {
-        p.partials[(static_cast<int64_t>(item.first) + item.part) * pieces + piece] = found;
+        p.partials[(static_cast<int64_t>(chunk.first) + chunk.index) * pieces + piece] = found;
         __threadfence();
       }
     }
     __syncthreads();  // before the next tile overwrites what the first warp reads
   }
-  if (is_item) finish_parts(p, is_last);
+  if (is_chunk) finish_chunks(p, is_last);
 }
 
-// scratch: task_scratch_bytes of T for these items and this width.
+// scratch: task_scratch_bytes of T for these chunks and this width.
 template <typename T, typename Task>
-cudaError_t launch_task(const typename Task::Args& args, const LongRows& long_rows, void* scratch,
+cudaError_t launch_task(const typename Task::Args& args, const SplitRows& split_rows, void* scratch,
                         cudaStream_t stream) {
   const int64_t width = args.width();
   if (args.csr.rows == 0 || width == 0) return cudaSuccess;
   TaskParams<Task> params{};
   params.args = args;
-  params.long_row = INT64_MAX;
+  params.split_above = INT64_MAX;
   const int64_t pieces = ceil_div(width, Task::kPiece);
   static_assert(sizeof(typename Task::Found) <= kTaskBytes<T> * Task::kPiece);
-  if (long_rows.count > 0) {
-    if (long_rows.items == nullptr) return cudaErrorInvalidValue;
-    params.items = long_rows.items;
-    params.item_count = static_cast<uint32_t>(long_rows.count);
-    params.long_row = long_rows.longer_than;
+  if (split_rows.count > 0) {
+    if (split_rows.chunks == nullptr) return cudaErrorInvalidValue;
+    params.chunks = split_rows.chunks;
+    params.chunk_count = static_cast<uint32_t>(split_rows.count);
+    params.split_above = split_rows.split_above;
   }
-  if (long_rows.meet) {
+  if (split_rows.needs_combining) {
     if (scratch == nullptr || !is_aligned(scratch, kVectorBytes)) return cudaErrorInvalidValue;
     params.counters = static_cast<int32_t*>(scratch);
-    const size_t counters = task_counter_bytes(long_rows.count);
+    const size_t counters = task_counter_bytes(split_rows.count);
     params.partials = reinterpret_cast<typename Task::Found*>(static_cast<unsigned char*>(scratch) + counters);
     const cudaError_t error = cudaMemsetAsync(scratch, 0, counters, stream);
     if (error != cudaSuccess) return error;
@@ -206,7 +206,7 @@ cudaError_t launch_task(const typename Task::Args& args, const LongRows& long_ro
   while (params.team_log2 < 5 && of_a_lane << (params.team_log2 - params.lanes_log2) < args.csr.edges) {
     ++params.team_log2;
   }
-  const int64_t blocks = long_rows.count + ceil_div(args.csr.rows, kTaskBlock >> params.team_log2);
+  const int64_t blocks = split_rows.count + ceil_div(args.csr.rows, kTaskBlock >> params.team_log2);
   if (blocks > kMaxIndex) return cudaErrorInvalidValue;
   return launch(run_task<Task>, static_cast<unsigned>(blocks), kTaskBlock, 0, stream, params);
 }

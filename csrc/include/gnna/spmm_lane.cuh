@@ -1,4 +1,4 @@
-// What one thread does in both kernels (spmm_rows.cuh, spmm_groups.cuh): it owns V pieces of VW elements of a feature
+// What one thread does in both kernels (spmm_row.cuh, spmm_group.cuh): it owns V pieces of VW elements of a feature
 // row, gathers them over a range of edges, combines them with the threads that took other edges, and stores the result.
 #pragma once
 
@@ -20,19 +20,19 @@ struct RowParams {
   const T* weight;
   const int32_t* weight_index;
   T* out;
-  const LongItem* items;
-  Compute<T>* partials;  // [item_count, partial_width]
-  int32_t* counters;     // [item_count, tiles], zero at launch
+  const RowChunk* chunks;
+  Compute<T>* partials;  // [chunk_count, partial_width]
+  int32_t* counters;     // [chunk_count, tiles], zero at launch
   int64_t rows;
   int64_t width;
   int64_t partial_width;  // of a row of partial results: of whole packs
   int64_t x_stride;
   int64_t heads;
   int64_t head_dim;
-  int64_t long_row;
+  int64_t split_above;
   int64_t tiles;       // column tiles of the whole width
   int64_t first_tile;  // of this launch, which covers gridDim.y tiles
-  uint32_t item_count;
+  uint32_t chunk_count;
   int lanes_log2;
   int groups_log2;
   bool mean;
@@ -55,7 +55,7 @@ struct LaneShape {
 template <typename T, int VW, int V, Weighting W>
 constexpr LaneShape shape_of() {
   constexpr bool none = W == Weighting::None, heads = W == Weighting::PerHead;
-  if (VW == 1) return {4, most_threads(Kernel::Rows)};
+  if (VW == 1) return {4, most_threads(Kernel::Row)};
   if (sizeof(T) == 2) {
     if (V == 1) return none ? LaneShape{4, 640} : heads ? LaneShape{4, 512, true} : LaneShape{3, 576};
     if (V == 2) return heads ? LaneShape{2, 448, true} : LaneShape{2, 576};

@@ -1,11 +1,11 @@
 // The host side of both kernels: checks a configuration against the pointers it is meant for, lays out the scratch of
-// the long rows and launches. One translation unit per element type and reduction instantiates it, to keep builds
+// the split rows and launches. One translation unit per element type and reduction instantiates it, to keep builds
 // short.
 #pragma once
 
 #include "gnna/launch.cuh"
-#include "gnna/spmm_groups.cuh"
-#include "gnna/spmm_rows.cuh"
+#include "gnna/spmm_group.cuh"
+#include "gnna/spmm_row.cuh"
 
 namespace gnna::cuda {
 
@@ -19,14 +19,14 @@ inline int64_t whole_packs_of(int64_t width, const KernelConfig& config) {
 }
 
 template <typename T>
-size_t partials_bytes(int64_t items, int64_t width) {
-  const size_t bytes = static_cast<size_t>(items) * static_cast<size_t>(width) * sizeof(Compute<T>);
+size_t partials_bytes(int64_t chunks, int64_t width) {
+  const size_t bytes = static_cast<size_t>(chunks) * static_cast<size_t>(width) * sizeof(Compute<T>);
   return (bytes + kVectorBytes - 1) / kVectorBytes * kVectorBytes;
 }
 
 template <typename T>
 cudaError_t check_config(const SpmmArgs<T>& args, const KernelConfig& config, int64_t width) {
-  const bool groups = config.kernel == Kernel::Groups;
+  const bool groups = config.kernel == Kernel::Group;
   const bool known_vectors = config.vectors == 1 || config.vectors == 2 || (config.vectors == 4 && !groups);
   const bool known_width = config.vector_width == 1 || config.vector_width == kVectorWidth<T>;
   if (!known_vectors || !known_width || !is_power_of_two(config.lanes) || config.lanes > 32 || config.block < 32 ||
@@ -34,8 +34,9 @@ cudaError_t check_config(const SpmmArgs<T>& args, const KernelConfig& config, in
       shared_elements(config) * static_cast<int64_t>(sizeof(Compute<T>)) > kMaxShared) {
     return cudaErrorInvalidValue;
   }
-  if (groups) {  // a row that is not an item has at most one group for each team
-    if (config.ngs < 1 || config.long_row > static_cast<int64_t>(config.ngs) * (config.block / config.lanes)) {
+  if (groups) {  // a row that is not a chunk has at most one group for each team
+    if (config.group_size < 1 ||
+        config.split_above > static_cast<int64_t>(config.group_size) * (config.block / config.lanes)) {
       return cudaErrorInvalidValue;
     }
   } else if (!is_power_of_two(config.groups) || config.groups > 32 || config.lanes * config.groups > 32) {
@@ -71,18 +72,18 @@ template <typename T, int VW, int V, Weighting W, typename Op>
 cudaError_t launch_kernel(const RowParams<T>& params, const KernelConfig& config, const Partition& partition,
                           cudaStream_t stream) {
   const auto shared = static_cast<size_t>(shared_elements(config)) * sizeof(Compute<T>);
-  if (config.kernel == Kernel::Rows) {
-    static_assert(launch_bound(shape_of<T, VW, V, W>()) >= most_threads(Kernel::Rows));
-    const int64_t blocks = params.item_count + ceil_div(params.rows, config.block / (config.lanes * config.groups));
-    return launch_tiles(spmm_rows<T, VW, V, W, Op>, params, blocks, config, params.item_count > 0 ? shared : 0, stream);
+  if (config.kernel == Kernel::Row) {
+    static_assert(launch_bound(shape_of<T, VW, V, W>()) >= most_threads(Kernel::Row));
+    const int64_t blocks = params.chunk_count + ceil_div(params.rows, config.block / (config.lanes * config.groups));
+    return launch_tiles(spmm_row<T, VW, V, W, Op>, params, blocks, config, params.chunk_count > 0 ? shared : 0, stream);
   }
   if constexpr (V <= 2) {
     GroupParams<T> of_groups{};
     static_cast<RowParams<T>&>(of_groups) = params;
     of_groups.groups = partition.groups;
-    of_groups.ngs = config.ngs;
-    const int64_t blocks = params.item_count + ceil_div(partition.groups.count, config.block / config.lanes);
-    return launch_tiles(spmm_groups<T, VW, V, W, Op>, of_groups, blocks, config, shared, stream);
+    of_groups.group_size = config.group_size;
+    const int64_t blocks = params.chunk_count + ceil_div(partition.groups.count, config.block / config.lanes);
+    return launch_tiles(spmm_group<T, VW, V, W, Op>, of_groups, blocks, config, shared, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -110,10 +111,10 @@ template <typename T, typename Op>
 cudaError_t spmm_op(const SpmmArgs<T>& args, const KernelConfig& config, const Partition& partition, void* scratch,
                     cudaStream_t stream) {
   const CsrView& csr = args.csr;
-  const LongRows& long_rows = partition.long_rows;
+  const SplitRows& split_rows = partition.split_rows;
   const int64_t width = args.heads * args.head_dim;
   if (csr.rows < 0 || csr.rows > kMaxIndex || csr.edges < 0 || csr.edges > kMaxIndex || args.heads < 0 ||
-      args.head_dim < 0 || long_rows.count < 0) {
+      args.head_dim < 0 || split_rows.count < 0) {
     return cudaErrorInvalidValue;
   }
   if (csr.rows == 0 || width == 0) return cudaSuccess;
@@ -122,7 +123,7 @@ cudaError_t spmm_op(const SpmmArgs<T>& args, const KernelConfig& config, const P
   }
   cudaError_t error = check_config(args, config, width);
   if (error != cudaSuccess) return error;
-  if (config.kernel == Kernel::Groups && (partition.groups.first == nullptr || partition.groups.row == nullptr)) {
+  if (config.kernel == Kernel::Group && (partition.groups.first == nullptr || partition.groups.row == nullptr)) {
     return cudaErrorInvalidValue;
   }
 
@@ -142,23 +143,23 @@ cudaError_t spmm_op(const SpmmArgs<T>& args, const KernelConfig& config, const P
   params.x_stride = args.x_stride;
   params.heads = args.heads;
   params.head_dim = args.head_dim;
-  // Without items nobody else takes the long rows, so the row part takes them all.
-  params.long_row = long_rows.count > 0 ? config.long_row : INT64_MAX;
+  // Without chunks the row blocks process split rows, too.
+  params.split_above = split_rows.count > 0 ? config.split_above : INT64_MAX;
   params.tiles = tiles_of(config, width);
   params.lanes_log2 = log2_of(config.lanes);
   params.groups_log2 = log2_of(config.groups);
   params.mean = args.reduce == Reduce::Mean;
-  if (long_rows.count > 0) {
-    if (long_rows.items == nullptr) return cudaErrorInvalidValue;
-    params.items = long_rows.items;
-    params.item_count = static_cast<uint32_t>(long_rows.count);
+  if (split_rows.count > 0) {
+    if (split_rows.chunks == nullptr) return cudaErrorInvalidValue;
+    params.chunks = split_rows.chunks;
+    params.chunk_count = static_cast<uint32_t>(split_rows.count);
   }
-  if (long_rows.meet) {
+  if (split_rows.needs_combining) {
     if (scratch == nullptr || !is_aligned(scratch, kVectorBytes)) return cudaErrorInvalidValue;
-    const size_t partials = partials_bytes<T>(long_rows.count, params.partial_width);
+    const size_t partials = partials_bytes<T>(split_rows.count, params.partial_width);
     params.partials = static_cast<Compute<T>*>(scratch);
     params.counters = reinterpret_cast<int32_t*>(static_cast<unsigned char*>(scratch) + partials);
-    error = cudaMemsetAsync(params.counters, 0, spmm_scratch_bytes(args, config, long_rows) - partials, stream);
+    error = cudaMemsetAsync(params.counters, 0, spmm_scratch_bytes(args, config, split_rows) - partials, stream);
     if (error != cudaSuccess) return error;
   }
   if (config.vector_width == 1) return launch_vectors<T, 1, Op>(params, config, partition, stream);

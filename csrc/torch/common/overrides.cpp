@@ -27,9 +27,9 @@ Manual manual_of(c10::IntArrayRef values) {
   const auto value = [&](size_t i) { return static_cast<int>(values[i]); };
   Manual m;
   if (values[0] >= 0) m.kernel = static_cast<Kernel>(values[0]);
-  m.lanes = value(1), m.groups = value(2), m.ngs = value(3), m.vector_width = value(4), m.vectors = value(5),
+  m.lanes = value(1), m.groups = value(2), m.group_size = value(3), m.vector_width = value(4), m.vectors = value(5),
   m.block = value(6);
-  m.long_row = values[7], m.item_edges = values[8];
+  m.split_above = values[7], m.chunk_edges = values[8];
   return m;
 }
 

@@ -8,7 +8,8 @@
 
 namespace gnna {
 
-// As one list: kernel (-1: open), lanes, groups, ngs, vector_width, vectors, block, long_row, item_edges (0: open).
+// As one list: kernel (-1: open), lanes, groups, group_size, vector_width, vectors, block, split_above, chunk_edges (0:
+// open).
 Manual manual_of(c10::IntArrayRef values);
 
 Manual manual();  // what the user fixed

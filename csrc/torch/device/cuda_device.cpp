@@ -114,7 +114,7 @@ std::shared_ptr<Plan> rearrange(const Plan& plan, const at::Tensor& places) {
       cuda::schedule_csr(plan.view(), places.const_data_ptr<int32_t>(), scheduled->rowptr.mutable_data_ptr<int64_t>(),
                          scheduled->col.mutable_data_ptr<int32_t>(), scheduled->perm.mutable_data_ptr<int32_t>(),
                          scan.mutable_data_ptr(), static_cast<size_t>(scan.numel()), stream));
-  deal_out_alike(plan, *scheduled, stream);
+  build_same_partitions(plan, *scheduled, stream);
   C10_CUDA_CHECK(cudaStreamSynchronize(stream));  // as build_plan: from here on it is safe on every stream
   return scheduled;
 }
@@ -127,13 +127,13 @@ DeviceFacts cuda_facts(at::Device device) {
 // The row kernel's cut of a plan's rows.
 KernelConfig cut_of(const Plan& plan) {
   Manual rows = manual();
-  rows.kernel = Kernel::Rows;
+  rows.kernel = Kernel::Row;
   return decide(plan.facts(), {}, device_facts(), rows, /*explain=*/false).config;
 }
 
 bool launchable(const Plan& plan) {
   const c10::cuda::CUDAGuard guard(plan.rowptr.device());
-  return is_dealt_out(plan, cut_of(plan));
+  return has_partition(plan, cut_of(plan));
 }
 
 const bool registered = (register_plan_builder(c10::DeviceType::CUDA,
@@ -145,18 +145,18 @@ void use_on(const Plan& plan, c10::cuda::CUDAStream stream) {
     use_tensor_on(*t, plan.stream_id, stream);
 }
 
-// The long rows of a plan, in the row kernel's items, so that one list serves all kernels; with scratch for a task.
+// The split rows of a plan, in the row kernel's chunks, so that one list serves all kernels; with scratch for a task.
 struct CutRows {
   std::shared_ptr<const KeptPartition> kept;
-  cuda::LongRows long_rows;
+  cuda::SplitRows split_rows;
   at::Tensor memory;
 
   template <typename T>
   static CutRows of(const Plan& plan, int64_t width, c10::cuda::CUDAStream stream) {
     CutRows cut;
     cut.kept = partition_for(plan, cut_of(plan), stream);
-    cut.long_rows = view_of(*cut.kept).long_rows;
-    const size_t bytes = cuda::task_scratch_bytes<T>(cut.long_rows, width);
+    cut.split_rows = view_of(*cut.kept).split_rows;
+    const size_t bytes = cuda::task_scratch_bytes<T>(cut.split_rows, width);
     if (bytes > 0) cut.memory = bytes_on(plan.rowptr, bytes);
     return cut;
   }
@@ -196,8 +196,8 @@ struct Cuda {
     const auto kept = partition_for(plan, config, stream);
     const cuda::Partition partition = view_of(*kept);
     at::Tensor scratch;
-    if (partition.long_rows.meet)
-      scratch = bytes_on(out, cuda::spmm_scratch_bytes(readable, config, partition.long_rows));
+    if (partition.split_rows.needs_combining)
+      scratch = bytes_on(out, cuda::spmm_scratch_bytes(readable, config, partition.split_rows));
     const CudaTimer timer(plan.usage, kind_of(args), stream);
     C10_CUDA_CHECK(
         cuda::spmm(readable, config, partition, scratch.defined() ? scratch.mutable_data_ptr() : nullptr, stream));
@@ -211,7 +211,7 @@ struct Cuda {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     use_on(plan, stream);
     const auto cut = CutRows::of<T>(plan, args.heads * args.head_dim, stream);
-    C10_CUDA_CHECK(cuda::spmm_arg(args, arg, cut.long_rows, cut.scratch(), stream));
+    C10_CUDA_CHECK(cuda::spmm_arg(args, arg, cut.split_rows, cut.scratch(), stream));
   }
 
   template <typename T>
@@ -229,8 +229,8 @@ struct Cuda {
     const int64_t width = args.heads * args.head_dim;
     const auto by_target = CutRows::of<T>(forward, width, stream),
                by_source = CutRows::of<T>(transposed, width, stream);
-    C10_CUDA_CHECK(cuda::extremum_share(forward.view(), args, by_target.long_rows, by_target.scratch(), stream));
-    C10_CUDA_CHECK(cuda::extremum_grad_x(transposed.view(), args, by_source.long_rows, by_source.scratch(), stream));
+    C10_CUDA_CHECK(cuda::extremum_share(forward.view(), args, by_target.split_rows, by_target.scratch(), stream));
+    C10_CUDA_CHECK(cuda::extremum_grad_x(transposed.view(), args, by_source.split_rows, by_source.scratch(), stream));
     if (args.grad_weight == nullptr) return;
     for_ids(src, dst, [&](const auto* s, const auto* d) {
       C10_CUDA_CHECK(cuda::extremum_grad_weight(s, d, src.numel(), args, stream));
@@ -266,7 +266,7 @@ struct Cuda {
     const auto cut = CutRows::of<T>(plan, args.heads, stream);
     const at::Tensor totals = bytes_on(plan.rowptr, cuda::softmax_bytes<T>(plan.rows, args.heads));
     for_ids(index, index, [&](const auto* row, const auto*) {
-      C10_CUDA_CHECK(run(row, args, cut.long_rows, totals.mutable_data_ptr(), cut.scratch(), stream));
+      C10_CUDA_CHECK(run(row, args, cut.split_rows, totals.mutable_data_ptr(), cut.scratch(), stream));
     });
   }
 

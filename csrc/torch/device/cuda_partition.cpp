@@ -36,19 +36,20 @@ KeptPartition build(const Plan& plan, const PartitionKey& key, cudaStream_t stre
   const at::Tensor scan = bytes_on(plan.rowptr, cuda::partition_scan_bytes(plan.rows));
   const auto scan_bytes = static_cast<size_t>(scan.numel());
   const auto starts = [&] { return at::empty({plan.rows + 1}, plan.rowptr.options()); };
-  if (plan.max_degree > key.long_row) {
+  if (plan.max_degree > key.split_above) {
     const at::Tensor first = starts();
-    C10_CUDA_CHECK(cuda::count_items(rowptr, plan.rows, key.long_row, key.item_edges, first.mutable_data_ptr<int64_t>(),
-                                     scan.mutable_data_ptr(), scan_bytes, stream));
-    kept.item_count = last_of(first);
-    kept.items_meet = plan.max_degree > key.item_edges;
-    kept.items = bytes_on(plan.rowptr, sizeof(cuda::LongItem) * kept.item_count);
-    C10_CUDA_CHECK(cuda::list_items(rowptr, plan.rows, key.long_row, key.item_edges, first.const_data_ptr<int64_t>(),
-                                    static_cast<cuda::LongItem*>(kept.items.mutable_data_ptr()), stream));
+    C10_CUDA_CHECK(cuda::count_chunks(rowptr, plan.rows, key.split_above, key.chunk_edges,
+                                      first.mutable_data_ptr<int64_t>(), scan.mutable_data_ptr(), scan_bytes, stream));
+    kept.chunk_count = last_of(first);
+    kept.needs_combining = plan.max_degree > key.chunk_edges;
+    kept.chunks = bytes_on(plan.rowptr, sizeof(cuda::RowChunk) * kept.chunk_count);
+    C10_CUDA_CHECK(cuda::list_chunks(rowptr, plan.rows, key.split_above, key.chunk_edges,
+                                     first.const_data_ptr<int64_t>(),
+                                     static_cast<cuda::RowChunk*>(kept.chunks.mutable_data_ptr()), stream));
   }
-  if (key.ngs > 0) {
+  if (key.group_size > 0) {
     kept.group_first = starts();
-    C10_CUDA_CHECK(cuda::count_groups(rowptr, plan.rows, key.ngs, key.long_row,
+    C10_CUDA_CHECK(cuda::count_groups(rowptr, plan.rows, key.group_size, key.split_above,
                                       kept.group_first.mutable_data_ptr<int64_t>(), scan.mutable_data_ptr(), scan_bytes,
                                       stream));
     kept.group_count = last_of(kept.group_first);
@@ -62,16 +63,16 @@ KeptPartition build(const Plan& plan, const PartitionKey& key, cudaStream_t stre
 }
 
 PartitionKey key_of(const KernelConfig& config) {
-  return {config.long_row, config.item_edges, config.kernel == Kernel::Groups ? config.ngs : 0};
+  return {config.split_above, config.chunk_edges, config.kernel == Kernel::Group ? config.group_size : 0};
 }
 
 bool needs_none(const Plan& plan, const KernelConfig& config) {
-  return config.kernel == Kernel::Rows && plan.max_degree <= config.long_row;
+  return config.kernel == Kernel::Row && plan.max_degree <= config.split_above;
 }
 
 }  // namespace
 
-bool is_dealt_out(const Plan& plan, const KernelConfig& config) {
+bool has_partition(const Plan& plan, const KernelConfig& config) {
   return needs_none(plan, config) || plan.partitions.find(key_of(config)) != nullptr;
 }
 
@@ -91,13 +92,13 @@ std::shared_ptr<const KeptPartition> partition_for(const Plan& plan, const Kerne
     built.stream_id = static_cast<int64_t>(stream.id());
     kept = plan.partitions.keep(std::move(built));
   }
-  if (captured) hold_for_captures({kept->items, kept->group_first, kept->group_row});
-  for (const at::Tensor* t : {&kept->items, &kept->group_first, &kept->group_row})
+  if (captured) hold_for_captures({kept->chunks, kept->group_first, kept->group_row});
+  for (const at::Tensor* t : {&kept->chunks, &kept->group_first, &kept->group_row})
     use_tensor_on(*t, kept->stream_id, stream);
   return kept;
 }
 
-void deal_out_alike(const Plan& before, const Plan& plan, c10::cuda::CUDAStream stream) {
+void build_same_partitions(const Plan& before, const Plan& plan, c10::cuda::CUDAStream stream) {
   for (const PartitionKey& key : before.partitions.keys()) {
     KeptPartition built = build(plan, key, stream);
     built.stream_id = static_cast<int64_t>(stream.id());
@@ -107,9 +108,9 @@ void deal_out_alike(const Plan& before, const Plan& plan, c10::cuda::CUDAStream 
 
 cuda::Partition view_of(const KeptPartition& kept) {
   cuda::Partition view;
-  if (kept.item_count > 0) {
-    view.long_rows = {static_cast<const cuda::LongItem*>(kept.items.const_data_ptr()), kept.item_count,
-                      kept.key.long_row, kept.items_meet};
+  if (kept.chunk_count > 0) {
+    view.split_rows = {static_cast<const cuda::RowChunk*>(kept.chunks.const_data_ptr()), kept.chunk_count,
+                       kept.key.split_above, kept.needs_combining};
   }
   if (kept.group_count > 0) {
     view.groups = {kept.group_first.const_data_ptr<int64_t>(), kept.group_row.const_data_ptr<int32_t>(),

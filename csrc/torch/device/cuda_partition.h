@@ -19,11 +19,11 @@ std::shared_ptr<const KeptPartition> partition_for(const Plan& plan, const Kerne
                                                    c10::cuda::CUDAStream stream);
 
 // Whether partition_for has nothing to build.
-bool is_dealt_out(const Plan& plan, const KernelConfig& config);
+bool has_partition(const Plan& plan, const KernelConfig& config);
 
 // Deals out a plan's rows in the ways in which another one's have been, so that no capture that was prepared with that
 // one has to.
-void deal_out_alike(const Plan& before, const Plan& plan, c10::cuda::CUDAStream stream);
+void build_same_partitions(const Plan& before, const Plan& plan, c10::cuda::CUDAStream stream);
 
 cuda::Partition view_of(const KeptPartition& kept);
 

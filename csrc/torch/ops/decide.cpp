@@ -15,8 +15,8 @@
 namespace gnna {
 namespace {
 
-// kernel, lanes, groups, ngs, vector_width, vectors, block, long_row, item_edges, as manual_of reads them and the
-// launches use them; the reason, and the runner-up.
+// kernel, lanes, groups, group_size, vector_width, vectors, block, split_above, chunk_edges, as manual_of reads them
+// and the launches use them; the reason, and the runner-up.
 std::tuple<std::vector<int64_t>, std::string, std::string> decide_op(int64_t rows, int64_t cols, int64_t edges,
                                                                      int64_t max_degree, int64_t width,
                                                                      int64_t head_dim, int64_t itemsize, bool weighted,
@@ -27,8 +27,8 @@ std::tuple<std::vector<int64_t>, std::string, std::string> decide_op(int64_t row
       decide({rows, cols, edges, max_degree}, {width, head_dim, itemsize, weighted, aligned, parse_reduce(reduce)},
              {cuda, processors, l2_bytes, bandwidth}, manual_of(manual));
   const KernelConfig& c = decision.config;
-  return {{static_cast<int64_t>(c.kernel), c.lanes, c.groups, c.ngs, c.vector_width, c.vectors, c.block, c.long_row,
-           c.item_edges},
+  return {{static_cast<int64_t>(c.kernel), c.lanes, c.groups, c.group_size, c.vector_width, c.vectors, c.block,
+           c.split_above, c.chunk_edges},
           decision.reason,
           decision.runner_up};
 }

@@ -13,21 +13,21 @@
 namespace gnna {
 
 struct PartitionKey {
-  int64_t long_row = 0, item_edges = 0;
-  int64_t ngs = 0;  // 0: no neighbour groups
+  int64_t split_above = 0, chunk_edges = 0;
+  int64_t group_size = 0;  // 0: no neighbour groups
   bool operator==(const PartitionKey& o) const {
-    return long_row == o.long_row && item_edges == o.item_edges && ngs == o.ngs;
+    return split_above == o.split_above && chunk_edges == o.chunk_edges && group_size == o.group_size;
   }
 };
 
 // gnna::cuda::Partition with the memory that it points to.
 struct KeptPartition {
   PartitionKey key;
-  at::Tensor items;  // gnna::cuda::LongItem as bytes
+  at::Tensor chunks;  // gnna::cuda::RowChunk as bytes
   at::Tensor group_first, group_row;
-  int64_t item_count = 0, group_count = 0;
-  bool items_meet = false;  // some row has several
-  int64_t stream_id = 0;    // whose memory it is
+  int64_t chunk_count = 0, group_count = 0;
+  bool needs_combining = false;  // some row has several
+  int64_t stream_id = 0;         // whose memory it is
 };
 
 class Partitions {

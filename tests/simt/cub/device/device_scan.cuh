@@ -1,4 +1,4 @@
-// Stands in for CUB's exclusive sum, as far as the list of items uses it.
+// Stands in for CUB's exclusive sum, as far as the list of chunks uses it.
 #pragma once
 
 #include "cuda_runtime.h"

@@ -1,19 +1,19 @@
 // The row kernel, gnna's SpMM on CUDA. A row belongs to `groups` neighbour groups of `lanes` threads inside one warp:
 // the lanes cover a tile of the width with `V` pieces of `VW` elements each, the groups take the row's edges in turn.
 // Partial sums stay in registers, groups meet by shuffles, and the result is stored once; there are no floating-point
-// atomics. Rows longer than long_row are items, which the first blocks of the grid take (spmm_items.cuh).
+// atomics. Rows longer than split_above are chunks, which the first blocks of the grid take (spmm_chunks.cuh).
 //
 // Memory per edge: 4 bytes of column id, the weight, and one row tile of x. Per row: 16 bytes of rowptr, 4 of the
 // order where the plan has one, one tile of out.
 #pragma once
 
-#include "gnna/spmm_items.cuh"
+#include "gnna/spmm_chunks.cuh"
 
 namespace gnna::cuda {
 
 template <typename T, int VW, int V, Weighting W, typename Op>
 __global__ void __launch_bounds__(launch_bound(shape_of<T, VW, V, W>()), 2)
-    spmm_rows(const __grid_constant__ RowParams<T> p) {
+    spmm_row(const __grid_constant__ RowParams<T> p) {
   using Lane = RowLane<T, VW, V, W, Op>;
   using Piece = typename Lane::Piece;
   extern __shared__ __align__(kVectorBytes) unsigned char shared_bytes[];
@@ -22,35 +22,35 @@ __global__ void __launch_bounds__(launch_bound(shape_of<T, VW, V, W>()), 2)
   const uint32_t lanes = 1u << p.lanes_log2;
   const int64_t tile = p.first_tile + blockIdx.y;
   const Lane lane(p, threadIdx.x & (lanes - 1), lanes, tile);
-  const bool is_item = blockIdx.x < p.item_count;
+  const bool is_chunk = blockIdx.x < p.chunk_count;
 
-  // The team of threads that shares an edge range: part of a warp for a row, the block for an item.
+  // The team of threads that shares an edge range: part of a warp for a row, the block for a chunk.
   const uint32_t team_log2 = p.lanes_log2 + p.groups_log2;
-  const uint32_t stride = is_item ? blockDim.x >> p.lanes_log2 : 1u << p.groups_log2;
+  const uint32_t stride = is_chunk ? blockDim.x >> p.lanes_log2 : 1u << p.groups_log2;
   uint32_t group = threadIdx.x >> p.lanes_log2;
   int64_t row = 0, begin = 0, end = 0;
   bool owns = true;
-  if (is_item) {
-    const LongItem& item = p.items[blockIdx.x];
-    begin = item.begin;
-    end = item.end;
+  if (is_chunk) {
+    const RowChunk& chunk = p.chunks[blockIdx.x];
+    begin = chunk.begin;
+    end = chunk.end;
   } else {
     group &= stride - 1;
     const int64_t place =
-        static_cast<int64_t>(blockIdx.x - p.item_count) * (blockDim.x >> team_log2) + (threadIdx.x >> team_log2);
+        static_cast<int64_t>(blockIdx.x - p.chunk_count) * (blockDim.x >> team_log2) + (threadIdx.x >> team_log2);
     owns = place < p.rows;
     if (owns) {
       begin = __ldg(p.rowptr + place);
       end = __ldg(p.rowptr + place + 1);
       row = row_at(p.order, place);  // asked for here, so that the store does not wait for it
-      owns = end - begin <= p.long_row;
+      owns = end - begin <= p.split_above;
     }
   }
   Piece acc[V];
   Lane::clear(acc);
   if (owns) lane.gather(static_cast<uint32_t>(begin) + group, static_cast<uint32_t>(end), stride, acc);
-  if (is_item) {
-    finish_item<T, VW, V, W, Op>(p, acc, reinterpret_cast<Piece*>(shared_bytes), is_last);
+  if (is_chunk) {
+    finish_chunk<T, VW, V, W, Op>(p, acc, reinterpret_cast<Piece*>(shared_bytes), is_last);
     return;
   }
   // No thread has left: the shuffles name the whole warp, also for rows past the end and rows that are cut.

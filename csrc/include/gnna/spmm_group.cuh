@@ -1,24 +1,24 @@
 // The neighbour-group kernel (GNNAdvisor, OSDI 2021: Coarse-grained Neighbor Partitioning, Warp-aware Memory
-// Customization). A row's edges are cut into groups of at most ngs; a team of `lanes` threads (the dimension workers,
-// dw) takes one group, so that teams differ in work by less than ngs edges however the degrees are spread. A row of one
-// group is stored from registers; of a longer row the groups leave their partial results in shared memory, where the
-// leader, the team of the row's first group, adds them in order and stores once. The paper's kernel adds to out
-// atomically when a row's groups fall into several blocks; here a block takes all groups of the rows that start in its
-// share of the list (so it works on less than twice its share), and rows with more groups than a block has teams are
-// items (spmm_items.cuh). The same bits follow on every run, whatever rows lie around.
+// Customization). A row's edges are cut into groups of at most group_size; a team of `lanes` threads (the dimension
+// workers, dw) takes one group, so that teams differ in work by less than group_size edges however the degrees are
+// spread. A row of one group is stored from registers; of a longer row the groups leave their partial results in shared
+// memory, where the leader, the team of the row's first group, adds them in order and stores once. The paper's kernel
+// adds to out atomically when a row's groups fall into several blocks; here a block takes all groups of the rows that
+// start in its share of the list (so it works on less than twice its share), and rows with more groups than a block has
+// teams are chunks (spmm_chunks.cuh). The same bits follow on every run, whatever rows lie around.
 //
 // Memory per group: 4 bytes of row id, 32 of group and row pointers, and, in shared memory, one tile of the width.
 // Per edge as in the row kernel.
 #pragma once
 
-#include "gnna/spmm_items.cuh"
+#include "gnna/spmm_chunks.cuh"
 
 namespace gnna::cuda {
 
 template <typename T>
 struct GroupParams : RowParams<T> {
   NeighbourGroups groups;
-  int ngs;
+  int group_size;
 };
 
 // Where the first row that starts at or after place g of the list starts.
@@ -31,8 +31,7 @@ __device__ __forceinline__ int64_t row_start(const NeighbourGroups& groups, int6
 
 // Two of the largest blocks fit a multiprocessor, in 64 registers a thread: at most 24 of them are spilled.
 template <typename T, int VW, int V, Weighting W, typename Op>
-__global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
-    spmm_groups(const __grid_constant__ GroupParams<T> p) {
+__global__ void __launch_bounds__(most_threads(Kernel::Group), 2) spmm_group(const __grid_constant__ GroupParams<T> p) {
   using Lane = RowLane<T, VW, V, W, Op>;
   using Piece = typename Lane::Piece;
   extern __shared__ __align__(kVectorBytes) unsigned char shared_bytes[];
@@ -43,11 +42,11 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
   const uint32_t in_team = threadIdx.x & (lanes - 1);
   const int64_t tile = p.first_tile + blockIdx.y;
   const Lane lane(p, in_team, lanes, tile);
-  const bool is_item = blockIdx.x < p.item_count;
+  const bool is_chunk = blockIdx.x < p.chunk_count;
   const uint32_t team = threadIdx.x >> p.lanes_log2, teams = blockDim.x >> p.lanes_log2;
-  int64_t start = 0, stop = teams;  // of the list; an item is one turn for every team
-  if (!is_item) {
-    const int64_t share = static_cast<int64_t>(blockIdx.x - p.item_count) * teams;
+  int64_t start = 0, stop = teams;  // of the list; a chunk is one turn for every team
+  if (!is_chunk) {
+    const int64_t share = static_cast<int64_t>(blockIdx.x - p.chunk_count) * teams;
     start = row_start(p.groups, share);
     stop = row_start(p.groups, share + teams);
   }
@@ -57,10 +56,10 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
   bool leads = false;
   for (int64_t g = start + team; g < stop; g += teams) {
     int64_t place = 0, first = g, next = 0, degree = 0, begin, end;
-    if (is_item) {
-      const LongItem& item = p.items[blockIdx.x];
-      begin = item.begin + team;
-      end = item.end;
+    if (is_chunk) {
+      const RowChunk& chunk = p.chunks[blockIdx.x];
+      begin = chunk.begin + team;
+      end = chunk.end;
     } else {
       place = __ldg(p.groups.row + g);
       first = __ldg(p.groups.first + place);
@@ -68,13 +67,13 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
       begin = __ldg(p.rowptr + place);
       end = __ldg(p.rowptr + place + 1);
       degree = end - begin;
-      if (degree > p.long_row) continue;
-      begin += (g - first) * p.ngs;
-      end = begin + p.ngs < end ? begin + p.ngs : end;
+      if (degree > p.split_above) continue;
+      begin += (g - first) * p.group_size;
+      end = begin + p.group_size < end ? begin + p.group_size : end;
     }
     Lane::clear(acc);
-    lane.gather(static_cast<uint32_t>(begin), static_cast<uint32_t>(end), is_item ? teams : 1, acc);
-    if (is_item) break;
+    lane.gather(static_cast<uint32_t>(begin), static_cast<uint32_t>(end), is_chunk ? teams : 1, acc);
+    if (is_chunk) break;
     if (next - first == 1) {
       lane.store_row(row_at(p.order, place), degree, acc);
       continue;
@@ -83,8 +82,8 @@ __global__ void __launch_bounds__(most_threads(Kernel::Groups), 2)
     for (int v = 0; v < V; ++v) result_of(g, v) = acc[v];
     leads = leads || g == first;
   }
-  if (is_item) {
-    finish_item<T, VW, V, W, Op>(p, acc, shared, is_last);
+  if (is_chunk) {
+    finish_chunk<T, VW, V, W, Op>(p, acc, shared, is_last);
     return;
   }
   __syncthreads();
