@@ -1,98 +1,153 @@
-"""The decider as Python sees it: one value for a configuration, from the pure function in csrc/decide/launch.cpp that
-the kernels' launches use themselves. Facts in, configuration and reason out; nothing is stored, so layers cannot
-influence each other.
+"""The decider as Python sees it: facts in, a launch configuration and its reason out.
+
+The rules are the pure function of csrc/decide/launch.cpp that the kernels' launches use themselves. Nothing is stored,
+so layers cannot influence each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
 import torch
 
 from gnna_plugin.extractor import THREADS_PER_WARP
 
+REDUCES = ("sum", "mean", "max", "min")  # as numbered in csrc/include/gnna/types.h
+KERNELS = ("row", "group")  # as numbered in csrc/include/gnna/decide.h
+SOURCES = ("rules", "tuned", "by hand")  # as numbered there
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a launch is decided from, but for the device: a graph, and one aggregation over it.
+
+    rows, cols: destination and source nodes. max_degree: edges of the longest row. width: elements per node. head_dim:
+    elements that share one edge weight. itemsize: bytes per element. aligned: x and its rows start on 16 bytes.
+    """
+
+    rows: int
+    cols: int
+    edges: int
+    max_degree: int
+    width: int
+    head_dim: int
+    itemsize: int = 4
+    weighted: bool = False
+    reduce: str = "sum"
+    aligned: bool = True
+
+    def numbers(self) -> list[int]:
+        """As torch.ops.gnna takes them: the fields of GraphFacts and LayerFacts in csrc/include/gnna/decide.h."""
+        *counts, weighted, reduce, aligned = astuple(self)
+        return [*counts, int(weighted), REDUCES.index(reduce), int(aligned)]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> Facts:
+        """The inverse of numbers()."""
+        *counts, weighted, reduce, aligned = numbers
+        return cls(*counts, bool(weighted), REDUCES[reduce], bool(aligned))
+
 
 @dataclass(frozen=True)
 class Config:
     """How one aggregation is launched.
 
-    `dw` threads (dimension workers of OSDI 2021) cover a neighbour's features, each with `vectors` loads of
-    `vector_width` elements. Kernel "rows": `groups` neighbour groups share a row's edges (the paper's group size is
-    then degree / groups). Kernel "groups", the paper's: a row's edges are cut into neighbour groups of `ngs`. In both,
-    rows above `long_row` edges are cut into items of `item_edges`. On a CPU only the kernel applies; the rest is None.
-    `runner_up` says what the other kernel would have been launched with.
+    `lanes` threads (the paper's dimension workers, dw) cover a neighbour's features, each with `vectors` loads of
+    `vector_width` elements. Kernel "row": `groups` neighbour groups share a row's edges, so that the paper's group size
+    is degree / groups. Kernel "group", the paper's: a row's edges are cut into neighbour groups of `group_size`.
+    `block` is threads per block. In both kernels, rows with more than `split_above` edges are split into chunks of
+    `chunk_edges`. On a CPU only the kernel applies, and the rest is None. `source` is "rules", "tuned" or "by hand";
+    `runner_up` is the other kernel's launch.
     """
 
     kernel: str
     reason: str
+    source: str = "rules"
     runner_up: str | None = None
-    dw: int | None = None
+    lanes: int | None = None
     groups: int | None = None
-    ngs: int | None = None
+    group_size: int | None = None
     vector_width: int | None = None
     vectors: int | None = None
-    warps_per_block: int | None = None
-    long_row: int | None = None
-    item_edges: int | None = None
+    block: int | None = None
+    split_above: int | None = None
+    chunk_edges: int | None = None
 
     def as_dict(self) -> dict:
-        """The parameters that apply."""
+        """The parameters that apply, and the words."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def parameters(self) -> dict:
+        """The parameters that apply, as `overrides_of` takes them."""
+        return {name: value for name, value in self.as_dict().items() if name not in _WORDS}
 
-KERNELS = ("rows", "groups")  # as numbered in csrc/include/gnna/decide.h
+
+_WORDS = ("reason", "source", "runner_up")
 _POWERS = (1, 2, 4, 8, 16, 32)
-# What each parameter may be when it is set by hand, and the order in which torch.ops.gnna takes them.
+# The values that each parameter may be given, and the order in which torch.ops.gnna takes them.
 PARAMETERS: dict[str, Sequence[int]] = {
-    "dw": _POWERS,
+    "lanes": _POWERS,
     "groups": _POWERS,
-    "ngs": range(1, 1 << 20),
+    "group_size": range(1, 1 << 20),
     "vector_width": (1, 2, 4, 8),
     "vectors": (1, 2, 4),
-    "warps_per_block": (1, 2, 4, 8, 16),
-    "long_row": range(1, 1 << 31),
-    "item_edges": range(1, 1 << 31),
+    "block": tuple(THREADS_PER_WARP * warps for warps in (1, 2, 4, 8, 16)),
+    "split_above": range(1, 1 << 31),
+    "chunk_edges": range(1, 1 << 31),
 }
-_OPEN = (-1, *(0 for _ in PARAMETERS))
+# The paper's names and those of earlier releases, which are accepted for the parameters. One warps_per_block is 32
+# threads of `block`.
+_OLD_NAMES = {"dw": "lanes", "ngs": "group_size", "warps_per_block": "block", "long_row": "split_above",
+              "item_edges": "chunk_edges"}  # fmt: skip
+_OLD_KERNELS = {"rows": "row", "groups": "group"}
 
 
-def fixed_by_hand(config: Mapping[str, int | str] | Config | None) -> tuple[int, ...]:
-    """config, parameters of `Config` by name or a Config, as torch.ops.gnna takes it; what is missing is left open.
+def overrides_of(config: Mapping[str, int | str] | Config | None) -> tuple[int, ...]:
+    """Return `config`, a Config or some of its parameters by name, as torch.ops.gnna takes it.
 
-    "ngs" alone asks for kernel "groups", as it has no meaning in the other. A vector_width other than 1 means 16 bytes
-    a load, which is the rule anyway where the layer allows it.
+    A parameter that is missing is left to the rules. "group_size" alone implies kernel "group", because the row kernel
+    has no such parameter. A vector_width other than 1 means loads of 16 bytes, which the rules choose anyway if the
+    layer allows it. The paper's names dw, ngs and warps_per_block are accepted, too.
 
-    Raises ValueError for an unknown parameter, a value out of range, or "groups" and "ngs" with the wrong kernel.
+    Raises:
+        ValueError: an unknown parameter, a value out of range, one parameter under two names, or "groups" and
+            "group_size" with the other kernel.
     """
-    if config is None:
-        return _OPEN
-    given: dict[str, Any] = config.as_dict() if isinstance(config, Config) else dict(config)
-    for comment in ("reason", "runner_up"):
-        given.pop(comment, None)
+    given: dict[str, Any] = dict(config.parameters() if isinstance(config, Config) else config or {})
+    for word in _WORDS:
+        given.pop(word, None)
     kernel = given.pop("kernel", None)
-    if kernel is None and "ngs" in given:
-        kernel = "groups"
+    kernel = _OLD_KERNELS.get(kernel, kernel) if isinstance(kernel, str) else kernel
+    if kernel is None and ("group_size" in given or "ngs" in given):
+        kernel = "group"
     if kernel is not None and kernel not in KERNELS:
         raise ValueError(f"config sets kernel to {kernel!r}; accepted are {', '.join(map(repr, KERNELS))}")
+    values: dict[str, int] = {}
     for name, value in given.items():
-        if name not in PARAMETERS:
+        parameter = _OLD_NAMES.get(name, name)
+        if parameter not in PARAMETERS:
             raise ValueError(f"config sets {name!r}; accepted are kernel, {', '.join(PARAMETERS)}")
-        accepted = PARAMETERS[name]
-        if isinstance(value, bool) or value not in accepted:
-            words = f"{accepted[0]} to {accepted[-1]}" if isinstance(accepted, range) else ", ".join(map(str, accepted))
-            raise ValueError(f"config sets {name} to {value!r}; accepted are {words}")
-    for name, owner in (("ngs", "groups"), ("groups", "rows")):
-        if name in given and kernel not in (owner, None):
-            raise ValueError(f"config sets {name} with kernel {kernel!r}; it is a parameter of kernel {owner!r}")
-    given["warps_per_block"] = given.get("warps_per_block", 0) * THREADS_PER_WARP
-    return (-1 if kernel is None else KERNELS.index(kernel), *(given.get(name, 0) for name in PARAMETERS))
+        if parameter in values:
+            raise ValueError(f"config sets {parameter} twice, once as {name!r}; give one of the two")
+        unit = THREADS_PER_WARP if name == "warps_per_block" else 1
+        accepted = PARAMETERS[parameter]
+        if isinstance(value, bool) or not isinstance(value, Integral) or value * unit not in accepted:
+            first, last = accepted[0] // unit, accepted[-1] // unit
+            listed = ", ".join(str(a // unit) for a in accepted if a >= unit) if isinstance(accepted, tuple) else None
+            raise ValueError(f"config sets {name} to {value!r}; accepted are {listed or f'{first} to {last}'}")
+        values[parameter] = int(value) * unit
+    for parameter, owner in (("group_size", "group"), ("groups", "row")):
+        if parameter in values and kernel not in (owner, None):
+            raise ValueError(f"config sets {parameter} with kernel {kernel!r}; it is a parameter of kernel {owner!r}")
+    return (-1 if kernel is None else KERNELS.index(kernel), *(values.get(name, 0) for name in PARAMETERS))
 
 
 def parse_config(text: str) -> dict[str, int | str]:
-    """What a command line says, "ngs=32,dw=16", as fixed_by_hand takes it; raises ValueError as that does."""
+    """Return what a command line says, such as "lanes=16,block=128", as overrides_of takes it; raises as that does."""
     config: dict[str, int | str] = {}
     for item in text.split(","):
         name, _, value = (word.strip() for word in item.partition("="))
@@ -100,53 +155,52 @@ def parse_config(text: str) -> dict[str, int | str]:
             config[name] = value if name == "kernel" else int(value)
         except ValueError:
             raise ValueError(f"{item.strip()!r} is not of the form name=number (or kernel=name)") from None
-    fixed_by_hand(config)
+    overrides_of(config)
     return config
 
 
 @lru_cache(maxsize=8)
-def device_facts(device: torch.device) -> tuple[bool, int, int, int]:
-    """(is CUDA, multiprocessors or threads, bytes of L2, on a CPU of one core, memory's bytes a second or 0 where that
-    is not known) of a device."""
-    bandwidth = torch.ops.gnna.memory_bandwidth(device)
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        return True, properties.multi_processor_count, properties.L2_cache_size, bandwidth
-    return False, torch.get_num_threads(), torch.ops.gnna.l2_bytes(device), bandwidth
+def device_facts(device: torch.device) -> tuple[int, ...]:
+    """Return (is CUDA, multiprocessors or threads, bytes of L2, memory bandwidth in bytes per second or 0 if unknown).
+
+    On a CPU the L2 cache is that of one core.
+    """
+    return tuple(torch.ops.gnna.device_facts(device))
 
 
 def decide(
-    rows: int,
-    cols: int,
-    edges: int,
-    max_degree: int,
-    width: int,
-    *,
-    head_dim: int | None = None,
-    itemsize: int = 4,
-    weighted: bool = False,
-    aligned: bool = True,
-    reduce: str = "sum",
-    device: torch.device | None = None,
-    config: Mapping[str, int | str] | Config | None = None,
+    facts: Facts, device: torch.device | None = None, config: Mapping[str, int | str] | Config | None = None
 ) -> Config:
-    """The configuration for one aggregation of `width` elements per node over a graph of `rows` x `cols` with `edges`.
+    """Return the launch configuration for one aggregation on `device` (default: the CPU).
 
-    head_dim: elements that share one edge weight (default: all). itemsize: bytes per element. device: default CPU.
-    config: what is fixed by hand, as in `fixed_by_hand`, which says what it raises.
+    config: parameters that are not left to the rules, as in `overrides_of`, which says what it raises.
     """
-    cuda, *device_numbers = device_facts(device or torch.device("cpu"))
-    numbers, reason, runner_up = torch.ops.gnna.decide(
-        rows, cols, edges, max_degree, width, head_dim or max(width, 1), itemsize, weighted, aligned, reduce, cuda,
-        *device_numbers, fixed_by_hand(config),
-    )  # fmt: skip
-    if not cuda:
-        return Config(f"rows-{torch.ops.gnna.instruction_set()}", reason)
-    kernel = KERNELS[numbers[0]]
-    values = dict(zip(PARAMETERS, numbers[1:], strict=True))
-    values["warps_per_block"] //= THREADS_PER_WARP
-    values["ngs" if kernel == "rows" else "groups"] = None
-    return Config(kernel, reason, runner_up, **values)
+    device = device or torch.device("cpu")
+    return _config_of(torch.ops.gnna.decide(facts.numbers(), device_facts(device), overrides_of(config)))
+
+
+def decide_in_force(facts: Facts, device: torch.device | None = None) -> Config:
+    """Return the configuration that a launch would get now: by hand, else tuned for these facts, else by the rules."""
+    return _config_of(torch.ops.gnna.decide(facts.numbers(), device_facts(device or torch.device("cpu")), None))
+
+
+def last_decision() -> tuple[Facts, Config] | None:
+    """Return what this thread's last launch of `spmm` was decided from and to be, as the op recorded it."""
+    numbers = torch.ops.gnna.last_decision()
+    return (Facts.of(numbers[: len(fields(Facts))]), _config_of(numbers)) if numbers else None
+
+
+def _config_of(decision: list[int]) -> Config:
+    """decision: Decision::to_vector() of csrc/include/gnna/decide.h."""
+    *_, source, kernel_number = decision[: -len(PARAMETERS)]
+    values: dict[str, int | None] = dict(zip(PARAMETERS, decision[-len(PARAMETERS) :], strict=True))
+    reason = torch.ops.gnna.reason(decision)
+    on_cuda = decision[len(fields(Facts))]
+    if not on_cuda:
+        return Config(f"row-{torch.ops.gnna.instruction_set()}", reason, SOURCES[source])
+    kernel = KERNELS[kernel_number]
+    values["group_size" if kernel == "row" else "groups"] = None
+    return Config(kernel, reason, SOURCES[source], torch.ops.gnna.runner_up(decision), **values)
 
 
 @dataclass(frozen=True)
@@ -174,7 +228,9 @@ def choose_schedule(
 ) -> ScheduleChoice:
     """The schedule's decision, by the pure function of csrc/decide/schedule.cpp that the plans use themselves, for
     features of row_bytes and `calls` that took `seconds` together. device: default CPU."""
-    facts = device_facts(device or torch.device("cpu"))[:3]
+    cuda, processors, l2_bytes, _ = device_facts(device or torch.device("cpu"))
     return ScheduleChoice(
-        *torch.ops.gnna.choose_schedule(rows, cols, edges, max_degree, *facts, row_bytes, calls, seconds)
+        *torch.ops.gnna.choose_schedule(
+            rows, cols, edges, max_degree, bool(cuda), processors, l2_bytes, row_bytes, calls, seconds
+        )
     )

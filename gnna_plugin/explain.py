@@ -158,5 +158,5 @@ def _settings_in_force() -> dict:
         "max_plan_bytes": now.max_plan_bytes,
         "schedule": now.schedule,
         "keep_memory": now.keep_memory and bool(switch.frameworks()),
-        "config": now.config,
+        "config": dict(now.config),
     }

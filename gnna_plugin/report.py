@@ -10,12 +10,12 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from gnna_plugin import allocator, decider, settings, tuned
+from gnna_plugin import allocator, decider, settings
 from gnna_plugin.schedules import Schedule, schedules
 
 logger = logging.getLogger("gnna_plugin")
@@ -99,45 +99,34 @@ def _refuse(layer: str, reason: str) -> None:
 def aggregated(
     layer: str, x: Tensor, weight: Tensor | None, src: Tensor, dst: Tensor, out: Tensor, reduce: str
 ) -> None:
-    """Counts a fused aggregation of x [N, *S] over the edges (src, dst) into out [M, *S], and keeps its decision.
+    """Count a fused aggregation of x [N, *S] over the edges (src, dst) into out [M, *S], and keep its decision.
 
-    One decision per order of magnitude of edges: mini-batches differ in size a thousand times over.
+    Called right after the op, on the same thread, because the decision is the one that the op recorded last. One is
+    kept per layer class, order of magnitude of edges, width, reduction, device and config, because mini-batches differ
+    in size a thousand times over.
     """
     fused(layer)
     if _watcher is not None:
         _watcher(layer, x, weight, src, dst, out, reduce)
     num_dst, edges = out.size(0), dst.numel()
     width = out.numel() // num_dst if num_dst else 0
-    key = (layer, edges.bit_length(), width, reduce, weight is None, out.device)
+    key = (layer, edges.bit_length(), width, reduce, weight is None, out.device, settings.current.config)
     if not edges or key in _decisions:
         return
-    num_src, heads = x.size(0), 1 if weight is None else weight.numel() // edges
-    max_degree = torch.ops.gnna.max_degree(src, dst, num_src, num_dst)
-    facts = tuned.Facts(
-        rows=num_dst,
-        cols=num_src,
-        edges=edges,
-        max_degree=max_degree,
-        width=width,
-        head_dim=width // heads,
-        itemsize=x.element_size(),
-        weighted=weight is not None,
-        reduce=reduce,
-    )
-    measured = tuned.config_of(facts) if x.is_cuda and settings.current.config is None else None
-    config = decider.decide(**asdict(facts), device=x.device, config=measured or settings.current.config)
-    if measured is not None:
-        config = replace(config, reason=f"measured by `gnna tune`; {config.reason}")
+    recorded = decider.last_decision()
+    if recorded is None:
+        return
+    facts, config = recorded
     _decisions[key] = {
         "layer": layer,
-        "rows": num_dst,
-        "cols": num_src,
-        "edges": edges,
-        "max_degree": max_degree,
-        "width": width,
-        "heads": heads,
-        "reduce": reduce,
-        "weighted": weight is not None,
+        "rows": facts.rows,
+        "cols": facts.cols,
+        "edges": facts.edges,
+        "max_degree": facts.max_degree,
+        "width": facts.width,
+        "heads": facts.width // facts.head_dim if facts.weighted else 1,
+        "reduce": facts.reduce,
+        "weighted": facts.weighted,
         "dtype": str(x.dtype).removeprefix("torch."),
         "device": str(x.device),
         **config.as_dict(),

@@ -38,8 +38,7 @@ class Settings:
     min_work: int | None = None  # None: DEFAULT_MIN_WORK of the device kind
     max_plan_bytes: int = 4 << 30
     keep_memory: bool = True
-    # Launch parameters fixed by hand, as decider.fixed_by_hand takes them.
-    config: Mapping[str, int | str] | None = None
+    config: tuple[tuple[str, int | str], ...] = ()  # launch parameters fixed by hand: names and values
     schedule: bool = True
 
     tuned_min_work: Mapping[str, int] = field(default_factory=dict)  # by device kind, from `gnna tune`

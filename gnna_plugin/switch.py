@@ -37,9 +37,9 @@ def enable(
         min_work: smallest edges x feature width to take over. Default: GNNA_MIN_WORK, else what
             `gnna tune` measured here, else a measured value per device.
         max_plan_bytes: bound on the cached CSR plans; the least recently used are dropped first.
-        config: launch parameters on CUDA fixed by hand, as in the paper's manual mode, e.g. {"ngs": 32, "dw": 16,
-            "warps_per_block": 4}: any of kernel ("rows" or "groups") and the numbers of gnna_plugin.Config. The decider
-            chooses the rest; explain() and status() show the outcome.
+        config: launch parameters on CUDA fixed by hand, as in the paper's manual mode, for example {"group_size": 32,
+            "lanes": 16, "block": 128}: any of kernel ("row" or "group") and the numbers of gnna_plugin.Config. The
+            decider chooses the others. explain() and status() show the outcome.
         schedule: order the rows of plans by community or degree where that is expected to repay its cost; no bit of a
             result changes. Where False, no new order is looked for.
         keep_memory: on Linux, keep freed buffers in the process for the next ones of their size; undone by disable().
@@ -74,7 +74,8 @@ def enable(
     if max_plan_bytes < 0:
         raise ValueError(f"max_plan_bytes is {max_plan_bytes}; it must be 0 or more bytes")
     strict, min_work = settings.from_environment(strict, min_work)
-    decider.fixed_by_hand(config)  # raises here rather than in a layer
+    parameters = config.parameters() if isinstance(config, decider.Config) else dict(config or {})
+    decider.overrides_of(parameters)  # raises here rather than in a layer
     chosen = settings.Settings(
         only=None if only is None else frozenset(only),
         skip=frozenset(skip),
@@ -82,7 +83,7 @@ def enable(
         min_work=min_work,
         max_plan_bytes=max_plan_bytes,
         keep_memory=keep_memory,
-        config=config.as_dict() if isinstance(config, decider.Config) else config,
+        config=tuple(parameters.items()),
         tuned_min_work=tuned.load(),
         schedule=schedule,
     )
@@ -112,7 +113,7 @@ def _install(name: str, asked_for: bool) -> bool:
 def _apply(chosen: settings.Settings) -> None:
     settings.current = chosen
     torch.ops.gnna.set_max_plan_bytes(chosen.max_plan_bytes)
-    torch.ops.gnna.set_manual(decider.fixed_by_hand(chosen.config))
+    torch.ops.gnna.set_overrides(decider.overrides_of(dict(chosen.config)))
     torch.ops.gnna.set_auto_schedule(chosen.schedule)
     if chosen.keep_memory:
         allocator.keep_freed_memory()
@@ -129,7 +130,7 @@ def disable() -> None:
         _uninstall_all_but([])
         settings.current = settings.Settings()
         torch.ops.gnna.set_max_plan_bytes(settings.current.max_plan_bytes)
-        torch.ops.gnna.set_manual(decider.fixed_by_hand(None))
+        torch.ops.gnna.set_overrides(decider.overrides_of(None))
         tuned.unload()
         torch.ops.gnna.set_auto_schedule(settings.current.schedule)
         torch.ops.gnna.clear_cache()

@@ -12,39 +12,13 @@ import logging
 import os
 import platform
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from gnna_plugin import decider
+from gnna_plugin.decider import Facts, overrides_of
 
 logger = logging.getLogger("gnna_plugin")
-
-REDUCES = ("sum", "mean", "max", "min")  # as numbered in csrc/include/gnna/types.h
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All that a configuration depends on: rows x cols with edges, the longest row, and one layer's aggregation."""
-
-    rows: int
-    cols: int
-    edges: int
-    max_degree: int
-    width: int
-    head_dim: int
-    itemsize: int
-    weighted: bool
-    reduce: str
-
-    def numbers(self) -> list[int]:
-        """As torch.ops.gnna.set_tuned takes them."""
-        return [*list(asdict(self).values())[:-2], int(self.weighted), REDUCES.index(self.reduce)]
-
-
-_launches: dict[Facts, dict] = {}
-
 
 def path() -> Path | None:
     """The file; None where GNNA_TUNED is 0 or empty."""
@@ -114,23 +88,14 @@ def load() -> dict[str, int]:
     if torch.cuda.is_available():
         for item in whole.get(device_name("cuda"), {}).get("launches", []):
             try:
-                facts = Facts(**item["facts"])
-                torch.ops.gnna.set_tuned(facts.numbers(), decider.fixed_by_hand(item["config"]))
+                torch.ops.gnna.set_tuned(Facts(**item["facts"]).numbers(), overrides_of(item["config"]))
             except (TypeError, ValueError, KeyError) as error:
                 logger.warning("an entry of %s is not used: %s", path(), error)
-            else:
-                _launches[facts] = item["config"]
     kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     found = {kind: whole.get(device_name(kind), {}).get("min_work") for kind in kinds}
     return {kind: least for kind, least in found.items() if isinstance(least, int) and least >= 0}
 
 
 def unload() -> None:
-    """Forgets the launches that load() put in force."""
-    _launches.clear()
+    """Forget the launches that load() put in force."""
     torch.ops.gnna.clear_tuned()
-
-
-def config_of(facts: Facts) -> dict | None:
-    """The configuration in force for an aggregation with these facts."""
-    return _launches.get(facts)

@@ -67,6 +67,6 @@ def test_a_gpu_pays_for_what_stops_its_caller_only():
 
 
 def test_the_device_s_own_cache_is_known():
-    assert 1 << 16 <= torch.ops.gnna.l2_bytes(torch.device("cpu")) <= 1 << 28
+    assert 1 << 16 <= torch.ops.gnna.device_facts(torch.device("cpu"))[2] <= 1 << 28
     with pytest.raises(NotImplementedError, match="no kernels for device type meta"):
-        torch.ops.gnna.l2_bytes(torch.device("meta"))
+        torch.ops.gnna.device_facts(torch.device("meta"))

@@ -146,7 +146,7 @@ def test_a_gpu_keeps_uneven_rows_by_degree_from_the_sixth_call_on(n):
 
 
 # Features of 24,000 rows that no cache of this machine holds.
-WIDTH = 64 * max(1, OPS.l2_bytes(torch.device("cpu")) >> 20)
+WIDTH = 64 * max(1, OPS.device_facts(torch.device("cpu"))[2] >> 20)
 
 
 def shuffled_communities(n=24_000, size=60, degree=16):

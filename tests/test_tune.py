@@ -5,14 +5,16 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from golden_decisions import DEVICES, parameters
 
 import gnna_plugin
-from gnna_plugin import decider, settings, tuned
+from gnna_plugin import settings, tuned
+from gnna_plugin.decider import PARAMETERS, SOURCES, Facts
 from gnna_plugin.tools import cli
 from gnna_plugin.tools.tune import crossover, launches
 from gnna_plugin.tools.tune.search import search
 
-FACTS = tuned.Facts(1000, 1000, 12_000, 90, 64, 64, 4, False, "sum")
+FACTS = Facts(1000, 1000, 12_000, 90, 64, 64, 4, False, "sum")
 
 
 @pytest.fixture
@@ -23,26 +25,23 @@ def file(tmp_path, monkeypatch):
 
 
 def decided(partial):
-    """The decider's completion on a GPU of 132 processors, which needs none."""
-    numbers, _, _ = torch.ops.gnna.decide(
-        *list(asdict(FACTS).values())[:7], False, True, "sum", True, 132, 50 << 20, 0, decider.fixed_by_hand(partial)
-    )
-    values = dict(zip(decider.PARAMETERS, numbers[1:], strict=True))
-    values["warps_per_block"] //= 32
-    values.pop("ngs" if numbers[0] == 0 else "groups")
-    return {"kernel": decider.KERNELS[numbers[0]], **values}
+    """The decider's completion on an H100, which this machine need not have."""
+    found = parameters(FACTS, DEVICES["H100"], partial)
+    found.pop("group_size" if found["kernel"] == "row" else "groups")
+    return found
 
 
 def test_the_search_finds_a_better_launch_of_either_kernel():
     def cost(config):
-        if config["kernel"] == "groups":
+        if config["kernel"] == "group":
             return 3.0
-        return 1.0 + abs(config["dw"] - 16) + 0.1 * (config["warps_per_block"] != 8) + 0.2 * (config["long_row"] != 64)
+        return 1.0 + abs(config["lanes"] - 16) + 0.1 * (config["block"] != 256) + 0.2 * (config["split_above"] != 32)
 
     found = search(decided, cost)
     assert found.decider_ms == cost(decided({})) > found.ms
-    assert (found.config["dw"], found.config["warps_per_block"], found.config["long_row"]) == (16, 8, 64)
-    assert search(decided, lambda c: 1.0 if c["kernel"] == "groups" and c["ngs"] == 32 else 2.0).config["ngs"] == 32
+    assert (found.config["lanes"], found.config["block"], found.config["split_above"]) == (16, 256, 32)
+    by_groups = search(decided, lambda c: 1.0 if c["kernel"] == "group" and c["group_size"] == 64 else 2.0)
+    assert by_groups.config["group_size"] == 64
 
 
 def test_the_deciders_choice_stands_where_nothing_is_clearly_faster():
@@ -57,11 +56,11 @@ def test_launches_that_cannot_be_made_are_passed_over_and_none_is_timed_twice():
     def cost(config):
         key = tuple(sorted(config.items()))
         assert key not in times
-        times[key] = None if config["dw"] > 16 else 1.0 / config["dw"]
+        times[key] = None if config["lanes"] > 16 else 1.0 / config["lanes"]
         return times[key]
 
     found = search(decided, cost)
-    assert found.config["dw"] == 16 and any(ms is None for _, ms in found.tried)
+    assert found.config["lanes"] == 16 and any(ms is None for _, ms in found.tried)
     with pytest.raises(ValueError, match="cannot be launched"):
         search(decided, lambda config: None)
 
@@ -78,13 +77,13 @@ def test_a_model_asks_for_each_aggregation_once_and_for_its_transpose():
 
 
 def test_what_is_kept_comes_back_and_replaces_its_like(file):
-    entry = {"facts": asdict(FACTS), "config": {"dw": 8}, "us": 2.0}
+    entry = {"facts": asdict(FACTS), "config": {"lanes": 8}, "us": 2.0}
     other = {**entry, "facts": asdict(replace(FACTS, width=16))}
     tuned.write("some GPU", {"launches": [entry, other]})
-    tuned.write("some GPU", {"launches": [{**entry, "config": {"dw": 16}}]})
+    tuned.write("some GPU", {"launches": [{**entry, "config": {"lanes": 16}}]})
     tuned.write("some CPU", {"min_work": 7})
     kept = json.loads(file.read_text())
-    assert [item["config"] for item in kept["some GPU"]["launches"]] == [{"dw": 16}, {"dw": 8}]
+    assert [item["config"] for item in kept["some GPU"]["launches"]] == [{"lanes": 16}, {"lanes": 8}]
     assert kept["some CPU"] == {"min_work": 7} and not list(file.parent.glob("tmp*"))
 
 
@@ -100,16 +99,21 @@ def test_a_measured_min_work_decides_unless_the_user_says_otherwise(file):
     assert settings.current.least_work("cpu") == settings.DEFAULT_MIN_WORK["cpu"]
 
 
+def lanes_in_force(facts):
+    decision = torch.ops.gnna.decide(facts.numbers(), DEVICES["H100"], None)
+    return decision[-len(PARAMETERS)], SOURCES[decision[-len(PARAMETERS) - 2]]
+
+
 def test_kept_launches_are_in_force_on_their_device_only(file, monkeypatch):
-    tuned.write("this GPU", {"launches": [{"facts": asdict(FACTS), "config": {"dw": 16}}]})
+    tuned.write("this GPU", {"launches": [{"facts": asdict(FACTS), "config": {"lanes": 16}}]})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(tuned, "device_name", lambda kind: "this GPU")
     tuned.load()
-    assert tuned.config_of(FACTS) == {"dw": 16} and tuned.config_of(replace(FACTS, edges=1)) is None
+    assert lanes_in_force(FACTS) == (16, "tuned") and lanes_in_force(replace(FACTS, edges=1))[1] == "rules"
     tuned.unload()
     monkeypatch.setattr(tuned, "device_name", lambda kind: "another GPU")
     tuned.load()
-    assert tuned.config_of(FACTS) is None
+    assert lanes_in_force(FACTS)[1] == "rules"
 
 
 @pytest.mark.parametrize("text", ["not json", "[1]", "{}"])
@@ -120,8 +124,8 @@ def test_a_damaged_file_changes_nothing(file, text):
 
 
 def test_entries_that_fit_no_more_are_passed_over(file, monkeypatch):
-    good = {"facts": asdict(FACTS), "config": {"dw": 16}}
-    bad = [{"facts": {"rows": 1}, "config": {}}, {**good, "config": {"dw": 3}}, {"config": {}}]
+    good = {"facts": asdict(FACTS), "config": {"lanes": 16}}
+    bad = [{"facts": {"rows": 1}, "config": {}}, {**good, "config": {"lanes": 3}}, {"config": {}}]
     tuned.write("this GPU", {"launches": [good]})
     whole = json.loads(file.read_text())
     whole["this GPU"]["launches"] = [*bad, good]
@@ -129,7 +133,7 @@ def test_entries_that_fit_no_more_are_passed_over(file, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(tuned, "device_name", lambda kind: "this GPU")
     tuned.load()
-    assert tuned.config_of(FACTS) == {"dw": 16}
+    assert lanes_in_force(FACTS) == (16, "tuned")
 
 
 def test_min_work_is_where_the_slower_sizes_end():

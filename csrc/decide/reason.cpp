@@ -1,7 +1,7 @@
-// The decider's words: why a configuration is as it is, in one sentence for people.
+// The words for a decision: why its configuration is as it is, in one sentence for people. Launches never come here.
 #include <cstdio>
 
-#include "why.h"
+#include "rules.h"
 
 namespace gnna {
 
@@ -18,82 +18,138 @@ std::string one_digit(double value) {
 std::string count(int64_t n, const char* one) { return number(n) + " " + one + (n == 1 ? "" : "s"); }
 
 std::string lanes_and_loads(const KernelConfig& config) {
-  return count(config.lanes, "lane") + " x " + number(config.vectors) +
-         (config.vector_width == 1 ? " single elements" : " vectors of " + number(config.vector_width));
+  return count(config.lanes, "lane") + " x " + count(config.vectors, "load") +
+         (config.vector_width == 1 ? " of one element" : " of " + number(config.vector_width) + " elements");
 }
 
-std::string about_groups(const KernelConfig& config, const DeviceFacts& device, const Manual& manual, const Why& why) {
+std::string about_groups(const Rules& rules, const Decision& decision) {
+  const KernelConfig& config = decision.config;
   if (config.kernel == Kernel::Group) {
-    return ": neighbour groups of up to " + count(config.group_size, "edge") + ", " +
+    return "neighbour groups of up to " + count(config.group_size, "edge") + ", " +
            number(config.block / config.lanes) + " at a time in a block of " + number(config.block) + " threads";
   }
-  std::string text = (why.below_bound ? " below " : " from ") + number(why.degree_bound) + ": " +
-                     count(why.groups_by_degree, "neighbour group") + " per row";
-  if (why.warp_full) text += " (all that a warp has room for)";
-  if (manual.groups) return text + ", " + number(config.groups) + " as set by hand";
-  if (config.groups > why.groups_by_degree) {
-    text += ", raised to " + number(config.groups) + " because " + number(why.warps) + " warps are fewer than " +
-            number(why.busy_warps) + " for each of " + number(device.processors) + " processors";
+  std::string text = count(config.groups, "neighbour group") + " per row";
+  if (decision.overrides.groups) return text;
+  const int by_degree = rules.groups_by_degree(config.lanes), entry = rules.first_group_degree(config.lanes);
+  if (rules.tiny()) return text + " because the graph is tiny";
+  if (config.groups > by_degree) {
+    return text + " because the rows alone give a processor fewer than " + number(rules.tuning.busy_warps) + " warps";
+  }
+  if (config.groups < by_degree) return text + ", all that a warp has room for";
+  if (by_degree == 1) return text + " (2 from degree " + one_digit(rules.tuning.group_degree[entry]) + ")";
+  int last = entry;
+  for (int groups = 2; groups < by_degree; groups *= 2) ++last;
+  return text + " from degree " + one_digit(rules.tuning.group_degree[last]);
+}
+
+std::string about_loading(const Rules& rules, const Decision& decision) {
+  const int64_t full = rules.elements_per_load();
+  switch (rules.loading(decision.overrides)) {
+    case Loading::Whole:
+      return "";
+    case Loading::Padded:
+      return " after x was copied into rows of " + number(ceil_div(rules.layer.width, full) * full);
+    case Loading::ByHand:
+      return "";
+    case Loading::Heads:
+      return " because heads of " + number(rules.layer.head_dim) + " are not multiples of " + number(full);
+    case Loading::Unaligned:
+      return " because rows do not start on 16 bytes";
+    case Loading::NotMultiple:
+      return " because the width is not a multiple of " + number(full);
+  }
+  return "";
+}
+
+std::string about_width(const Rules& rules, const Decision& decision) {
+  const KernelConfig& config = decision.config;
+  std::string text =
+      "width " + number(rules.layer.width) + ": " + lanes_and_loads(config) + about_loading(rules, decision);
+  if (decision.overrides.lanes || decision.overrides.vectors || config.vector_width == 1) return text;
+  const int64_t tile = rules.column_tile();
+  if (config.kernel == Kernel::Row &&
+      rules.is_sparse(tile > 0 ? tile / 16 : ceil_div(rules.layer.width, config.vector_width))) {
+    text += " because rows are short and many";
+  }
+  if (tile > 0) {
+    text += ", in column tiles of " + number(tile) + " bytes because the features exceed the L2 cache of " +
+            number(rules.device.l2_bytes >> 20) + " MiB";
   }
   return text;
 }
 
-std::string by_hand(const Manual& m) {
+std::string about_block(const Rules& rules, const Decision& decision) {
+  const KernelConfig& config = decision.config;
+  if (config.kernel == Kernel::Row && !decision.overrides.block && config.block != rules.tuning.block) {
+    return "; blocks of " + number(config.block) + " threads because the graph is " + (rules.tiny() ? "tiny" : "small");
+  }
+  const int wanted = decision.overrides.block ? decision.overrides.block : rules.tuning.group_block;
+  if (config.kernel == Kernel::Row && config.block < decision.overrides.block) {
+    return "; blocks of " + number(config.block) + " threads, the most that kernel row takes";
+  }
+  if (config.kernel == Kernel::Group && config.block < wanted) {
+    return "; blocks of " + number(config.block) + " threads so that partial results fit " +
+           number((kMaxShared + 1023) >> 10) + " KiB of shared memory";
+  }
+  return "";
+}
+
+std::string names_of(const Overrides& o) {
   std::string names;
   const auto add = [&](bool set, const char* name) {
     if (set) names += (names.empty() ? "" : ", ") + std::string(name);
   };
-  add(m.kernel.has_value(), "kernel");
-  add(m.lanes, "dw");
-  add(m.groups, "groups");
-  add(m.group_size, "group_size");
-  add(m.vector_width, "vector_width");
-  add(m.vectors, "vectors");
-  add(m.block, "warps_per_block");
-  add(m.split_above, "split_above");
-  add(m.chunk_edges, "chunk_edges");
+  add(o.kernel.has_value(), "kernel");
+  add(o.lanes, "lanes");
+  add(o.groups, "groups");
+  add(o.group_size, "group_size");
+  add(o.vector_width, "vector_width");
+  add(o.vectors, "vectors");
+  add(o.block, "block");
+  add(o.split_above, "split_above");
+  add(o.chunk_edges, "chunk_edges");
   return names;
+}
+
+std::string about_source(const Decision& decision) {
+  switch (decision.source) {
+    case OverrideSource::Tuned:
+      return "; measured by `gnna tune`";
+    case OverrideSource::ByHand:
+      return "; set by hand: " + names_of(decision.overrides);
+    case OverrideSource::Rules:
+      break;
+  }
+  return "";
 }
 
 }  // namespace
 
-std::string reason_on_cpu(const DeviceFacts& device, const Manual& manual) {
-  std::string text = "on the CPU the row kernel is vectorised over the width, and rows are split by edges over " +
-                     count(device.processors, "thread");
-  if (set_by_hand(manual)) text += "; what is set by hand are parameters of CUDA launches";
-  return text;
+bool Overrides::any() const { return !names_of(*this).empty(); }
+
+std::string reason_of(const Decision& decision) {
+  if (!decision.device.cuda) {
+    return "on the CPU the row kernel is vectorised over the width, and the edges are divided among " +
+           count(decision.device.processors, "thread") +
+           (decision.overrides.any() ? "; what is set by hand are parameters of CUDA launches" : "");
+  }
+  const Rules rules(decision.graph, decision.layer, decision.device);
+  std::string text = "average degree " + one_digit(rules.degree) + ": " + about_groups(rules, decision) + "; " +
+                     about_width(rules, decision) + about_block(rules, decision);
+  if (decision.graph.max_degree > decision.config.split_above) {
+    text += "; rows with more than " + number(decision.config.split_above) + " edges are split into chunks of " +
+            number(decision.config.chunk_edges);
+  }
+  return text + about_source(decision);
 }
 
-std::string reason_of(const KernelConfig& config, const GraphFacts& graph, const LayerFacts& layer,
-                      const DeviceFacts& device, const Manual& manual, const Why& why) {
-  std::string text = "average degree " + one_digit(why.degree) + about_groups(config, device, manual, why);
-  text +=
-      "; width " + number(layer.width) + (why.scalar.empty() ? "" : " " + why.scalar) + ": " + lanes_and_loads(config);
-  if (why.padded > 0) text += " after x was copied into rows of " + number(why.padded);
-  if (why.many_loads) text += " for short rows, of which there are many";
-  if (why.tile_bytes > 0) {
-    const std::string cache = "the L2 cache of " + number(device.l2_bytes >> 20) + " MiB";
-    text += ", in column tiles of " + number(why.tile_bytes) + " bytes that " +
-            (why.tiles_fit ? "fit " + cache : "miss " + cache + " less often");
-  }
-  if (why.size) text += "; blocks of " + number(config.block) + " threads because the graph is " + why.size;
-  if (why.shrunk) {
-    text += "; fewer loads per lane or smaller blocks, so that shared memory fits " +
-            number((kMaxShared + 1023) >> 10) + " KiB";
-  }
-  if (graph.max_degree > config.split_above) {
-    text += "; rows of more than " + number(config.split_above) + " edges are cut into chunks of " +
-            number(config.chunk_edges);
-  }
-  if (set_by_hand(manual)) text += "; set by hand: " + by_hand(manual);
-  if (why.held) text += ", which the row kernel takes up to " + number(config.block / 32);
-  return text;
-}
-
-std::string as_runner_up(const KernelConfig& config) {
-  const bool groups = config.kernel == Kernel::Group;
-  return (groups ? "the neighbour-group kernel with groups of " + number(config.group_size)
-                 : "the row kernel with " + count(config.groups, "group") + " per row") +
+std::string runner_up_of(const Decision& decision) {
+  if (!decision.device.cuda) return "";
+  Overrides other;
+  other.kernel = decision.config.kernel == Kernel::Row ? Kernel::Group : Kernel::Row;
+  const KernelConfig config = decide(decision.graph, decision.layer, decision.device, other).config;
+  return (config.kernel == Kernel::Group ? "kernel group with neighbour groups of " + number(config.group_size)
+                                         : "kernel row with " + count(config.groups, "neighbour group") + " per row") +
          ", " + lanes_and_loads(config) + ", blocks of " + number(config.block) + " threads";
 }
 

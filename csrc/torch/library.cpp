@@ -1,7 +1,8 @@
-// Every op of gnna_plugin, by schema. Its file in ops/, plan/ or process/ gives it a body and a derivative, device/ its
-// kernels.
+// The schemas of all ops. Their bodies and derivatives are in ops/, plan/ and process/, the calls of kernels in
+// device/.
 //
-// An edge e carries x[src[e]] to row dst[e]. cache = false keeps no plan (plan/plan.h).
+// Edge e carries x[src[e]] to row dst[e]. With cache = false an op builds its plan anew and does not keep it
+// (plan/plan.h).
 #include <torch/library.h>
 #include <torch/version.h>
 
@@ -10,7 +11,8 @@
 namespace gnna {
 namespace {
 
-// A CUDA graph that torch.compile records by itself would meet plans that are yet to be built; it must cut there.
+// Makes torch.compile keep an op out of the CUDA graphs that it records on its own, because a plan cannot be built
+// during capture.
 #if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 11
 const std::vector<at::Tag> kNotCaptured{at::Tag::cudagraph_unsafe};
 #else
@@ -22,50 +24,52 @@ const std::vector<at::Tag> kNotCaptured;
 TORCH_LIBRARY(gnna, m) {
   m.def("spmm(Tensor x, Tensor? weight, Tensor src, Tensor dst, SymInt num_dst, str reduce, bool cache=True) -> Tensor",
         kNotCaptured);
-  // Max and min with the source and the edge that won each element, by DGL's rules: -inf (min: +inf) and 0, 0 if
-  // nothing won. NaN never wins. Of equals the first edge wins, with `last` (CPU only) the last edge, which then may
-  // also equal the start value. Not differentiable: callers scatter to the winners.
+  // Max or min by DGL's rules, with the source and the edge that won each element. If no edge wins, out is -inf for max
+  // or +inf for min, and arg_src and arg_edge are 0. NaN never wins. The first of equal edges wins. With `last` (CPU
+  // only) the last one wins, and a message that equals the infinity above wins as well. Not differentiable: callers
+  // scatter gradients to the winners.
   m.def(
       "spmm_arg(Tensor x, Tensor? weight, Tensor src, Tensor dst, SymInt num_dst, str reduce, bool cache=True, "
       "bool last=False) -> (Tensor out, Tensor arg_src, Tensor arg_edge)",
       kNotCaptured);
   m.def("sddmm(Tensor a, Tensor b, Tensor src, Tensor dst, int head_dims=0, bool cache=True) -> Tensor", kNotCaptured);
-  // Gradients of spmm's max and min to x and, where with_weight, to the weight (else empty).
+  // Gradients of spmm's max and min with respect to x and the weight. The second is empty unless with_weight.
   m.def(
       "extremum_backward(Tensor grad, Tensor x, Tensor? weight, Tensor out, Tensor src, Tensor dst, bool with_weight, "
       "bool cache=True) -> (Tensor, Tensor)",
       kNotCaptured);
-  // Reduces messages [E, *S] over equal index, [num_rows, *S]: the half of an aggregation that is left when the
-  // messages exist already. Deterministic, unlike a scatter on a GPU; a sorted index costs no permutation.
+  // Reduces messages [E, *S] with equal index to [num_rows, *S], for messages that exist as a tensor. Deterministic,
+  // unlike a scatter on a GPU.
   m.def("segment_reduce(Tensor messages, Tensor index, SymInt num_rows, str reduce, bool cache=True) -> Tensor",
         kNotCaptured);
-  // x[index], and its adjoint: messages [E, *S] summed over equal index, [num_rows, *S]. Where the same index comes
-  // again they go by its plan (ops/gather.h), several times faster than torch's on a GPU, and deterministic; before
-  // they are torch's.
+  // x[index] and its adjoint, which sums messages [E, *S] with equal index to [num_rows, *S]. If an index is used again
+  // they use its plan (ops/gather.h), which on a GPU is faster than torch and deterministic. Otherwise they run torch's
+  // index_select and index_add_.
   m.def("gather_rows(Tensor x, Tensor index, bool cache=True) -> Tensor", kNotCaptured);
   m.def("scatter_rows(Tensor messages, Tensor index, SymInt num_rows, bool cache=True) -> Tensor", kNotCaptured);
-  // Softmax of scores [E, *S] over equal index, per element of S: attention normalised over the edges of a node.
+  // Softmax of scores [E, *S] over the edges with equal index, for each element of S on its own.
   m.def("segment_softmax(Tensor scores, Tensor index, SymInt num_rows, bool cache=True) -> Tensor", kNotCaptured);
-  // Its gradient to the scores, from its result.
+  // Gradient of segment_softmax with respect to the scores, computed from its result `out`.
   m.def("segment_softmax_backward(Tensor grad, Tensor out, Tensor index, SymInt num_rows, bool cache=True) -> Tensor",
         kNotCaptured);
-  // max(in-degree, 1) of every destination, in the dtype that `like` is computed in: what a mean divides by. src only
-  // finds the plan; without it the plan is segment_reduce's.
+  // The divisor of a mean: max(in-degree, 1) of every destination, in the dtype in which kernels compute on `like`. src
+  // and num_src only identify spmm's plan. Without src the plan of segment_reduce is used.
   m.def("mean_divisor(Tensor like, Tensor? src, Tensor dst, SymInt num_src, SymInt num_dst, bool cache=True) -> Tensor",
         kNotCaptured);
-  // Row and column ids of every edge of a matrix in CSR form, as the other ops take them, with its plan entered for
-  // them (plan/edge_list.h).
+  // Row and column ids of every edge of a CSR matrix, for use as dst and src of the other ops. The plan of these edges
+  // enters the cache (plan/edge_list.h).
   m.def("edges_of_csr(Tensor rowptr, Tensor col, Tensor? perm, SymInt num_cols, bool cache=True) -> (Tensor, Tensor)",
         kNotCaptured);
-  // A stand-in for the messages weight * x[src] that holds no memory: shape and gradient are right (ops/lift.cpp).
+  // A placeholder for the messages weight * x[src], with their shape and gradient but without memory (ops/lift.cpp).
   m.def("lift(Tensor x, Tensor? weight, Tensor src) -> Tensor");
-  // Gives it its messages; value is a temporary. armed: operations on it go to its Python class first. x as it is now,
-  // whatever is written to it later.
+  // fill moves the memory of value, a temporary, into the placeholder. arm switches the dispatch of operations to the
+  // placeholder's Python class on or off. snapshot returns x with its present values, which later writes to x do not
+  // change.
   m.def("fill(Tensor message, Tensor value) -> ()");
   m.def("arm(Tensor message, bool armed) -> ()");
   m.def("snapshot(Tensor x) -> Tensor");
 
-  // What layers compute from the edges alone, on the CPU (ops/self_loops.cpp).
+  // Edge lists and weights that layers derive from the edges alone; CPU only (ops/self_loops.cpp).
   m.def("without_self_loops(Tensor edge_index) -> Tensor");
   m.def("with_self_loops(Tensor edge_index, int num_nodes) -> Tensor");
   m.def(
@@ -74,48 +78,55 @@ TORCH_LIBRARY(gnna, m) {
   m.def(
       "gcn_weights(Tensor edge_index, Tensor? edge_weight, int num_nodes, bool by_source, ScalarType dtype) -> Tensor");
 
-  // Place -> node of Rabbit order, and each node's community; int32 [num_nodes]. degree_order: in-degrees, descending.
+  // Orders, int32, of edges on the CPU (ops/orders.cpp): order[place] is the node or row processed at that place.
+  // rabbit_order also returns each node's community. degree_order is by descending in-degree. cold_gathers returns the
+  // share of gathers that miss a cache of `capacity` feature rows.
   m.def("rabbit_order(Tensor src, Tensor dst, int num_nodes) -> (Tensor order, Tensor community)");
   m.def("degree_order(Tensor src, Tensor dst, int num_nodes) -> Tensor");
   m.def("community_order(Tensor src, Tensor dst, int num_src, int num_dst) -> Tensor");
   m.def("cold_gathers(Tensor src, Tensor dst, int num_src, int num_dst, Tensor? order, int capacity) -> float");
+  // Schedules of cached plans: listed, switched on or off as a whole, and set for one plan.
   m.def("schedules() -> (str[], float[])");
   m.def("set_auto_schedule(bool on) -> ()");
   m.def("set_schedule(Tensor src, Tensor dst, int num_src, int num_dst, Tensor? order) -> bool");
-  // Kind, gain, cost in seconds, whether it repays by now, reason: what a plan with these calls behind it would be
-  // told.
+  // The schedule that the decider would choose for a plan after this many calls: kind, gain (expected time before /
+  // time after), cost in seconds, whether that cost would have been saved by now, reason.
   m.def(
       "choose_schedule(int rows, int cols, int edges, int max_degree, bool cuda, int processors, int l2_bytes, int "
       "row_bytes, int calls, float seconds) -> (str, float, float, bool, str)");
 
-  // What was computed from tensors, found again by their identity (plan/memo.h), and whether a small list comes often.
+  // Results stored under a name and the identity of their inputs (plan/memo.h), and whether an edge list has been used
+  // often enough to store anything for it.
   m.def("recall(str name, Tensor[] inputs) -> (Tensor[] results, str form)");
   m.def("remember(str name, Tensor[] inputs, Tensor[] results, str form) -> Tensor[]");
   m.def("is_repeated(Tensor list) -> bool");
   m.def("set_repeated(Tensor list) -> ()");
 
-  // Says that nobody writes to this tensor (plan/identity.h).
+  // The caller promises that nobody writes to this tensor (plan/identity.h).
   m.def("mark_constant(Tensor tensor) -> ()");
   m.def("has_plans(Tensor src, bool transposed) -> bool");  // plan/plan.h
   m.def("cache_info() -> int[]");
   m.def("clear_cache() -> ()");
-  // Buffers and bytes that captured CUDA graphs keep alive, and their end (plan/captures.h).
+  // Number and bytes of the buffers that are held for captured CUDA graphs, and their release (plan/captures.h).
   m.def("captures() -> int[]");
   m.def("release_captures() -> ()");
   m.def("set_max_plan_bytes(int bytes) -> ()");
   m.def("max_degree(Tensor src, Tensor dst, int num_src, int num_dst) -> int");
-  m.def(
-      "decide(int rows, int cols, int edges, int max_degree, int width, int head_dim, int itemsize, bool weighted, "
-      "bool aligned, str reduce, bool cuda, int processors, int l2_bytes, int bandwidth, int[] manual) -> (int[], str, "
-      "str)");
-  m.def("set_manual(int[] parameters) -> ()");
-  m.def("set_tuned(int[] facts, int[] parameters) -> ()");
-  m.def("clear_tuned() -> ()");
-  m.def("instruction_set() -> str");
-  m.def("l2_bytes(Device device) -> int");
-  m.def("memory_bandwidth(Device device) -> int");
 
-  // The process: freed CPU memory kept for reuse (process/kept_memory.cpp), and autograd's hooks on this thread.
+  // The decider (gnna/decide.h): lists of integers are the to_vector() of its structs.
+  // decide: without overrides, with those in force.
+  m.def("decide(int[] facts, int[] device, int[]? overrides) -> int[]");
+  m.def("last_decision() -> int[]");  // of this thread's launches; empty if there was none
+  m.def("reason(int[] decision) -> str");
+  m.def("runner_up(int[] decision) -> str");
+  m.def("set_overrides(int[] overrides) -> ()");
+  m.def("set_tuned(int[] facts, int[] overrides) -> ()");
+  m.def("clear_tuned() -> ()");
+  m.def("device_facts(Device device) -> int[]");
+  m.def("instruction_set() -> str");
+
+  // State of the process and thread (process/): freed CPU memory kept for reuse, and whether this thread has hooks for
+  // tensors that autograd saves.
   m.def("keep_freed_memory() -> bool");
   m.def("return_freed_memory() -> ()");
   m.def("kept_bytes() -> int");

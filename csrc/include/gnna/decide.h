@@ -1,20 +1,28 @@
-// The decider: facts of graph, layer and device in, a kernel configuration and the reason out. One pure function, the
-// same for the run time and for whoever asks why. Sources: GNNAdvisor (OSDI 2021) and timings on an H200.
+// The decider: a pure function from facts about graph, layer and device to a launch configuration. Launches, status()
+// and `gnna explain` share it. Source: the Decider of GNNAdvisor (OSDI 2021, section 7), with rules from timings on
+// H100 and H200 (docs/tuning.md).
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "gnna/types.h"
 
 namespace gnna {
+
+// The to_vector / from_vector pairs are the form in which these values cross between C++ and Python: the fields in
+// their order, as gnna_plugin/decider.py lists them. from_vector throws std::invalid_argument for a list of another
+// length.
 
 struct GraphFacts {
   int64_t rows = 0;
   int64_t cols = 0;
   int64_t edges = 0;
   int64_t max_degree = 0;
+
+  std::vector<int64_t> to_vector() const;
 };
 
 struct LayerFacts {
@@ -22,15 +30,17 @@ struct LayerFacts {
   int64_t head_dim = 0;  // elements that share one weight
   int64_t itemsize = 4;  // bytes of an element
   bool weighted = false;
-  bool aligned = true;  // x and every row of it start on 16 bytes
   Reduce reduce = Reduce::Sum;
+  bool aligned = true;  // x and every row of it start on 16 bytes
+
+  std::vector<int64_t> to_vector() const;
 };
 
 struct DeviceFacts {
   bool cuda = false;
   int64_t processors = 1;  // streaming multiprocessors, or threads on a CPU
   int64_t l2_bytes = 0;
-  int64_t bandwidth = 0;  // of its memory, bytes a second; 0: not known
+  int64_t bandwidth = 0;  // of its memory, in bytes per second; 0 if unknown
 };
 
 inline double average_degree(const GraphFacts& graph) {
@@ -80,21 +90,47 @@ inline int64_t shared_elements(const KernelConfig& c) {
   return c.kernel == Kernel::Group ? tile * 2 * (c.block / c.lanes) : tile * (c.block / 32);
 }
 
-// What a user fixes by hand; 0, and an empty kernel, leave a parameter to the decider.
-struct Manual {
+// Parameters of KernelConfig that are not left to the rules. 0, and an empty kernel, leave a parameter open.
+struct Overrides {
   std::optional<Kernel> kernel;
   int lanes = 0, groups = 0, group_size = 0, vector_width = 0, vectors = 0, block = 0;
   int64_t split_above = 0, chunk_edges = 0;
+
+  bool any() const;
+  static Overrides from_vector(const std::vector<int64_t>& values);  // kernel: -1 for open
 };
 
+// Where a decision's overrides come from.
+enum class OverrideSource : int { Rules = 0, Tuned = 1, ByHand = 2 };
+
+// One launch: what it was decided from, and the outcome. On a CPU `config` does not apply.
 struct Decision {
+  GraphFacts graph;
+  LayerFacts layer;
+  DeviceFacts device;
+  Overrides overrides;
+  OverrideSource source = OverrideSource::Rules;
   KernelConfig config;
-  std::string reason;
-  std::string runner_up;  // the other kernel as it would have been launched
+
+  std::vector<int64_t> to_vector() const;
+  static Decision from_vector(const std::vector<int64_t>& values);
 };
 
-// explain = false leaves the reason empty: launches need none, and composing it costs more than the rules themselves.
-Decision decide(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device, const Manual& manual = {},
-                bool explain = true);
+// GraphFacts and LayerFacts as one list, as Python passes them.
+struct LaunchFacts {
+  GraphFacts graph;
+  LayerFacts layer;
+  static LaunchFacts from_vector(const std::vector<int64_t>& values);
+};
+
+// Completes `overrides` by the rules. `source` is kept for whoever reads the decision.
+Decision decide(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device,
+                const Overrides& overrides = {}, OverrideSource source = OverrideSource::Rules);
+
+// Why the decision is as it is, in one sentence for people.
+std::string reason_of(const Decision& decision);
+
+// The other kernel, as it would have been launched.
+std::string runner_up_of(const Decision& decision);
 
 }  // namespace gnna

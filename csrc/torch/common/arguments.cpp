@@ -1,4 +1,4 @@
-// Argument checks shared by the CPU and CUDA dispatch.
+// Argument checks that the ops share on all devices.
 #include "common/arguments.h"
 
 #include <ATen/ops/empty.h>
@@ -16,7 +16,7 @@ Reduce parse_reduce(std::string_view reduce) {
   TORCH_CHECK_VALUE(false, "reduce is '", reduce, "'; accepted are 'sum', 'mean', 'max' and 'min'");
 }
 
-void check_ends(const at::Tensor& src, const at::Tensor& dst) {
+void check_edge_ids(const at::Tensor& src, const at::Tensor& dst) {
   const auto integral = [](const at::Tensor& t) { return t.scalar_type() == at::kInt || t.scalar_type() == at::kLong; };
   TORCH_CHECK_TYPE(integral(src) && src.scalar_type() == dst.scalar_type(), "src and dst are ", src.scalar_type(),
                    " and ", dst.scalar_type(), "; both must be int32 or both int64");
@@ -25,7 +25,7 @@ void check_ends(const at::Tensor& src, const at::Tensor& dst) {
 }
 
 void check_indices(const at::Tensor& x, const at::Tensor& src, const at::Tensor& dst) {
-  check_ends(src, dst);
+  check_edge_ids(src, dst);
   TORCH_CHECK_VALUE(src.device() == x.device() && dst.device() == x.device(), "x is on ", x.device(), ", src on ",
                     src.device(), " and dst on ", dst.device(), "; they must be on one device");
   TORCH_CHECK_TYPE(is_supported(x.scalar_type()), "features are ", x.scalar_type(),
@@ -37,7 +37,8 @@ LayerShape layer_shape(const at::Tensor& x, const std::optional<at::Tensor>& wei
   if (!weight.has_value()) return layer_shape(x, 0);
   TORCH_CHECK_TYPE(weight->scalar_type() == x.scalar_type(), "weight is ", weight->scalar_type(), " and x ",
                    x.scalar_type(), "; they must have one dtype");
-  TORCH_CHECK_VALUE(weight->device() == x.device(), "weight is on ", weight->device(), " and x on ", x.device());
+  TORCH_CHECK_VALUE(weight->device() == x.device(), "weight is on ", weight->device(), " and x on ", x.device(),
+                    "; they must be on one device");
   bool fits = weight->dim() >= 1 && weight->dim() <= x.dim() && weight->size(0) == edges;
   for (int64_t d = 1; fits && d < weight->dim(); ++d) fits = weight->size(d) == x.size(d);
   TORCH_CHECK_VALUE(fits, "weight has shape ", weight->sizes(), " for ", edges, " edges and x of shape ", x.sizes(),
@@ -47,7 +48,8 @@ LayerShape layer_shape(const at::Tensor& x, const std::optional<at::Tensor>& wei
 
 LayerShape layer_shape(const at::Tensor& a, int64_t head_dims) {
   TORCH_CHECK_VALUE(head_dims >= 0 && head_dims < std::max<int64_t>(a.dim(), 1), "head_dims is ", head_dims,
-                    " for features of shape ", a.sizes());
+                    " for features of shape ", a.sizes(),
+                    "; it must be 0 or more and less than their number of dimensions");
   LayerShape shape;
   for (int64_t d = 1; d < a.dim(); ++d) (d <= head_dims ? shape.heads : shape.head_dim) *= a.size(d);
   return shape;
@@ -70,9 +72,10 @@ at::DimVector with_rows(const at::Tensor& x, int64_t rows) {
 void check_operands(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK_VALUE(a.scalar_type() == b.scalar_type() && a.device() == b.device(), "the operands are ",
                     a.scalar_type(), " on ", a.device(), " and ", b.scalar_type(), " on ", b.device(),
-                    "; they must agree");
+                    "; they must have one dtype and one device");
   TORCH_CHECK_VALUE(a.dim() >= 1 && a.dim() == b.dim() && a.sizes().slice(1) == b.sizes().slice(1),
-                    "the operands have shapes ", a.sizes(), " and ", b.sizes(), "; they may differ in their rows only");
+                    "the operands have shapes ", a.sizes(), " and ", b.sizes(),
+                    "; their trailing dimensions must be equal");
 }
 
 ExtremumTensors::ExtremumTensors(const at::Tensor& grad_, const at::Tensor& x_,

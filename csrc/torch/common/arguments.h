@@ -1,6 +1,5 @@
-// The arguments of the ops, checked once and put into the kernels' terms: which trailing dimensions of x share one
-// weight, which reduction is meant, and that indices and features fit together. Every refusal is one sentence: what was
-// given, what is accepted.
+// Checks the arguments of the ops and converts them to the kernels' terms: heads and elements per weight, the
+// reduction, row strides. An error message says what was given and what is accepted.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,16 +11,18 @@
 
 namespace gnna {
 
+// "sum" (or "add"), "mean", "max" or "min".
 Reduce parse_reduce(std::string_view reduce);
 
-// src and dst: one-dimensional int32 or int64 of one length and dtype.
-void check_ends(const at::Tensor& src, const at::Tensor& dst);
+// Checks that src and dst are one-dimensional int32 or int64 tensors of one length and dtype.
+void check_edge_ids(const at::Tensor& src, const at::Tensor& dst);
 
-// The same, and on one device with x, whose dtype has kernels.
+// As check_edge_ids. Also checks that x is on the same device, has a supported dtype and at least one dimension.
 void check_indices(const at::Tensor& x, const at::Tensor& src, const at::Tensor& dst);
 
-// x [N, *S] with weight [E, *W], W a prefix of S: heads = product of W, head_dim = product of the rest. weight [E] is
-// one weight per edge, [E, H] against [N, H, D] one per head, [E, F] against [N, F] one per feature.
+// For x [N, *S] and weight [E, *W], where W is a prefix of S: heads is the product of W and head_dim the product of the
+// other dimensions of S. A weight [E] has one element per edge, [E, H] with x [N, H, D] one per head, and [E, F] with
+// x [N, F] one per feature.
 struct LayerShape {
   int64_t heads = 1;
   int64_t head_dim = 1;
@@ -29,22 +30,26 @@ struct LayerShape {
 };
 LayerShape layer_shape(const at::Tensor& x, const std::optional<at::Tensor>& weight, int64_t edges);
 
-// The same for sddmm, whose result keeps the first head_dims trailing dimensions of its operands.
+// For sddmm, whose result keeps the first head_dims feature dimensions of its operands.
 LayerShape layer_shape(const at::Tensor& a, int64_t head_dims);
 
-// Feature rows with unit stride inside: x itself where its rows merely lie apart, otherwise a contiguous copy.
+// x in a form whose rows have unit stride inside: x itself if it is two-dimensional, has unit stride inside its rows
+// and the rows do not overlap, otherwise x.contiguous().
 struct FeatureRows {
   at::Tensor tensor;
-  int64_t stride;
+  int64_t stride;  // elements from one row to the next
 };
 FeatureRows feature_rows(const at::Tensor& x);
 
+// The sizes of x with the first one replaced by rows.
 at::DimVector with_rows(const at::Tensor& x, int64_t rows);
 
-// sddmm's two operands: one dtype, one device, the same trailing dimensions.
+// Checks that two operands of an op have one dtype, one device and the same trailing dimensions. Their numbers of rows
+// may differ.
 void check_operands(const at::Tensor& a, const at::Tensor& b);
 
-// The tensors of one max / min gradient, contiguous, with room for the results.
+// The operands of extremum_backward, contiguous, and its uninitialised results share, grad_x and grad_weight.
+// grad_weight is empty unless with_weight is set and there is a weight.
 struct ExtremumTensors {
   at::Tensor grad, x, weight, out, share, grad_x, grad_weight;
 

@@ -1,4 +1,4 @@
-// The framework's own threads, as csrc/cpu wants them.
+// Runs the tasks of csrc/cpu on torch's intra-op threads.
 #pragma once
 
 #include <ATen/Parallel.h>

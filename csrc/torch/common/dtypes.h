@@ -1,4 +1,4 @@
-// torch's dtypes and the kernels' types: the only place that knows both.
+// Maps torch's dtypes to the kernels' element types.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,6 +7,7 @@
 
 namespace gnna {
 
+// T must be the kernels' type of t's dtype. This is not checked, here or below.
 template <typename T>
 const T* const_data(const at::Tensor& t) {
   return static_cast<const T*>(t.const_data_ptr());
@@ -21,10 +22,10 @@ inline bool is_supported(at::ScalarType dtype) {
   return dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16;
 }
 
-// What the kernels compute and accumulate this dtype in.
+// The dtype in which kernels compute and accumulate for features of this dtype.
 inline at::ScalarType compute_dtype(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 
-// Calls body with a value of the kernels' type for dtype, which is_supported.
+// Calls body(T{}), where T is the kernels' type of dtype. dtype must be one that is_supported accepts.
 template <typename Body>
 void for_dtype(at::ScalarType dtype, const Body& body) {
   switch (dtype) {

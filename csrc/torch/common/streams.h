@@ -1,4 +1,4 @@
-// Streams for code that is the same on every device: which one is current, and telling the allocator what it reads.
+// The current stream, for code that is the same on every device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,12 +6,14 @@
 
 namespace gnna {
 
+// 0 on a CPU.
 inline int64_t current_stream_id(at::Device device) {
   if (device.is_cpu()) return 0;
   return static_cast<int64_t>(c10::impl::VirtualGuardImpl(device.type()).getStream(device).id());
 }
 
-// The current stream reads what a cache holds: memory that the cache gives up meanwhile is not used again before then.
+// Tells torch's allocator that the current stream reads a tensor that a cache holds. If the cache drops the tensor, its
+// memory is not reused before the work queued on the stream is done.
 inline void record_use(const at::Tensor& tensor) {
   if (!tensor.defined() || tensor.is_cpu() || tensor.numel() == 0) return;
   const c10::impl::VirtualGuardImpl device(tensor.device().type());

@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "common/cpu_executor.h"
+#include "common/decisions.h"
 #include "gnna/order.h"
 #include "ops/extremum_backward.h"
 #include "ops/gather.h"
@@ -58,7 +59,7 @@ bool symmetric(const at::Tensor& row, const at::Tensor& col) {
 }
 
 std::shared_ptr<Plan> rearrange(const Plan& plan, const at::Tensor& places) {
-  auto scheduled = plan.room_for_lists();
+  auto scheduled = plan.with_empty_lists();
   cpu::schedule_csr(plan.view(), places.const_data_ptr<int32_t>(), scheduled->rowptr.mutable_data_ptr<int64_t>(),
                     scheduled->col.mutable_data_ptr<int32_t>(), scheduled->perm.mutable_data_ptr<int32_t>(),
                     cpu_executor());
@@ -89,6 +90,13 @@ struct Cpu {
   template <typename T>
   static void spmm(const Plan& plan, const SpmmArgs<T>& args, at::Tensor&) {
     const Usage::Kind kind = kind_of(args);
+    LayerFacts layer;
+    layer.width = args.heads * args.head_dim;
+    layer.head_dim = args.head_dim;
+    layer.itemsize = sizeof(T);
+    layer.weighted = args.weight != nullptr;
+    layer.reduce = args.reduce;
+    decide_launch(plan.facts(), layer, cpu_facts(at::kCPU));
     const bool timed = plan.usage->count(kind) > 0;
     const auto start = std::chrono::steady_clock::now();
     cpu::spmm(args, cpu_executor());

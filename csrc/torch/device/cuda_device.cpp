@@ -8,7 +8,7 @@
 
 #include <vector>
 
-#include "common/overrides.h"
+#include "common/decisions.h"
 #include "device/cuda_partition.h"
 #include "device/cuda_timer.h"
 #include "ops/extremum_backward.h"
@@ -107,7 +107,7 @@ bool symmetric(const at::Tensor& row, const at::Tensor& col) {
 std::shared_ptr<Plan> rearrange(const Plan& plan, const at::Tensor& places) {
   const c10::cuda::CUDAGuard guard(plan.rowptr.device());
   const auto stream = c10::cuda::getCurrentCUDAStream();
-  auto scheduled = plan.room_for_lists();
+  auto scheduled = plan.with_empty_lists();
   scheduled->stream_id = stream.id();
   const at::Tensor scan = bytes_on(plan.rowptr, cuda::partition_scan_bytes(plan.rows));
   C10_CUDA_CHECK(
@@ -124,16 +124,9 @@ DeviceFacts cuda_facts(at::Device device) {
   return device_facts();
 }
 
-// The row kernel's cut of a plan's rows.
-KernelConfig cut_of(const Plan& plan) {
-  Manual rows = manual();
-  rows.kernel = Kernel::Row;
-  return decide(plan.facts(), {}, device_facts(), rows, /*explain=*/false).config;
-}
-
 bool launchable(const Plan& plan) {
   const c10::cuda::CUDAGuard guard(plan.rowptr.device());
-  return has_partition(plan, cut_of(plan));
+  return has_partition(plan, split_of(plan.facts(), device_facts()));
 }
 
 const bool registered = (register_plan_builder(c10::DeviceType::CUDA,
@@ -154,7 +147,7 @@ struct CutRows {
   template <typename T>
   static CutRows of(const Plan& plan, int64_t width, c10::cuda::CUDAStream stream) {
     CutRows cut;
-    cut.kept = partition_for(plan, cut_of(plan), stream);
+    cut.kept = partition_for(plan, split_of(plan.facts(), device_facts()), stream);
     cut.split_rows = view_of(*cut.kept).split_rows;
     const size_t bytes = cuda::task_scratch_bytes<T>(cut.split_rows, width);
     if (bytes > 0) cut.memory = bytes_on(plan.rowptr, bytes);
@@ -180,9 +173,7 @@ struct Cuda {
     layer.weighted = args.weight != nullptr;
     layer.aligned = starts_on_16_bytes(args.x) && args.x_stride * sizeof(T) % 16 == 0;
     layer.reduce = args.reduce;
-    const GraphFacts graph = plan.facts();
-    const KernelConfig config =
-        decide(graph, layer, device_facts(), manual_for(graph, layer), /*explain=*/false).config;
+    const KernelConfig config = decide_launch(plan.facts(), layer, device_facts()).config;
     SpmmArgs<T> readable = args;
     at::Tensor copy;
     if (config.vector_width > 1 && (!layer.aligned || width % config.vector_width != 0)) {

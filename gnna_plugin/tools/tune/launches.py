@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gnna_plugin import decider, report, settings, tuned
+from gnna_plugin import report, settings
+from gnna_plugin.decider import Facts, decide, overrides_of
 from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
 from gnna_plugin.tools.tune.search import Found, search
 
@@ -23,7 +24,7 @@ _TOLERANCE = {4: 1e-4, 8: 1e-11, 2: 2e-2}  # by bytes per element, relative to t
 class Launch:
     """One aggregation: rows gather x's rows over the edges col -> row, with a weight per edge and head, or none."""
 
-    facts: tuned.Facts
+    facts: Facts
     row: Tensor
     col: Tensor
     feature_shape: tuple[int, ...]
@@ -33,7 +34,7 @@ class Launch:
 
 def launches_of(forward) -> list[Launch]:
     """The distinct aggregations of forward(), a function that runs a model with the plug-in on, and of its gradient."""
-    found: dict[tuned.Facts, Launch] = {}
+    found: dict[Facts, Launch] = {}
 
     def note(layer, x, weight, src, dst, out, reduce):
         heads = 1 if weight is None else weight.numel() // max(src.numel(), 1)
@@ -42,7 +43,7 @@ def launches_of(forward) -> list[Launch]:
             ways.append((src, dst, x.size(0), out.size(0), "sum"))
         for row, col, rows, cols, kind in ways:
             width = out.numel() // max(out.size(0), 1)
-            facts = tuned.Facts(
+            facts = Facts(
                 rows=rows,
                 cols=cols,
                 edges=row.numel(),
@@ -79,16 +80,15 @@ def timed(launch: Launch, rounds: Rounds) -> Iterator[tuple[Callable, Callable]]
         return torch.ops.gnna.spmm(inputs[i], weight, launch.col, launch.row, facts.rows, facts.reduce)
 
     def decided(partial):
-        whole = decider.decide(**asdict(facts), device=device, config=partial).as_dict()
-        return {name: value for name, value in whole.items() if name not in ("reason", "runner_up")}
+        return decide(facts, device, partial).parameters()
 
     torch.ops.gnna.set_auto_schedule(False)
-    torch.ops.gnna.set_manual(decider.fixed_by_hand(decided({})))
+    torch.ops.gnna.set_overrides(overrides_of(decided({})))
     expected = call(0)
     allowed = _TOLERANCE[facts.itemsize] * float(expected.abs().max().clamp(min=1e-30))
 
     def time_of(config):
-        torch.ops.gnna.set_manual(decider.fixed_by_hand(config))
+        torch.ops.gnna.set_overrides(overrides_of(config))
         try:
             result = call(0)
             torch.cuda.synchronize(device)
@@ -101,7 +101,7 @@ def timed(launch: Launch, rounds: Rounds) -> Iterator[tuple[Callable, Callable]]
     try:
         yield decided, time_of
     finally:
-        torch.ops.gnna.set_manual(decider.fixed_by_hand(None))
+        torch.ops.gnna.set_overrides(overrides_of(None))
         torch.ops.gnna.set_auto_schedule(settings.current.schedule)
 
 

@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 from gnna_plugin.decider import KERNELS, PARAMETERS
 
 # What is tried of the parameters that have no short list of their own.
-_TRIED = {"ngs": (8, 16, 32, 64, 128), "long_row": (32, 64, 128, 256, 512, 1024), "item_edges": (256, 512, 1024, 2048)}
+_TRIED = {
+    "group_size": (8, 16, 32, 64, 128),
+    "split_above": (32, 64, 128, 256, 512, 1024),
+    "chunk_edges": (256, 512, 1024, 2048),
+}
 _GAIN = 0.98  # a candidate has to save 2 % over the best, within which repeated timings scatter (an H200: 0.5 to 4 %)
 _SWEEPS = 2
 
