@@ -1,6 +1,6 @@
-// A number for each direction of an edge, by which a list of edges is compared with its reverse: the sum over the edges
-// of hash(row, col) - hash(col, row) is 0 when every edge comes as often as its reverse. Otherwise it is 0 with a
-// chance of 2^-64.
+// A hash of a directed edge, to compare an edge list with its reverse. The sum over the edges of hash(row, col) -
+// hash(col, row), modulo 2^64, is 0 if every edge occurs as often as its reverse. Otherwise it is 0 with a probability
+// of about 2^-64.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,20 @@
 
 namespace gnna {
 
-// splitmix64's finalizer (Steele, Lea, Flood 2014) of both ids, which are below 2^31.
-GNNA_HOST_DEVICE uint64_t edge_hash(uint64_t from, uint64_t to) {
-  uint64_t h = (from << 32 | to) + 0x9e3779b97f4a7c15u;
+// splitmix64 (Steele, Lea, Flood 2014): a bijection that spreads every bit over the whole result.
+GNNA_HOST_DEVICE uint64_t mix_bits(uint64_t value) {
+  uint64_t h = value + 0x9e3779b97f4a7c15u;
   h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9u;
   h = (h ^ h >> 27) * 0x94d049bb133111ebu;
   return h ^ h >> 31;
+}
+
+// Hashes a pair of ids below 2^31.
+GNNA_HOST_DEVICE uint64_t edge_hash(uint64_t from, uint64_t to) { return mix_bits(from << 32 | to); }
+
+// Hashes an element of a list with its position. The element may use all 64 bits.
+GNNA_HOST_DEVICE uint64_t element_hash(uint64_t position, uint64_t element) {
+  return mix_bits(mix_bits(position) ^ element);
 }
 
 GNNA_HOST_DEVICE uint64_t hash_against_reverse(uint64_t row, uint64_t col) {

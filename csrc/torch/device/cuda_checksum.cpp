@@ -1,4 +1,5 @@
-// Fingerprints on CUDA devices (fingerprint.h): compared by a kernel that writes what it finds to pinned memory.
+// Checksums of tensors on CUDA devices (plan/fingerprint.h). A kernel compares them and writes the result to pinned
+// memory, so that the host never waits.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAException.h>
@@ -22,28 +23,35 @@ class CudaChecksum final : public DeviceChecksum {
   }
 
   void compare(const at::Tensor& tensor) override {
-    // One state serves one stream; lists that wander between streams are compared on the first one's calls only.
+    // A ChecksumState may be used on one stream only, so calls on other streams are not compared.
     if (current_stream_id(tensor.device()) == stream_id_) run(tensor, differs_.mutable_data_ptr<int>());
   }
 
   bool differed() const override { return *static_cast<const volatile int*>(differs_.const_data_ptr<int>()) != 0; }
 
  private:
-  // Edge weights are read as the ids of their size.
+  // Stores the checksum in state_ if differs is nullptr, otherwise compares with it.
   void run(const at::Tensor& tensor, int* differs) {
     const c10::cuda::CUDAGuard guard(tensor.device());
-    const bool rows_apart = tensor.dim() == 1;
-    const at::Tensor list = rows_apart || tensor.is_contiguous() ? tensor : tensor.contiguous();
-    const int64_t stride = rows_apart ? list.stride(0) : 1;
-    auto* const state = static_cast<cuda::ChecksumState*>(state_.mutable_data_ptr());
-    const auto stream = c10::cuda::getCurrentCUDAStream();
-    if (list.element_size() == 8) {
-      C10_CUDA_CHECK(cuda::checksum(static_cast<const int64_t*>(list.const_data_ptr()), list.numel(), stride, state,
-                                    differs, stream));
-    } else if (list.element_size() == 4) {
-      C10_CUDA_CHECK(cuda::checksum(static_cast<const int32_t*>(list.const_data_ptr()), list.numel(), stride, state,
-                                    differs, stream));
+    const bool one_dimensional = tensor.dim() == 1;
+    const at::Tensor list = one_dimensional || tensor.is_contiguous() ? tensor : tensor.contiguous();
+    const int64_t stride = one_dimensional ? list.stride(0) : 1;
+    switch (list.element_size()) {
+      case 8:
+        return run_as<int64_t>(list, stride, differs);
+      case 4:
+        return run_as<int32_t>(list, stride, differs);
+      case 2:
+        return run_as<int16_t>(list, stride, differs);
     }
+  }
+
+  // Reads the elements, whatever their type, as integers of their size.
+  template <typename Integer>
+  void run_as(const at::Tensor& list, int64_t stride, int* differs) {
+    C10_CUDA_CHECK(cuda::checksum(static_cast<const Integer*>(list.const_data_ptr()), list.numel(), stride,
+                                  static_cast<cuda::ChecksumState*>(state_.mutable_data_ptr()), differs,
+                                  c10::cuda::getCurrentCUDAStream()));
   }
 
   at::Tensor state_, differs_;
