@@ -1,7 +1,7 @@
-# One command each for a newcomer: the environment, the build, and what runs on top of them. Needs python3 (3.10 or newer),
-# make and a C++ compiler; everything else goes into .venv here. What is already there is not made again.
+# Makes the environment and the build, and runs the demo, the tests and the linters. Needs python3 (3.10 or newer), make
+# and a C++ compiler. Everything else is installed into .venv in this folder, once.
 #
-#   make test TORCH=torch==2.11.0     the same with another torch
+#   make test TORCH=torch==2.11.0     with another torch
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -10,7 +10,8 @@ CXX_FOUND = $(firstword $(CXX) g++)
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
-# The oldest releases that are supported together (.ci/requirements-oldest.txt). DGL's old wheels end at Python 3.11.
+# The oldest releases that are supported together (.ci/requirements-oldest.txt). Old wheels of DGL need Python 3.11 at
+# most.
 OLDEST := .venv-oldest
 PYTHON_OLDEST ?= python3.11
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml gnna_plugin/_version.py
@@ -19,13 +20,13 @@ SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml gnna_p
 .PHONY: help demo test test-oldest lint ruff format types build environment tools clean
 
 help:
-	@echo "make demo    what the plug-in does, on a small graph"
-	@echo "make test    all tests that this machine can run (GNNA_DATA=folder adds the real graphs)"
-	@echo "make test-oldest    the same beside the oldest torch, PyG and DGL, in $(OLDEST) (Python 3.10 or 3.11)"
-	@echo "make lint    ruff and mypy over the Python files, clang-format over the C++"
-	@echo "make build   the environment and the compiled library only"
-	@echo "make clean   removes what was built, and $(VENV)"
-	@echo "TORCH=torch==X.Y.Z picks another torch, PYTHON=python3.12 another Python"
+	@echo "make demo          show what the plug-in does, in a minute or two"
+	@echo "make test          run all tests that this machine can run (GNNA_DATA=folder adds real graphs)"
+	@echo "make test-oldest   run the tests with the oldest torch, PyG and DGL, in $(OLDEST) (Python 3.10 or 3.11)"
+	@echo "make lint          check the Python files with ruff and mypy, and the C++ files with clang-format"
+	@echo "make build         make only the environment and the compiled library"
+	@echo "make clean         remove what was built, $(VENV) and $(OLDEST)"
+	@echo "TORCH=torch==X.Y.Z selects another torch, PYTHON=python3.12 another Python"
 
 demo: build
 	$(PY) -m gnna_plugin demo
@@ -33,7 +34,8 @@ demo: build
 test: build
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-# Installed, not in place: the library in this folder belongs to $(VENV)'s torch, and the tests must find the other one.
+# The package is installed instead of built in place, because the library in this folder is built for the torch in
+# $(VENV). The tests run from tests/, so that they import the installed package.
 test-oldest: $(OLDEST)/.stamp
 	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation --no-deps .
 	cd tests && DGLBACKEND=pytorch GNNA_CUDA=0 ../$(OLDEST)/bin/python -m pytest -c ../pyproject.toml $(PYTEST_ARGS) .
@@ -51,7 +53,8 @@ ruff: environment
 format: environment
 	find csrc -type f | xargs $(VENV)/bin/clang-format --dry-run --Werror
 
-# mypy names modules by their folders, so it runs where adapters/ is gnna_plugin/adapters, as in an installation.
+# mypy names modules by their folders. It therefore runs in a folder where adapters/ is gnna_plugin/adapters, as in an
+# installation.
 types: environment
 	@rm -rf build/types/gnna_plugin && mkdir -p build/types/gnna_plugin
 	@ln -s $(CURDIR)/gnna_plugin/* $(CURDIR)/adapters build/types/gnna_plugin/
@@ -60,32 +63,32 @@ types: environment
 build: $(VENV)/.built
 environment: $(VENV)/.stamp
 
-# The wish for a torch is a file, so that another one on the command line is noticed; it changes only when the wish does.
+# The file .torch holds the value of TORCH. It is written again only if TORCH changes; then the environment is updated.
 ifneq ($(shell cat $(VENV)/.torch 2>/dev/null),$(TORCH))
 .PHONY: $(VENV)/.torch
 endif
 $(VENV)/.torch: | tools
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { \
-	  echo "Python could not make a virtual environment: apt install python3-venv, or name another one: make PYTHON=..."; exit 1; }
+	  echo "$(PYTHON) cannot make a virtual environment: apt install python3-venv, or try make PYTHON=..."; exit 1; }
 	@echo '$(TORCH)' > $@
 
 $(VENV)/.stamp: $(VENV)/.torch pyproject.toml setup.py .ci/requirements.txt
-	@echo "installing $(TORCH) and the tools into $(VENV): once, and a few minutes where they must be downloaded"
+	@echo "installing $(TORCH) and the tools into $(VENV): only once; a download takes a few minutes"
 	@$(PIP) install --quiet $(TORCH) -r .ci/requirements.txt
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.stamp $(SOURCES)
-	@echo "compiling the library: a minute or two the first time, then only what changed"
+	@echo "compiling the library: a minute or two the first time, later only the files that changed"
 	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
 	@$(PY) -c "from gnna_plugin._build_info import INFO as i; print('built for torch', i['torch'] + ': CUDA', i['cuda'] or 'no, ' + i['reason'])"
 	@touch $@
 
-# Said in one sentence each, before anything is downloaded.
+# Checks the tools that must be there, before anything is downloaded.
 tools:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
-	  echo "gnna_plugin needs Python 3.10 or newer as $(PYTHON): install it, or name it: make PYTHON=python3.12"; exit 1; }
+	  echo "gnna_plugin needs Python 3.10 or newer as $(PYTHON): install it, or give its name: make PYTHON=python3.12"; exit 1; }
 	@command -v $(CXX_FOUND) >/dev/null || { \
-	  echo "gnna_plugin needs a C++ compiler: apt install g++ (or name one: make CXX=clang++)"; exit 1; }
+	  echo "gnna_plugin needs a C++ compiler: apt install g++, or give the name of another one: make CXX=clang++"; exit 1; }
 
 clean:
 	rm -rf build dist *.egg-info gnna_plugin/*.so gnna_plugin/_build_info.py $(VENV) $(OLDEST)

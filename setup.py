@@ -1,12 +1,14 @@
-"""Builds gnna_plugin's shared library: which compilers are there, what they may build, and how.
+"""Build the shared library gnna_plugin/libgnna_plugin.so.
 
-The metadata is in pyproject.toml; this file owns the compile step. One library, gnna_plugin/libgnna_plugin.so, holds
-the C++ part (always) and the CUDA part (when nvcc fits this torch). Every source becomes an object on its own, in
-parallel, and is compiled again only when it, a header of ours or its command changed. Only g++ sees torch's headers,
-and only for csrc/torch: they would cost nvcc a minute per file. The choice is printed and recorded in _build_info.py.
+The package metadata is in pyproject.toml. The library holds the C++ part (always) and the CUDA part (if nvcc fits the
+installed torch). Sources are compiled in parallel. A source is compiled again only if it, a header of this project or
+its compile command has changed. Only the host compiler reads torch's headers, and only for csrc/torch, because they
+would cost nvcc a minute per file. What was chosen is printed and recorded in _build_info.py.
 
-Environment: CXX, CXXFLAGS, CUDACXX, CUDA_HOME, MAX_JOBS; GNNA_CUDA=0 forbids the CUDA part and 1 demands it;
-GNNA_CUDA_ARCHS="80,90" replaces the list of architectures.
+Environment variables:
+    CXX, CXXFLAGS, CUDACXX, CUDA_HOME (or CUDA_PATH), MAX_JOBS: as usual.
+    GNNA_CUDA: 0 leaves the CUDA part out, 1 requires it.
+    GNNA_CUDA_ARCHS: the architectures to build for, such as "80,90".
 """
 
 import os
@@ -26,19 +28,33 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
-# The decisions (decide_*, choose_*) are pure functions, so that tests can walk through their tables.
+# Decisions (decide_*, choose_*) are pure functions, so that tests can call them without a compiler.
 ROOT = Path(__file__).resolve().parent
-LIBRARY = "libgnna_plugin"  # not a Python module, so it carries no ABI suffix and none of Python's import names
+LIBRARY = "libgnna_plugin"  # loaded by torch.ops, not imported: no ABI suffix
 WANTED_ARCHS = (75, 80, 86, 89, 90, 100, 120)
 
 
 def decide_cuda(nvcc, torch_cuda, wish, torch_version=""):
-    """(build the CUDA part?, why) from nvcc's version, torch.version.cuda and GNNA_CUDA.
+    """Decide whether to build the CUDA part.
 
-    Whether a GPU is present is not asked: build machines often have none. SystemExit where GNNA_CUDA=1 can't be met.
+    A GPU is not required, because build machines often have none.
+
+    Args:
+        nvcc: version of nvcc, such as "13.0"; None if there is none.
+        torch_cuda: torch.version.cuda.
+        wish: value of GNNA_CUDA; None if it is not set.
+        torch_version: torch.__version__, for the reason only.
+
+    Returns:
+        (whether to build it, the reason).
+
+    Raises:
+        SystemExit: GNNA_CUDA has an unknown value, or is 1 and the CUDA part cannot be built.
     """
     if wish not in (None, "", "0", "1"):
-        raise SystemExit(f"GNNA_CUDA is 0 (never), 1 (must) or unset (when possible), not {wish!r}.")
+        raise SystemExit(
+            f"GNNA_CUDA is {wish!r}; accepted are 0 (no CUDA part), 1 (CUDA part required) and unset (if possible)."
+        )
     if wish == "0":
         return False, "GNNA_CUDA=0"
     if torch_cuda is None:
@@ -50,12 +66,20 @@ def decide_cuda(nvcc, torch_cuda, wish, torch_version=""):
     else:
         return True, f"nvcc {nvcc} fits torch's CUDA {torch_cuda}"
     if wish == "1":
-        raise SystemExit(f"GNNA_CUDA=1 asks for the CUDA part, but {reason}.")
+        raise SystemExit(f"GNNA_CUDA=1 asks for the CUDA part, but {reason}. Unset it to build the C++ part only.")
     return False, reason
 
 
 def choose_archs(known, wish=None):
-    """Architectures, ascending: the wanted ones this nvcc knows, or those of GNNA_CUDA_ARCHS ("90", "8.0;9.0")."""
+    """Return the architectures to build for, ascending.
+
+    Args:
+        known: the architectures that this nvcc knows, such as {80, 90}.
+        wish: value of GNNA_CUDA_ARCHS, such as "90" or "8.0;9.0"; without one, all of WANTED_ARCHS that are known.
+
+    Raises:
+        SystemExit: GNNA_CUDA_ARCHS names an architecture that nvcc does not know.
+    """
     if not wish:
         return tuple(a for a in WANTED_ARCHS if a in known)
     named = [part.replace(".", "") for part in re.split(r"[,;\s]+", wish.strip())]
@@ -66,7 +90,10 @@ def choose_archs(known, wish=None):
 
 
 def execute(command):
-    """(exit status, both output streams as text); (None, "") for a command that is not there."""
+    """Run a command and return (exit status, stdout and stderr as one text).
+
+    Returns (None, "") if the command cannot be started.
+    """
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except OSError:
@@ -75,7 +102,7 @@ def execute(command):
 
 
 def find_cxx():
-    """The C++ compiler as a command and as a name with its version."""
+    """Return the C++ compiler's command, as a list, and its name with the version."""
     named = os.environ.get("CXX")
     for candidate in [named] if named else ["g++", "c++", "clang++"]:
         command = shlex.split(candidate)
@@ -87,7 +114,10 @@ def find_cxx():
 
 
 def find_nvcc():
-    """nvcc's path or None: CUDACXX, CUDA_HOME/bin, PATH, then the place NVIDIA's own installers use."""
+    """Return nvcc's path, or None if there is none.
+
+    Tries CUDACXX, CUDA_HOME, CUDA_PATH, PATH, and last the folder that NVIDIA's installers use.
+    """
     homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
     named = [os.environ.get("CUDACXX"), *(home and f"{home}/bin/nvcc" for home in homes)]
     named += ["nvcc", "/usr/local/cuda/bin/nvcc"]
@@ -100,12 +130,15 @@ def nvcc_version(nvcc):
 
 
 def cuda_paths(nvcc):
-    """(include folders, how to link the runtime). nvcc is asked for its root: the one on PATH may be a wrapper."""
+    """Return (include folders, linker arguments for the CUDA runtime).
+
+    The toolkit's root is taken from a dry run of nvcc, because the nvcc on PATH may be a wrapper.
+    """
     top = re.search(r"^#\$ TOP=(.*)$", execute([nvcc, "--dryrun", "-x", "cu", os.devnull])[1], re.M)
     root = Path(top[1].strip() if top else Path(nvcc).resolve().parent.parent).resolve()
     folders = [root / "include", *sorted(root.glob("targets/*/include"))]
     libraries = [file for place in ("lib64", "targets/*/lib", "lib") for file in root.glob(f"{place}/libcudart.so")]
-    spec = find_spec("nvidia")  # torch's own CUDA wheels, for a toolkit without the headers of cuBLAS and cuSPARSE
+    spec = find_spec("nvidia")  # torch's CUDA wheels have the cuBLAS and cuSPARSE headers if the toolkit does not
     for wheels in spec.submodule_search_locations if spec else []:
         folders += sorted(Path(wheels).glob("*/include"))
         libraries += sorted(Path(wheels).glob("*/lib/libcudart.so*"))
@@ -113,10 +146,10 @@ def cuda_paths(nvcc):
 
 
 class Plan:
-    """Everything a build needs to know, gathered before the first file is compiled."""
+    """The settings of one build, complete before the first file is compiled."""
 
     def __init__(self):
-        import torch  # here, so that the decisions above can be imported without it
+        import torch  # not at the top, so that the functions above need no torch
 
         self.version = runpy.run_path(str(ROOT / "gnna_plugin" / "_version.py"))["__version__"]
         self.torch, self.torch_cuda = torch.__version__, torch.version.cuda
@@ -131,32 +164,33 @@ class Plan:
             known = {int(arch) for arch in re.findall(r"compute_(\d+)\b", execute([nvcc, "--list-gpu-arch"])[1])}
             self.archs = choose_archs(known, os.environ.get("GNNA_CUDA_ARCHS"))
             self.cuda_includes, self.cudart = cuda_paths(nvcc)
-        # The language standard that torch's own extension builder names: C++17 in older releases, C++20 now.
+        # The language standard that torch's extension builder uses: C++17 in older releases, C++20 in recent ones.
         builder = (self.torch_root / "utils" / "cpp_extension.py").read_text()
         self.torch_std = "-std=c++" + max(re.findall(r"-std=c\+\+(17|20|23)", builder), default="17")
         if not self.accepts(self.torch_std):
             need = f"{self.torch_std[5:]}, which torch {self.torch} needs"
-            raise SystemExit(f"gnna_plugin: {self.compiler} does not compile {need}: name a newer one in CXX (g++ 11).")
+            raise SystemExit(f"gnna_plugin: {self.compiler} does not compile {need}; set CXX to a newer one (g++ 11).")
         self.openmp = ["-fopenmp"] if self.accepts("-fopenmp") else []
 
     def accepts(self, flag):
+        """Return whether the C++ compiler compiles and links a program with this flag."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.cpp")
             source.write_text("int main() { return 0; }\n")
             return execute([*self.cxx, flag, str(source), "-o", f"{folder}/probe"])[0] == 0
 
     def lines(self):
-        """What was chosen and why, for the log."""
+        """Yield the log lines that say what is built and why."""
         archs = f" (sm {', '.join(map(str, self.archs))} and PTX of the last)" if self.cuda else ""
         yield f"gnna_plugin {self.version} build for torch {self.torch}"
         yield f"  C++: yes ({self.compiler}, {'OpenMP' if self.openmp else 'one thread: the compiler has no OpenMP'})"
         yield f"  CUDA: {'yes' if self.cuda else 'no'}: {self.reason}{archs}"
 
     def info(self):
-        """The same for _build_info.py, where import and doctor read it."""
+        """Return the INFO of _build_info.py, which gnna_plugin/_load.py reads."""
         return {
             "version": self.version,
-            "torch": str(self.torch),  # a str subclass in torch
+            "torch": str(self.torch),  # torch's is a subclass of str
             "torch_cuda": self.torch_cuda,
             "cuda": self.nvcc_version if self.cuda else None,
             "archs": self.archs,
@@ -166,13 +200,13 @@ class Plan:
         }
 
     def sources(self):
-        """nvcc's files first: they take longest, so nothing waits for them at the end."""
+        """Return all source files, nvcc's first because they take longest."""
         cuda = sorted(ROOT.glob("csrc/cuda/*.cu")) if self.cuda else []
         binding = [f for f in sorted(ROOT.glob("csrc/torch/**/*.cpp")) if self.cuda or not f.name.startswith("cuda_")]
         return [*cuda, *binding, *sorted(ROOT.glob("csrc/cpu/*.cpp")), *sorted(ROOT.glob("csrc/decide/*.cpp"))]
 
     def command(self, source):
-        """The compile command of one source, without its output and dependency files."""
+        """Return the compile command of one source, without its output files."""
         include = ["-I", str(ROOT / "csrc" / "include"), "-I", str(ROOT / "csrc")]
         if source.suffix == ".cu":
             codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in self.archs]
@@ -190,32 +224,41 @@ class Plan:
         return [*self.cxx, self.torch_std, *flags, *(["-DGNNA_WITH_CUDA"] if self.cuda else []), *system]
 
     def link(self, objects, library):
-        """The link command. No run path is needed, since torch is always loaded first.
+        """Return the link command.
 
-        Where torch ships its OpenMP runtime, that one is linked: torch.set_num_threads would not reach a second one.
+        It sets no run path, because torch is always loaded first. If torch ships its own OpenMP runtime, the library is
+        linked to that one, because torch.set_num_threads would have no effect on a second runtime.
         """
         lib = self.torch_root / "lib"
         names = ["c10", "torch_cpu", "torch", *(["c10_cuda", "torch_cuda"] if self.cuda else [])]
         bundled = [p for d in (lib, self.torch_root.parent / "torch.libs") for p in sorted(d.glob("libgomp*.so*"))]
         openmp = [str(bundled[0])] if bundled and self.openmp else self.openmp
-        # A compiler may be set up to link its C++ runtime statically. Exported, half of those symbols would be replaced
-        # by the process's own runtime, and the first formatted number would crash.
+        # Some compilers link their C++ runtime statically. If its symbols were exported, the loader would replace some
+        # of them by those of the process's own runtime, and the mixture would crash when it formats a number.
         elf = [] if sys.platform == "darwin" else ["-Wl,-z,defs", "-Wl,--exclude-libs,libstdc++.a"]
         shared = ["-shared", *elf, "-o", str(library)]
         return [*self.cxx, *shared, *map(str, objects), f"-L{lib}", *(f"-l{n}" for n in names), *self.cudart, *openmp]
 
 
 def run(command, what):
+    """Run a command of the build, and print what it does and its output.
+
+    Raises:
+        SystemExit: the command failed.
+    """
     print(f"  {what}", flush=True)
     status, text = execute(command)
     if text.strip():
         print(text, flush=True)
     if status != 0:
-        raise SystemExit(f"gnna_plugin: {what} failed, see above. The command was: {shlex.join(command)}")
+        raise SystemExit(f"gnna_plugin: {what} failed; the errors are above. The command was: {shlex.join(command)}")
 
 
 def is_current(result, depends, command):
-    """Whether an object is newer than all it was made from, by the same command."""
+    """Return whether an object file need not be compiled again.
+
+    It must have been made by this command and be newer than every file that it was made from.
+    """
     record = result.with_suffix(".cmd")
     if not (result.exists() and depends.exists() and record.exists() and record.read_text() == shlex.join(command)):
         return False
@@ -225,7 +268,7 @@ def is_current(result, depends, command):
 
 
 def compile_one(plan, source, folder):
-    """One source to one object, whose path is returned."""
+    """Compile one source, if its object is out of date, and return the object."""
     result = folder / source.parent.name / f"{source.name}.o"
     result.parent.mkdir(parents=True, exist_ok=True)
     depends = result.with_suffix(".d")
@@ -238,12 +281,13 @@ def compile_one(plan, source, folder):
 
 
 def jobs():
+    """Return how many compilers may run at once: one per core, at most MAX_JOBS."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(cores, int(os.environ.get("MAX_JOBS") or cores)))
 
 
 class BuildLibrary(build_ext):
-    """Replaces the compile step of setuptools, which knows neither nvcc nor rebuilding only what changed."""
+    """Replace setuptools' compile step, which has no nvcc and no incremental builds."""
 
     def get_ext_filename(self, fullname):
         return str(Path(*fullname.split(".")).with_suffix(".so"))
@@ -251,8 +295,8 @@ class BuildLibrary(build_ext):
     def build_extension(self, ext):
         plan = Plan()
         print(*plan.lines(), sep="\n", flush=True)
-        # Under build/ of the checkout, not in pip's temporary folder, so that the next install finds its objects. One
-        # folder per torch: its headers are system headers, whose changes dependency files do not see.
+        # In the checkout's build/, not in pip's temporary folder, so that the next installation can reuse the objects.
+        # Each version of torch has its own folder, because dependency files do not list system headers such as torch's.
         folder = ROOT / "build" / f"objects-{plan.torch}{'-cuda' if plan.cuda else ''}"
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +307,7 @@ class BuildLibrary(build_ext):
             finally:
                 pool.shutdown(cancel_futures=True)
         run(plan.link(objects, library), "linking")
-        text = '"""Written by setup.py: what this build was made for and with."""\n\n'
+        text = '"""Written by setup.py: the torch, compilers and options of this build."""\n\n'
         library.with_name("_build_info.py").write_text(f"{text}INFO = {plan.info()!r}\n")
 
     def copy_extensions_to_source(self):
@@ -275,7 +319,10 @@ class BuildLibrary(build_ext):
 
 
 class FreshBuild(build):
-    """Starts from an empty package folder: setuptools would pack modules that a former build left there."""
+    """Empty the package folder before a build.
+
+    setuptools would otherwise package modules that an earlier build left there.
+    """
 
     def run(self):
         shutil.rmtree(Path(self.build_lib, "gnna_plugin"), ignore_errors=True)
@@ -283,14 +330,17 @@ class FreshBuild(build):
 
 
 def check_environment(arguments):
-    """Ends with one sentence where a build cannot work. A source distribution needs none of this."""
+    """Raise SystemExit with the remedy if a build cannot work.
+
+    Commands that compile nothing, such as sdist, are not checked.
+    """
     if not {"build", "build_ext", "bdist_wheel", "dist_info", "editable_wheel", "install"}.intersection(arguments):
         return
     wheel = find_spec("wheel") or find_spec("setuptools.command.bdist_wheel")
     if int(setuptools.__version__.split(".")[0]) < 68 or not wheel:
         raise SystemExit("gnna_plugin needs setuptools 68 or newer and wheel to build: pip install -U setuptools wheel")
     if find_spec("torch") is None:
-        raise SystemExit("gnna_plugin builds for the torch you run: install torch first and use --no-build-isolation.")
+        raise SystemExit("gnna_plugin is built for your torch: install torch first and use --no-build-isolation.")
 
 
 if __name__ == "__main__":

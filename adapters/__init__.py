@@ -1,1 +1,1 @@
-"""The adapters: the only code that knows a framework. Installed as gnna_plugin.adapters."""
+"""Adapters for graph frameworks: the only code that imports PyG or DGL. Installed as gnna_plugin.adapters."""

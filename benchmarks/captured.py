@@ -1,11 +1,12 @@
-"""Training epochs replayed as CUDA graphs: plain PyG, the same under torch.compile, and with the plug-in; beside them
-the eager epochs. Needs a GPU.
+"""Times training epochs that are replayed as CUDA graphs: of PyG, of PyG under torch.compile, and with the plug-in.
+
+Also times the eager epochs of PyG and with the plug-in. Needs a GPU.
 
     python benchmarks/captured.py --graphs cora DD com-dblp facebook-links cnr-2000 [--models gcn gin]
 
-96 random features, 22 classes, Adam; GCN 2x16 and GIN 5x64. PyG's GCN caches its normalisation where it is captured,
-which it could not compute there. Median of five blocks of ten epochs, milliseconds; the losses after the last one are
-printed, so that it can be seen that the three train alike.
+The models are GCN 2x16 and GIN 5x64, with 96 random features and 22 random classes, trained by Adam. Captured GCNs of
+plain PyG cache their normalisation, because PyG cannot compute it during a capture. Times are medians of five blocks of
+ten epochs, in milliseconds. The losses after the last captured epoch are printed, to show that the three train alike.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def milliseconds(epoch) -> float:
 
 
 def epoch_ms(kind: str, graph, captured: bool, compiled: bool = False, cached: bool = False) -> tuple[float, float]:
-    """(milliseconds of an epoch, the last loss)."""
+    """Return (milliseconds per epoch, last loss)."""
     torch.manual_seed(0)
     edges = torch.stack([torch.from_numpy(graph.src), torch.from_numpy(graph.dst)]).cuda()
     x = torch.randn(graph.num_nodes, FEATURES, device="cuda")

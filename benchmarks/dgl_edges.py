@@ -1,10 +1,11 @@
-"""Times DGL's computations on edges beside the plug-in's: edge_softmax, and the products of both ends' features.
+"""Times edge operations of DGL against the plug-in's: edge_softmax, and products of the features at both ends.
 
     python benchmarks/dgl_edges.py --graphs com-dblp facebook-links [--threads 1] [--json FILE]
 
-Forward alone and, for edge_softmax, forward with backward, through dgl.ops as a script calls them, in turn; medians,
-milliseconds. "shuffled" has the edges in random order, so that edge features lie apart; files have them by row. With
-one thread the processor time of the thread is taken, which a busy machine changes least. Results are compared first.
+The operations are called through dgl.ops, as in a user's script, by DGL and the plug-in in turn. edge_softmax is also
+timed with its backward pass. Results are compared before they are timed. Times are medians in milliseconds; with one
+thread they are its CPU time, which a busy machine changes least. "as stored" has the edges by row, as files do.
+"shuffled" has them in random order, so that the features of a row's edges are far apart in memory.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from gnna_plugin.data import load_graph
 
 
 def cases(graph, edges: int):
-    """(name, call) of every operation."""
+    """Yield (name, call) of every operation."""
     for heads in (1, 4, 8):
         scores = torch.randn(edges, heads, 1, requires_grad=True)
         grad = torch.randn(edges, heads, 1)
@@ -46,7 +47,7 @@ def cases(graph, edges: int):
 
 
 def compare(call, clock, repeats: int) -> tuple[float, float]:
-    """Median milliseconds of (DGL, the plug-in), taken in turn."""
+    """Compare and time DGL and the plug-in; return the median milliseconds of both."""
     with gnna_plugin.disabled():
         torch.testing.assert_close(call(), call_ours(call), rtol=1e-3, atol=1e-4)
     times = ([], [])
@@ -77,9 +78,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     clock = time.thread_time if args.threads == 1 else time.perf_counter
-    allocator.keep_freed_memory()  # for both alike
+    allocator.keep_freed_memory()  # for both
     gnna_plugin.enable("dgl", min_work=0)
-    edge_hooks.LEAST_WIDTH = 1  # what is left to DGL for its width is measured as well
+    edge_hooks.LEAST_WIDTH = 1  # also times widths that are otherwise left to DGL
     rows = []
     for name in args.graphs:
         loaded = load_graph(name)

@@ -1,10 +1,10 @@
-"""GraphSAGE on sampled blocks, a DGL script as its users write it: every block is new, so that no plan is used twice.
+"""Times training of GraphSAGE on sampled blocks in DGL. Every block is new, so no plan is used twice.
 
     python benchmarks/dgl_sampling.py --graph facebook-links [--fanouts 10 10] [--batch-size 1024] [--json FILE]
 
-The same batches train the same model in plain DGL and with the plug-in, epochs in turn; milliseconds per batch,
-medians. "step" is forward, backward and optimizer; sampling is DGL's own and the same in both. The share of batches
-whose loss agrees to 1e-4 is printed, which must be all of them.
+The same model is trained on the same batches by plain DGL and with the plug-in, in alternating epochs. Times are
+medians in milliseconds per batch. "step" is forward, backward and optimizer. "sampling" is DGL's own in both. "losses
+agree" is the share of batches whose two losses agree to 1e-4, which must be 100 %.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class SAGE(nn.Module):
 
 
 class Trainer:
-    """One of the two: its model, its optimizer, and what each batch took."""
+    """The training in plain DGL or with the plug-in.
+
+    Holds the model, the optimizer, and the times and losses of the batches.
+    """
 
     def __init__(self, size: tuple) -> None:
         torch.manual_seed(0)
@@ -76,13 +79,13 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--classes", type=int, default=22)
     parser.add_argument(
-        "--threads", type=int, default=1, help="with one, the thread's processor time is taken (%(default)s)"
+        "--threads", type=int, default=1, help="CPU threads; with one, times are its CPU time (default: %(default)s)"
     )
     parser.add_argument("--json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     clock = time.thread_time if args.threads == 1 else time.perf_counter
-    allocator.keep_freed_memory()  # for both alike
+    allocator.keep_freed_memory()  # for both
 
     loaded = load_graph(args.graph)
     graph = dgl.graph((torch.from_numpy(loaded.src), torch.from_numpy(loaded.dst)), num_nodes=loaded.num_nodes)
@@ -93,7 +96,7 @@ def main() -> None:
     sampler = NeighborSampler(args.fanouts)
 
     size = (args.dim, args.hidden, args.classes, len(args.fanouts))
-    trainers = {False: Trainer(size), True: Trainer(size)}  # by whether the plug-in is on
+    trainers = {False: Trainer(size), True: Trainer(size)}  # key: whether the plug-in is on
     gnna_plugin.enable("dgl", keep_memory=False)
     sampling, edges = [], 0
     for epoch in range(args.epochs):

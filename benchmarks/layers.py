@@ -1,9 +1,10 @@
-"""Times single PyG layers, forward and backward, plain and with the plug-in, in one process: attention whose scores are
-dot products, and layers whose messages cannot be fused.
+"""Times single PyG layers, forward and backward, with and without the plug-in, in one process.
+
+The layers are attention with dot products as scores, and layers whose messages cannot be fused.
 
     python benchmarks/layers.py --graphs com-dblp facebook-links [--layers TransformerConv EdgeConv] [--device cuda]
 
-The results are compared first. Times are medians of --rounds calls after a warm-up, milliseconds.
+"error" is the relative difference of the results. Times are medians of --rounds calls after a warm-up, in milliseconds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ LAYERS = {
 
 
 def step(layer, inputs):
-    """The output, and the gradient of the features after backward of its squares' sum."""
+    """Run forward and backward, and return (output, gradient of the features).
+
+    The loss is the sum of squares of the output.
+    """
     leaf = inputs[0].detach().requires_grad_()
     layer.zero_grad()
     out = layer(leaf, *inputs[1:])

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Everything a GPU machine has to show, in one go: builds in place for the card's architecture, runs the tests (CUDA cases
-# included), times SpMM beside its peers and trains the compare models; further steps on request. Needs torch with CUDA, nvcc,
-# torch-geometric and pytest.
+# Runs the builds, tests and measurements that need a GPU, and writes their output to a folder. By default it builds in
+# place for compute capability 9.0, runs the CUDA tests, times SpMM against its peers and trains the models of
+# `gnna compare`. Needs torch with CUDA, nvcc, torch-geometric and pytest.
 #
 #   benchmarks/on_gpu.sh OUTPUT_FOLDER [build test spmm dtypes segment sddmm epoch plan host page
 #                                           schedule tune compare sanitizer]
 #
-# GNNA_DATA names the folder of graphs.
+# GNNA_DATA is the folder of graphs. GRAPHS, WIDTHS, DTYPE_GRAPHS, TUNE_GRAPHS, SCHEDULE_GRAPHS, TESTS, SANITIZED, ONLY,
+# TAIL and PYTHON replace the defaults below.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$1
@@ -21,7 +22,7 @@ for step in $steps; do
   echo "== $step"
   case $step in
     build) GNNA_CUDA=1 GNNA_CUDA_ARCHS=90 $python setup.py build_ext --inplace >"$out/build.txt" 2>&1 || tail -40 "$out/build.txt" ;;
-    test)  # what runs on the GPU, eight files at a time
+    test)  # the tests that run on the GPU, eight files at a time
       for file in ${TESTS:-tests/test_*.py}; do echo "$file"; done | grep -v emulated | xargs -P 8 -I{} sh -c \
         "$python -m pytest -p no:cacheprovider --tb=short -k cuda {} >\"$out\"/\$(basename {}).log 2>&1"
       cat "$out"/test_*.py.log >"$out/test.txt" && rm "$out"/test_*.py.log
@@ -33,7 +34,7 @@ for step in $steps; do
         $python -m gnna_plugin bench "$step" $flag --graph $graphs --widths ${WIDTHS:-16 32 64 128 256} --json "$out/$step-$pass.json" 2>&1 |
           tee "$out/$step-$pass.txt"
       done ;;
-    dtypes)  # every type and reduction beside float64; what 16 bits gain over float32
+    dtypes)  # every dtype and reduction, to compare 16-bit dtypes with float32
       for dtype in float32 float64 float16 bfloat16; do
         for reduce in sum mean max min; do
           $python -m gnna_plugin bench spmm --graph ${DTYPE_GRAPHS:-DD com-dblp facebook-links} --widths 64 128 --dtype $dtype --reduce $reduce \
@@ -53,7 +54,7 @@ for step in $steps; do
     sanitizer)
       compute-sanitizer --tool memcheck --error-exitcode 7 $python -m pytest -p no:cacheprovider -q ${SANITIZED:-tests/test_ops_forward.py} -k "cuda and ${ONLY:-hub}" \
         >"$out/sanitizer.txt" 2>&1; echo "memcheck exit code $?"; tail -5 "$out/sanitizer.txt" ;;
-    *) echo "unknown step $step" ;;
+    *) echo "unknown step $step; benchmarks/on_gpu.sh lists the steps" ;;
   esac
   echo "== $step: $((SECONDS - start)) s"
 done

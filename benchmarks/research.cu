@@ -1,5 +1,6 @@
-// C entry points around the kernels of GE-SpMM and RoDe, compiled by research.py from their own sources, which it names:
-// GE_SPMM is a file with the kernels of spmm_test.cu, RODE is RoDeSpmm.cu. They return the launch's error.
+// C entry points for the kernels of GE-SpMM and RoDe. research.py compiles this file and defines the paths of the
+// included sources: GE_SPMM is a file with the kernels of GE-SpMM's spmm_test.cu, RODE is RoDe's RoDeSpmm.cu.
+// Each function launches on the given streams and returns the CUDA error of the launch. All pointers are device memory.
 #include <cuda_runtime.h>
 
 #include GE_SPMM
@@ -7,7 +8,8 @@
 
 extern "C" {
 
-// way: one of three kernels, whose warps take 32, 64 or 128 columns of a row; blocks of 8 warps, as in their test.
+// way: 1, 2 or 3 selects the kernel whose warps compute 32, 64 or 128 columns of a row. Blocks of 8 warps, as in
+// GE-SpMM's own test.
 int ge_spmm(int way, int rows, int width, int* rowptr, int* col, float* values, float* x, float* out,
             cudaStream_t stream) {
   constexpr int kRows = 8;
@@ -22,7 +24,8 @@ int ge_spmm(int way, int rows, int width, int* rowptr, int* col, float* values, 
   return cudaGetLastError();
 }
 
-// Adds to out. Full parts (their row, their first slot) run on one stream, the rows' rests on the other.
+// Adds to out. wide selects the kernels for widths that are a multiple of 64. Full parts, given by part_row and
+// part_start, run on stream `one`. The rests of the rows in rest_row run on stream `other`.
 int rode(int wide, int parts, int rests, int cols, int width, float* values, int* col, int* rowptr, int* part_row,
          int* rest_row, int* part_start, float* x, float* out, cudaStream_t one, cudaStream_t other) {
   const auto launch = [&](auto* run) {

@@ -1,12 +1,13 @@
-"""Times the SpMM kernels of GE-SpMM (SC 2020) and RoDe (PPoPP 2024) beside gnna's, in one process. Needs a GPU.
+"""Times the SpMM kernels of GE-SpMM (SC 2020) and RoDe (PPoPP 2024) against gnna's, in one process. Needs a GPU.
 
     git clone https://github.com/hgyhungry/ge-spmm; git clone https://github.com/CRAFT-THU/RoDe
     python benchmarks/research.py --ge-spmm ge-spmm --rode RoDe --graphs cora DD com-dblp [--widths 16 64 128]
 
-Their sources are compiled where they lie, by the nvcc in the PATH. Of each the fastest of its launches counts: three of
-GE-SpMM's kernels; RoDe's two kernels on one stream or on two, without the zeroing of the result that they need. RoDe
-takes widths that are multiples of 32. Both multiply by a value per edge, here 1; "weighted" is gnna with such weights.
-Every result is compared with float64 first. Microseconds, medians of --rounds captured graphs.
+The nvcc in the PATH compiles their sources in place. The time of a library is that of its fastest launch: one of three
+kernels of GE-SpMM, or RoDe's two kernels on one stream or on two. RoDe needs widths that are multiples of 32. Its
+kernels add to the result, which must be zeroed before; that is not timed. Both libraries multiply by a value per edge,
+which is 1 here; "weighted" is gnna with such weights. Every result is compared with float64 before it is timed. Times
+are medians of --rounds captured graphs, in microseconds.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from gnna_plugin.data import load_graph
 from gnna_plugin.data.problem import Problem, error_of, exact
 from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
 
-PART, STEP, PADDING = 512, 32, 4  # RoDe's: slots of a part, slots that a full part is a multiple of, slots of a load
-CALLS_TO_SORT = 8  # a plan on a GPU sorts its rows by degree at the sixth
+PART, STEP, PADDING = 512, 32, 4  # RoDe's, in slots (one per edge): largest part, unit of a part, a load
+CALLS_TO_SORT = 8  # more than enough: a plan on a GPU sorts its rows by degree at its sixth call
 
 
 def compiled(ge_spmm: Path, rode: Path, into: Path) -> ctypes.CDLL:
@@ -50,7 +51,12 @@ def compiled(ge_spmm: Path, rode: Path, into: Path) -> ctypes.CDLL:
 
 
 def parts_of(rowptr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """RoDe's cut of the rows: (row of every full part, its first slot and the last slot's end, rows with a rest)."""
+    """Cut the rows into parts as RoDe does.
+
+    Returns:
+        int32 arrays: the row of every full part; the first slot of every full part, followed by the number of slots;
+        the rows that have a rest.
+    """
     part_row, part_start, rest_row = [], [], []
     for row, (begin, end) in enumerate(zip(rowptr[:-1].tolist(), rowptr[1:].tolist(), strict=True)):
         before = begin % PADDING
@@ -68,14 +74,20 @@ def parts_of(rowptr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             part_start.append(begin)
         if slots % STEP:
             rest_row.append(row)
-    if not part_row:  # its launch of no parts fails; one without slots adds nothing
+    if not part_row:  # RoDe cannot be launched without parts, and a part without slots adds nothing
         part_row, part_start = [0], [0]
         rowptr = np.zeros(1, dtype=rowptr.dtype)
     return tuple(np.asarray(a, dtype=np.int32) for a in (part_row, [*part_start, rowptr[-1]], rest_row))
 
 
 def launches(library, problem: Problem, operands: list[torch.Tensor], cut, csr) -> dict:
-    """{name: a function of the number of the operand that computes the result}, their kernels by their launches."""
+    """Return {name: call} of gnna and of every launch of the other libraries.
+
+    All results are checked first. A call is a function of the operand's number that returns the result.
+
+    Raises:
+        RuntimeError: a launch failed, or a result is wrong.
+    """
     device, width, rows = problem.src.device, problem.width, problem.num_nodes
     rowptr, col, values = csr
     part_row, part_start, rest_row = cut
@@ -135,18 +147,18 @@ def launches(library, problem: Problem, operands: list[torch.Tensor], cut, csr) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ge-spmm", type=Path, required=True, help="its checkout")
-    parser.add_argument("--rode", type=Path, required=True, help="its checkout")
+    parser.add_argument("--ge-spmm", type=Path, required=True, help="folder of the GE-SpMM checkout")
+    parser.add_argument("--rode", type=Path, required=True, help="folder of the RoDe checkout")
     parser.add_argument("--graphs", nargs="+", default=["community"])
     parser.add_argument("--widths", nargs="+", type=int, default=[16, 32, 64, 128])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--build", type=Path, default=Path("build/research"), help="where what is compiled is kept")
+    parser.add_argument("--build", type=Path, default=Path("build/research"), help="folder of the compiled library")
     args = parser.parse_args()
     library = compiled(args.ge_spmm, args.rode, args.build)
     if not torch.cuda.is_available():
         sys.exit("compiled; timing needs a GPU that torch can use")
     device = torch.device("cuda")
-    table = Table(title=f"sum, float32, us on {torch.cuda.get_device_name()}; ratios to gnna")
+    table = Table(title=f"sum, float32, us on {torch.cuda.get_device_name()}; x: time / time of gnna")
     for heading in ("graph", "width", "gnna", "weighted", "GE-SpMM", "x", "RoDe", "x"):
         table.add_column(heading, justify="right")
     ratios: dict[tuple[int, str], list[float]] = {}
@@ -154,7 +166,7 @@ def main() -> None:
         graph = load_graph(name)
         order = np.argsort(graph.dst, kind="stable")
         rowptr = np.concatenate([[0], np.cumsum(np.bincount(graph.dst, minlength=graph.num_nodes))])
-        # Four more slots, since RoDe loads four at a time.
+        # Four more slots, because RoDe loads four at a time.
         col = np.concatenate([graph.src[order], np.zeros(4, graph.src.dtype)])
         csr = [torch.from_numpy(a.astype(np.int32)).to(device) for a in (rowptr, col)]
         csr.append(torch.ones(len(col), device=device))
@@ -182,7 +194,10 @@ def main() -> None:
     console = Console(width=120)
     console.print(table)
     for (width, peer), found in sorted(ratios.items()):
-        console.print(f"width {width}: {np.exp(np.mean(np.log(found))):.2f}x of {peer}, geometric mean of {len(found)}")
+        console.print(
+            f"width {width}: gnna is {np.exp(np.mean(np.log(found))):.2f} times as fast as {peer} "
+            f"(geometric mean of {len(found)} graphs)"
+        )
 
 
 if __name__ == "__main__":

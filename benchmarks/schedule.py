@@ -1,13 +1,13 @@
-"""Times what ordering the schedule of rows gives, beside moving the features themselves, and after how many calls each
-has repaid its cost.
+"""Times SpMM with different orders of the rows, and computes after how many calls an order has repaid its cost.
 
     python benchmarks/schedule.py --graphs com-dblp DD standin:amazon0601 --dims 16 64 128 [--device cuda] [--json FILE]
 
-Per graph with its own ids and with shuffled ones: SpMM (float32 sum) with rows in ascending order, sorted as a GPU's
-plans are after some calls (on a CPU they are not), by community, and on the graph renumbered by Rabbit order. Every
-variant is compared with the unordered result first: the schedules bit for bit. The variants take turns
-(gnna_plugin.tools.bench.timing); medians, milliseconds. cost is what finding the order by community (on the CPU) and
-storing the plan in it took, break-even the calls after which it has saved that over unordered rows.
+SpMM is a float32 sum on each graph, with its own ids and with shuffled ids. The variants are rows in ascending order
+("unordered"), rows sorted by degree as in plans on a GPU after some calls ("sorted"; the same as unordered on a CPU),
+rows ordered by community ("community"), and the graph renumbered by Rabbit order ("physical"). Every result is compared
+with that of unordered rows before it is timed: bit for bit, except for the renumbered graph. The variants are timed in
+turn. Times are medians in milliseconds. "cost" is the time of finding the order by community on the CPU and of storing
+the plan in that order. "break-even" is the number of calls after which the order by community has saved its cost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gnna_plugin.report import status
 from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
 
 KINDS = ("sorted", "community")
-CALLS_TO_SORT = 8  # a plan on a GPU sorts its rows by degree at the sixth
+CALLS_TO_SORT = 8  # more than enough: a plan on a GPU sorts its rows by degree at its sixth call
 
 
 def spmm(x, ends, n):
@@ -42,7 +42,7 @@ def finish(device: torch.device) -> None:
 
 
 def seconds(work, device: torch.device):
-    """(what work() returns, seconds it took)."""
+    """Run work() and return (its result, seconds)."""
     finish(device)
     start = time.perf_counter()
     result = work()
@@ -51,12 +51,16 @@ def seconds(work, device: torch.device):
 
 
 def prepare(ends: torch.Tensor, n: int, device: torch.device):
-    """Edge lists whose plans are stored in each order, the renumbered one with its permutation, and costs in ms."""
+    """Build an edge list for each variant, and store its plan in the variant's order.
+
+    Returns:
+        {variant: edge list}, {variant: cost in ms}, and the permutation and the communities of the renumbered graph.
+    """
     lists, costs = {"unordered": ends}, {"unordered": 0.0}
     on_cpu = ends.cpu()
     for kind in KINDS:
         lists[kind] = ends.clone()
-        spmm(torch.ones(n, 1, device=device), lists[kind], n)  # the plan itself is not the schedule's cost
+        spmm(torch.ones(n, 1, device=device), lists[kind], n)  # builds the plan, which is not part of the cost
         if kind == "sorted":
             torch.ops.gnna.set_auto_schedule(True)
             for _ in range(CALLS_TO_SORT):
@@ -121,7 +125,7 @@ def main() -> None:
     device = torch.device(args.device)
     gnna_plugin.allocator.keep_freed_memory()
     torch.ops.gnna.set_auto_schedule(False)
-    torch.ops.gnna.set_max_plan_bytes(1 << 40)  # an evicted plan would come back unordered
+    torch.ops.gnna.set_max_plan_bytes(1 << 40)  # an evicted plan would be built again in ascending order
     rows = []
     table = Table(title=f"SpMM by schedule, float32 sum on {device}, ms (median)")
     columns = "graph|ids|D|unordered|sorted|community|physical|x sorted|x community|x physical|cost|break-even"

@@ -1,10 +1,11 @@
-"""gnna_plugin: GNNAdvisor's neighbour aggregation (Wang et al., OSDI 2021) as a plug-in for PyTorch Geometric.
+"""GNNAdvisor's neighbour aggregation (Wang et al., OSDI 2021) as a plug-in for PyTorch Geometric and DGL.
 
     import gnna_plugin
     gnna_plugin.enable()
 
-From then on every layer that gathers neighbours, scales them and reduces them runs as one fused kernel; all else stays
-with the framework. `status()` says what happened, `disable()` puts everything back. This file owns the public names.
+Afterwards, a layer that gathers neighbour features, scales them and reduces them runs as one fused kernel. Everything
+else falls back to the framework. `status()` reports what was fused, `disable()` restores the framework. This file owns
+the public names.
 """
 
 from gnna_plugin import _load

@@ -1,4 +1,4 @@
-"""`python -m gnna_plugin`: hands over to the command line in gnna_plugin.tools.cli."""
+"""`python -m gnna_plugin`: runs the command line in gnna_plugin.tools.cli."""
 
 import sys
 

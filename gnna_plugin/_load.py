@@ -1,7 +1,7 @@
-"""Finds and loads the compiled library, once, after checking that it was built for the torch that is running.
+"""Loads the compiled library once, after checking that it was built for the running torch.
 
-A library compiled against another torch does not fail cleanly: it crashes or misreads tensors. So the versions are
-compared before it is loaded, and every way to have no usable library ends in an ImportError that says what to run.
+A library that was compiled against another torch may load and then crash or misread tensors. The versions are therefore
+compared before loading. If the library is missing or does not match, an ImportError names the command that builds it.
 Nothing here touches a CUDA device.
 """
 
@@ -22,7 +22,11 @@ _loaded = False
 
 
 def load() -> None:
-    """Loads the library and registers its operators; later calls do nothing."""
+    """Load the library and register its operators. Later calls do nothing.
+
+    Raises:
+        ImportError: the library is missing, or was built for another torch.
+    """
     global _loaded
     if _loaded:
         return
@@ -38,7 +42,11 @@ def load() -> None:
 
 
 def build_info() -> dict:
-    """What the library was built for and with: version, torch, torch_cuda, cuda, archs, reason, compiler, openmp."""
+    """Return what the library was built for and with.
+
+    The keys are version, torch, torch_cuda, cuda (None for a build without CUDA), archs, reason (why the build has CUDA
+    or not), compiler and openmp.
+    """
     from gnna_plugin._build_info import INFO
 
     return dict(INFO)
@@ -49,11 +57,11 @@ def built_with_cuda() -> bool:
 
 
 def mismatch_message(info: dict, torch_version: str, torch_cuda: str | None) -> str | None:
-    """The sentence for a library built for another torch, or None where it fits.
+    """Return the error text for a library of another torch, or None if it matches.
 
-    The release must be the same, and so must the major version of CUDA: torch's binary interface and the CUDA runtime
-    depend on them. The local part of the version is not compared as text, because the same build of torch carries it
-    (2.13.0+cu130) or not (2.13.0) depending on where it came from.
+    The torch release and the major version of CUDA must be equal, because torch's binary interface and the CUDA runtime
+    depend on them. The local part of the version is ignored, because the same build of torch is named 2.13.0+cu130 or
+    2.13.0, depending on where it was installed from.
     """
 
     def kind(version: str, cuda: str | None) -> tuple[str, str | None]:
@@ -73,7 +81,11 @@ def mismatch_message(info: dict, torch_version: str, torch_cuda: str | None) -> 
 
 
 def missing_library_message(here: Path, search_path: list[str]) -> str:
-    """The sentence for a package folder without a library: an unbuilt checkout, which may also hide an install."""
+    """Return the error text for a package folder without a library.
+
+    The folder `here` belongs to a damaged installation or to an unbuilt checkout. An unbuilt checkout may hide a
+    working installation, which is looked for in `search_path`.
+    """
     checkout = _checkout_of(here)
     if checkout is None:
         return f"gnna_plugin at {here} has no {LIBRARY}: the installation is damaged, install it again"
@@ -89,16 +101,17 @@ def missing_library_message(here: Path, search_path: list[str]) -> str:
 
 
 def _checkout_of(here: Path) -> Path | None:
-    """The root of the source tree that a package folder belongs to; None for an installed one."""
+    """Return the root of the checkout around a package folder, or None."""
     root = here.parent
     return root if (root / "setup.py").is_file() and (root / "csrc").is_dir() else None
 
 
 def _serve_adapters_of_checkout(here: Path) -> None:
-    """Makes adapters/ of a checkout importable as gnna_plugin.adapters.
+    """Make adapters/ of a checkout importable as gnna_plugin.adapters.
 
-    Wheels hold it under that name and editable installs map it; what is left is Python running from the root of a
-    checkout that was built in place. Extending __path__ by the root would also make modules of setup.py and tests/.
+    Wheels contain the folder under that name, and editable installs map it. Only a checkout that was built in place and
+    is imported from its root needs this. Adding the root to __path__ instead would also make setup.py and tests/
+    importable as parts of gnna_plugin.
     """
     root = _checkout_of(here)
     if root is None or importlib.util.find_spec("gnna_plugin.adapters") is not None:

@@ -1,12 +1,13 @@
-"""Freed CPU memory, kept for the next buffers of its size while the plug-in is on.
+"""Keeps freed CPU buffers for later allocations of about the same size while the plug-in is enabled.
 
-By default glibc returns a large buffer to the kernel when it is freed, and the next one of the same size costs a page
-fault per 4 KiB. Kept memory and memory in use together stay below the peak of what was in use, within 1/128. Buffers
-may be freed before, under and after a change of the setting. No result changes. The pool:
+By default glibc returns a large buffer to the kernel when it is freed, and the next buffer of that size costs a page
+fault per 4 KiB. Kept memory and memory in use together exceed the peak of the memory in use by at most 1/128. A buffer
+may be allocated under one setting and freed under the other. Results do not change. The pool is
 csrc/torch/process/kept_memory.cpp.
 
-Two parameters of glibc's malloc are set meanwhile: buffers from 1 MiB on are mapped on their own, so that the pool can
-keep them, and the heap is trimmed from 64 MiB on. Afterwards they are where glibc's own adjustment ends.
+While memory is kept, two parameters of glibc's malloc are fixed. Buffers of 1 MiB or more are mapped on their own, so
+that the pool can keep them. The heap is trimmed when 64 MiB at its end are free. Afterwards both parameters have the
+values at which glibc's own adjustment ends.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from __future__ import annotations
 import torch
 
 _kept = False
-_opened = False  # kept memory has to be returned, even if somebody else's allocator is in place by then
+_opened = False  # True until restore(): kept memory must be returned even if another allocator was installed since
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed buffers for the next allocations.
+    """Keep freed buffers for later allocations.
 
     Returns:
-        True if it took effect: on Linux with glibc, unless another allocator has replaced torch's own for the CPU.
+        Whether it took effect. That needs Linux with glibc, and torch's own CPU allocator in place.
     """
     global _kept, _opened
     _kept = torch.ops.gnna.keep_freed_memory()
@@ -30,7 +31,10 @@ def keep_freed_memory() -> bool:
 
 
 def restore() -> None:
-    """Put torch's own allocator back and return the kept memory to the kernel. Does nothing unless memory was kept."""
+    """Restore torch's allocator and return the kept memory to the kernel.
+
+    Does nothing unless keep_freed_memory() took effect before.
+    """
     global _kept, _opened
     if _opened:
         torch.ops.gnna.return_freed_memory()
@@ -38,10 +42,10 @@ def restore() -> None:
 
 
 def kept() -> bool:
-    """Return whether freed memory is kept at present."""
+    """Return whether freed memory is being kept."""
     return _kept
 
 
 def kept_bytes() -> int:
-    """Return the size of the free buffers that are kept at present, in bytes."""
+    """Return the size in bytes of the free buffers that are kept."""
     return torch.ops.gnna.kept_bytes()

@@ -1,6 +1,6 @@
-"""The extractor: facts of a graph that decisions rest on (the input analysis of GNNAdvisor, OSDI 2021), as values.
+"""The extractor: computes facts about a graph (the input analysis of GNNAdvisor, OSDI 2021) and the paper's formulas.
 
-Everything here is for people and for the paper's own formulas; a launch takes only the few facts that a plan knows.
+The results are for explanations and reports. Launches are decided from the few facts that a plan holds.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """A directed graph as the decider sees it.
+    """Facts of a directed graph. Degrees are in-degrees.
 
-    Degrees are in-degrees of the nodes that receive messages. average_edge_span is the mean of |src - dst| (the paper's
-    AES): how far apart the ids of neighbours are. local_edges is the share of edges whose ends lie within 1/64 of all
-    ids of each other: near 1/32 for ids without order, near 1 where ids follow communities.
-    degree_histogram[k] counts nodes with degree in [2^(k-1), 2^k), the first those without edges.
+    Attributes:
+        degree_histogram: entry 0 counts the nodes of degree 0, entry k those with a degree in [2^(k-1), 2^k).
+        isolated: number of nodes of degree 0.
+        average_edge_span: mean of |src - dst| (the paper's AES), which says how far apart the ids of neighbours are.
+        local_edges: share of edges with |src - dst| <= nodes / 64. It is near 1/32 for random ids, and near 1 if the
+            ids follow communities.
+        sorted_by_destination: whether dst ascends along the edge list.
     """
 
     nodes: int
@@ -38,18 +41,24 @@ class GraphFacts:
 
 
 def graph_facts(edge_index: Tensor, num_nodes: int) -> GraphFacts:
-    """The facts of edge_index, [2, E] int32 or int64 (row 0 sources, row 1 destinations), over num_nodes nodes.
+    """Compute the facts of a graph in a few passes over its edges, on their device.
 
-    Costs a few passes over the edges on their device. Raises ValueError for an index out of range.
+    Args:
+        edge_index: [2, E], int32 or int64; row 0 holds the sources, row 1 the destinations.
+        num_nodes: number of nodes.
+
+    Raises:
+        ValueError: an id is negative or not below num_nodes.
     """
     src, dst = edge_index[0], edge_index[1]
     edges = src.numel()
     if edges and (int(edge_index.min()) < 0 or int(edge_index.max()) >= num_nodes):
         raise ValueError(
-            f"edge_index holds ids from {int(edge_index.min())} to {int(edge_index.max())}; nodes: {num_nodes}"
+            f"edge_index holds ids from {int(edge_index.min())} to {int(edge_index.max())}, but num_nodes is "
+            f"{num_nodes}; ids must be at least 0 and below num_nodes"
         )
     degree = torch.bincount(dst, minlength=num_nodes) if edges else dst.new_zeros(num_nodes, dtype=torch.int64)
-    # frexp gives the k of [2^(k-1), 2^k); degree 0 has 0.
+    # The exponent that frexp gives is the k with 2^(k-1) <= degree < 2^k, and 0 for degree 0.
     classes = torch.frexp(degree.double()).exponent.long()
     span = (src - dst).abs()
     return GraphFacts(
@@ -67,11 +76,17 @@ def graph_facts(edge_index: Tensor, num_nodes: int) -> GraphFacts:
 
 
 def modularity(edge_index: Tensor, community: Tensor) -> float:
-    """Newman's modularity of a division into communities: the share of edges inside them, less what the degrees alone
-    would give. Directions are ignored, loops left out; 0 for no edges.
+    """Compute Newman's modularity of a division into communities.
+
+    It is the share of edges inside communities, minus the share that the degrees alone would give. Edge directions and
+    self-loops are ignored.
 
     Args:
-        edge_index: [2, E], int32 or int64. community: [N] int64, numbered from 0, on the same device.
+        edge_index: [2, E], int32 or int64.
+        community: [N] int64 on the same device, the community of each node, numbered from 0.
+
+    Returns:
+        The modularity, or 0.0 for a graph without edges.
     """
     ends = community[edge_index[:, edge_index[0] != edge_index[1]].long()]
     if ends.size(1) == 0:
@@ -82,10 +97,19 @@ def modularity(edge_index: Tensor, community: Tensor) -> float:
 
 @dataclass(frozen=True)
 class PaperModel:
-    """What the paper's analytical model and its renumbering rule say for one layer.
+    """Result of the paper's analytical model and renumbering rule for one layer.
 
-    workload_per_thread = ngs * width / dw, aimed at 1024; shared_memory in bytes per block. The kernels that ship are
-    configured by rules measured on current hardware instead (see Config.reason); these values stand beside them.
+    The plug-in does not launch kernels with these values. Its rules were measured on current hardware (see
+    Config.reason).
+
+    Attributes:
+        ngs: the paper's group size, edges per neighbour group.
+        dw: the paper's dimension workers, threads per neighbour.
+        workload_per_thread: ngs * width / dw, which the model aims to bring to about 1024.
+        shared_memory: bytes per block.
+        shared_memory_fits: whether shared_memory is within the limit.
+        renumber: whether the paper's rule says to renumber the nodes.
+        renumber_rule: the rule with its numbers.
     """
 
     ngs: int
@@ -107,12 +131,18 @@ _MAX_THREADS = 1024
 
 
 def paper_model(facts: GraphFacts, width: int, shared_memory_limit: int = 48 << 10, itemsize: int = 4) -> PaperModel:
-    """The paper's parameters for aggregating `width` elements per node.
+    """Compute the paper's parameters for aggregating `width` elements per node.
 
-    dw = threads per warp where width reaches it, else half of that; ngs makes ngs * width / dw about 1024, at least 1
-    and at most the largest degree; shared memory = threads per block / threads per warp * width * itemsize, with as
-    many threads per block (up to 1024) as fit shared_memory_limit bytes. Renumber when
+    dw is the threads per warp if width is at least that, else half of it. ngs brings ngs * width / dw to about 1024 and
+    is between 1 and the largest degree. Shared memory is threads per block / threads per warp * width * itemsize. The
+    block has as many threads, up to 1024, as fit shared_memory_limit bytes. The rule says to renumber if
     sqrt(AES) > floor(sqrt(nodes) / 100).
+
+    Args:
+        facts: facts of the graph.
+        width: elements per node.
+        shared_memory_limit: bytes of shared memory that a block may use.
+        itemsize: bytes per element.
     """
     dw = THREADS_PER_WARP if width >= THREADS_PER_WARP else THREADS_PER_WARP // 2
     ngs = max(1, min(round(_TARGET_WORKLOAD * dw / max(width, 1)), max(facts.degree_max, 1)))

@@ -1,6 +1,6 @@
-"""The table of frameworks: what each is called, what Python imports for it, and where its adapter is.
+"""The table of frameworks: their names, the packages that Python imports, and the modules of their adapters.
 
-No other module of the runtime names an adapter, and this one does so only in strings: `import gnna_plugin` imports no
+No other module of the runtime names an adapter. This one names them only in strings, so `import gnna_plugin` imports no
 framework.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 class Framework:
     """A framework that the plug-in can accelerate."""
 
-    label: str  # in tables
-    package: str  # the import name
-    distribution: str  # the name for pip
-    adapter: str  # our module for it, which has install() and uninstall()
+    label: str  # name shown in tables
+    package: str  # import name
+    distribution: str  # name for pip
+    adapter: str  # module of its adapter, which has install() and uninstall()
     hooked: tuple[str, ...]  # packages whose functions the adapter replaces
 
     def is_installed(self) -> bool:
@@ -29,12 +29,12 @@ class Framework:
         """Import the adapter, or a module of it such as "renumber" or "tools.models".
 
         Raises:
-            ImportError: the framework is not installed, or not in working order.
+            ImportError: the framework is not installed or cannot be imported.
         """
         return importlib.import_module(f"{self.adapter}.{part}" if part else self.adapter)
 
 
-# By the name that enable() and the command line take.
+# Keys are the names that enable() and the command line accept.
 FRAMEWORKS: dict[str, Framework] = {
     "pyg": Framework(
         label="PyG",
@@ -54,7 +54,7 @@ FRAMEWORKS: dict[str, Framework] = {
 
 
 def framework_of(value: object) -> Framework | None:
-    """Return the framework that defines the type of `value` or one of its bases, or None."""
+    """Return the framework that defines a value's type or one of its bases, or None."""
     by_package = {framework.package: framework for framework in FRAMEWORKS.values()}
     roots = (cls.__module__.partition(".")[0] for cls in type(value).__mro__)
     return next((by_package[root] for root in roots if root in by_package), None)

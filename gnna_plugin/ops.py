@@ -1,7 +1,7 @@
-"""The aggregation ops for direct use, and what torch's tracing needs to know about them (fake kernels).
+"""The aggregation ops for direct use, and their fake kernels, which torch needs for tracing.
 
-The ops live in C++ as torch.ops.gnna.*; their gradients of every order are built there. Each builds or looks up the
-plan of its edge list: the CSR form, kept in a cache as long as the index tensors live.
+The ops are implemented in C++ as torch.ops.gnna.*, with gradients of every order. Each call looks up or builds the plan
+of its edge list, which is the list's CSR form. Plans stay in a cache as long as the index tensors live.
 """
 
 from __future__ import annotations
@@ -13,24 +13,27 @@ from torch import Tensor
 def spmm(
     x: Tensor, edge_index: Tensor, weight: Tensor | None = None, num_dst: int | None = None, reduce: str = "sum"
 ) -> Tensor:
-    """Reduces, for every destination node, the features of its sources: out[i] = reduce of weight[e] * x[src[e]].
+    """Reduce the features of every node's in-neighbours.
+
+    Row i of the result reduces weight[e] * x[src[e]] over the edges e with dst[e] = i.
 
     Args:
-        x: features [N, *S], float32, float64, float16 or bfloat16 (computed in float32, rounded once), CPU or CUDA.
+        x: features [N, *S] on CPU or CUDA, of dtype float32, float64, float16 or bfloat16. 16-bit features are computed
+            in float32 and rounded once.
         edge_index: [2, E], int32 or int64; row 0 holds the source and row 1 the destination of every edge.
-        weight: [E, *W] of x's dtype, W a prefix of S: [E] one weight per edge, [E, H] against [N, H, D] one per head,
-            [E, F] against [N, F] one per feature; None for ones.
-        num_dst: number of output rows; None for N.
-        reduce: "sum", "mean", "max" or "min". A row without edges is 0; max and min propagate NaN and share the
-            gradient among equal messages, as torch.scatter_reduce does.
+        weight: [E, *W] of x's dtype, where W is a prefix of S. [E] is one weight per edge, [E, H] with x [N, H, D] one
+            per head, [E, F] with x [N, F] one per feature. None means ones.
+        num_dst: number of output rows; None means N.
+        reduce: "sum", "mean", "max" or "min". A row without edges is 0. max and min propagate NaN and divide the
+            gradient equally among equal messages, as torch.scatter_reduce does.
 
     Returns:
-        [num_dst, *S]. The same program gives the same bits on every run.
+        [num_dst, *S]. Repeated runs of the same program give the same bits.
 
     Raises:
-        ValueError: an index out of range (names its position, value and limit), shapes that do not fit, an unknown
-            reduce.
-        TypeError: dtypes that are not supported.
+        ValueError: an index is out of range (the text gives its position, value and limit), the shapes do not match, or
+            reduce is unknown.
+        TypeError: a dtype is not supported.
 
     >>> import torch, gnna_plugin
     >>> gnna_plugin.spmm(torch.eye(3), torch.tensor([[0, 1], [2, 2]]))
@@ -52,24 +55,25 @@ def spmm_csr(
     perm: Tensor | None = None,
     reduce: str = "sum",
 ) -> Tensor:
-    """spmm for a graph that is already in CSR form: row i reduces x[col[k]] for k from rowptr[i] to rowptr[i + 1].
+    """Reduce the features of in-neighbours for a graph in CSR form.
 
-    No plan is built: the CSR form is used as it is, and its edges are listed once for the backward pass. As long as
-    rowptr and col live, they are recognised again.
+    Row i of the result reduces x[col[k]] for rowptr[i] <= k < rowptr[i + 1]. The CSR form itself serves as the plan,
+    and its edge list is written out once for the backward pass. Both are cached as long as rowptr and col live.
 
     Args:
-        x: features [N, *S], as spmm's.
-        rowptr: [M + 1], ascending from 0 to E; col: [E], below N; both int32 or both int64.
-        weight: [E, *W] as spmm's, in the order of col, or where perm is given in the order that it points to.
-        perm: [E], int32 or int64: weight[perm[k]] belongs to col[k], as DGL and SparseTensor number edges. It must be a
-            permutation.
-        reduce: as spmm's.
+        x: features [N, *S], as for spmm.
+        rowptr: [M + 1], ascending from 0 to E; int32 or int64.
+        col: [E], source ids below N, of rowptr's dtype.
+        weight: [E, *W], as for spmm, in the order of col if perm is None.
+        perm: [E], int32 or int64, a permutation: weight[perm[k]] is the weight of col[k]. DGL and SparseTensor number
+            edges in this way.
+        reduce: as for spmm.
 
     Returns:
         [M, *S].
 
     Raises:
-        ValueError, TypeError: as spmm, and for what is no CSR form.
+        ValueError, TypeError: as for spmm; ValueError also if the arguments are no CSR form.
 
     >>> import torch, gnna_plugin
     >>> gnna_plugin.spmm_csr(torch.eye(3), torch.tensor([0, 2, 2]), torch.tensor([0, 1]))
@@ -90,46 +94,63 @@ def spmm_csc(
     num_dst: int | None = None,
     reduce: str = "sum",
 ) -> Tensor:
-    """spmm for a graph in CSC form: source j carries x[j] to row[k] for k from colptr[j] to colptr[j + 1].
+    """Reduce the features of in-neighbours for a graph in CSC form.
 
-    The form given serves the backward pass; the forward pass builds the plan by destination once. Arguments, result
-    [num_dst, *S] (default: N rows) and errors are spmm_csr's with the two sides exchanged.
+    Source j sends x[j] to the rows row[k] for colptr[j] <= k < colptr[j + 1]. The CSC form itself serves as the plan of
+    the backward pass. The plan of the forward pass, by destination, is built once.
+
+    Args:
+        x: features [N, *S], as for spmm.
+        colptr: [N + 1], ascending from 0 to E; int32 or int64.
+        row: [E], destination ids below num_dst, of colptr's dtype.
+        weight, perm: as for spmm_csr, with row in the place of col.
+        num_dst: number of output rows; None means N.
+        reduce: as for spmm.
+
+    Returns:
+        [num_dst, *S].
+
+    Raises:
+        ValueError, TypeError: as for spmm_csr.
     """
     cache = not torch.compiler.is_compiling()
     num_dst = x.size(0) if num_dst is None else num_dst
     column, dst = torch.ops.gnna.edges_of_csr(colptr, row, perm, num_dst, cache)
     if colptr.size(0) - 1 != x.size(0):
         raise ValueError(
-            f"colptr has {colptr.size(0)} elements for {x.size(0)} sources; it must have one more than those"
+            f"colptr has {colptr.size(0)} elements, but x has {x.size(0)} rows; colptr must have one element more"
         )
     return torch.ops.gnna.spmm(x, weight, column, dst, num_dst, reduce, cache)
 
 
 def sddmm(a: Tensor, b: Tensor, edge_index: Tensor, head_dims: int = 0) -> Tensor:
-    """Dot product of both ends of every edge: out[e] = sum of a[src[e]] * b[dst[e]] over all but the first head_dims
-    feature dimensions.
+    """Compute the dot product of the features at both ends of every edge.
+
+    out[e] is the sum of a[src[e]] * b[dst[e]] over all feature dimensions but the first head_dims.
 
     Args:
-        a: [N, *S] and b: [M, *S], one dtype (as spmm's) and device.
-        edge_index: [2, E], int32 or int64, as in spmm.
-        head_dims: how many leading dimensions of S the result keeps; 1 for [N, H, D] gives [E, H].
+        a: [N, *S], features of the sources, of a dtype that spmm supports.
+        b: [M, *S], features of the destinations, of a's dtype and device.
+        edge_index: [2, E], int32 or int64, as for spmm.
+        head_dims: number of leading dimensions of S that the result keeps. With features [N, H, D], 1 gives [E, H].
 
     Raises:
-        ValueError, TypeError: as spmm.
+        ValueError, TypeError: as for spmm.
     """
     src, dst = _ends(edge_index)
     return torch.ops.gnna.sddmm(a, b, src, dst, head_dims, not torch.compiler.is_compiling())
 
 
 def clear_cache() -> None:
-    """Drops every cached plan; the next call with an edge list builds its plan again."""
+    """Drop every cached plan. The next call with an edge list builds its plan again."""
     torch.ops.gnna.clear_cache()
 
 
 def release_captures() -> None:
-    """Gives back what captured CUDA graphs read of the plug-in's memory. No such graph may be replayed afterwards.
+    """Release the plug-in's memory that captured CUDA graphs read.
 
-    A graph does not tell when it ends, so its plans and normalised weights are held until this call.
+    No graph that was captured with the plug-in may be replayed afterwards. The plug-in cannot see when such a graph is
+    destroyed, so it keeps the plans and normalised weights that the graph reads until this call.
     """
     torch.ops.gnna.release_captures()
 
@@ -140,7 +161,7 @@ def _ends(edge_index: Tensor) -> tuple[Tensor, Tensor]:
     return edge_index[0], edge_index[1]
 
 
-# Where a graph is traced rather than run, only shapes are computed. Index values are checked when the op runs.
+# Fake kernels, which compute shapes only. Index values are checked when the op runs.
 
 
 @torch.library.register_fake("gnna::spmm")

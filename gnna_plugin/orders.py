@@ -1,7 +1,8 @@
-"""Orders of a graph's nodes, to renumber it with: by community (Rabbit order) and by degree. An order lists, for every
-place, the node that is to stand there; `x[order]` puts features into it, `inverse(order)[edge_index]` the edges.
+"""Orders for renumbering a graph's nodes: by community (Rabbit order) and by degree.
 
-A plan's schedule uses the same orders without moving anything (csrc/torch/plan/schedule.h).
+An order gives the old node of every new position. `x[order]` reorders features, and `inverse(order)[edge_index]`
+renumbers edges. A plan's schedule also orders rows by community or degree, but moves no features
+(csrc/torch/plan/schedule.h).
 """
 
 from __future__ import annotations
@@ -13,31 +14,38 @@ from torch import Tensor
 
 
 class RabbitOrder(NamedTuple):
-    """order [N] int64: the node at each place. community [N] int64: every node's, numbered from 0 along the order."""
+    """Result of rabbit_order().
+
+    Attributes:
+        order: [N] int64, the old node of every new position.
+        community: [N] int64, the community of every old node, numbered from 0 along the order.
+    """
 
     order: Tensor
     community: Tensor
 
 
 def rabbit_order(edge_index: Tensor, num_nodes: int) -> RabbitOrder:
-    """Orders nodes so that communities, and the communities inside them, are neighbours (Arai et al., Rabbit Order,
-    IPDPS 2016): each node, by ascending degree, joins the neighbouring community that gains most modularity, and the
-    dendrograms are numbered depth first.
+    """Order nodes by community (Rabbit Order, Arai et al., IPDPS 2016).
 
-    Directions are ignored, repeated edges count as often as they occur, loops do not; nodes without edges come last.
-    Runs on torch's CPU threads, 10 million edges a second or more on two of them; the same graph gives the same order
-    on any number of threads.
+    The nodes of a community, and of each community inside it, are consecutive in the order. In ascending order of
+    degree, each node joins the neighbouring community with the highest gain in modularity. The resulting dendrograms
+    are numbered depth first.
+
+    Edge directions and self-loops are ignored, and repeated edges count each time. Nodes without edges come last. Runs
+    on torch's CPU threads, at 10 million edges per second or more on two threads. The order does not depend on the
+    number of threads.
 
     Args:
-        edge_index: [2, E], int32 or int64, on any device; row 0 sources, row 1 destinations.
-        num_nodes: N.
+        edge_index: [2, E], int32 or int64, on any device; row 0 holds the sources, row 1 the destinations.
+        num_nodes: number of nodes N.
 
     Returns:
-        RabbitOrder on edge_index's device.
+        A RabbitOrder on edge_index's device.
 
     Raises:
-        ValueError: an index out of range, or a shape other than [2, E].
-        TypeError: indices that are not int32 or int64.
+        ValueError: an index is out of range, or the shape is not [2, E].
+        TypeError: the indices are not int32 or int64.
 
     >>> import torch
     >>> from gnna_plugin.orders import rabbit_order
@@ -50,9 +58,12 @@ def rabbit_order(edge_index: Tensor, num_nodes: int) -> RabbitOrder:
 
 
 def degree_order(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """Orders nodes by descending in-degree, int64 [N] on edge_index's device; equal ones keep their order.
+    """Order nodes by descending in-degree. Nodes of equal degree keep their order.
 
-    Arguments and errors as rabbit_order's.
+    Args, Raises: as for rabbit_order().
+
+    Returns:
+        [N] int64 on edge_index's device, the old node of every new position.
     """
     src, dst = _ends(edge_index)
     order = torch.ops.gnna.degree_order(src.cpu(), dst.cpu(), num_nodes)
@@ -60,7 +71,10 @@ def degree_order(edge_index: Tensor, num_nodes: int) -> Tensor:
 
 
 def inverse(order: Tensor) -> Tensor:
-    """The new number of every node: inverse(order)[order[i]] = i. int64 [N]."""
+    """Return the new number of every old node, [N] int64.
+
+    It satisfies inverse(order)[order[i]] = i.
+    """
     places = torch.empty_like(order)
     places[order] = torch.arange(order.numel(), dtype=order.dtype, device=order.device)
     return places

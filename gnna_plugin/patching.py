@@ -1,4 +1,4 @@
-"""Replacing a framework's functions so that it can be undone exactly, and TorchScript still finds their source."""
+"""Replaces functions of a framework so that they can be restored exactly and TorchScript compiles the originals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ _MISSING = object()
 
 
 def misfit(signatures: Iterable[tuple[object, str, list[str]]]) -> str | None:
-    """The first of (owner, function name, parameter names) that is not so, in words; None when all are."""
+    """Describe the first function with unexpected parameters; None if there is none.
+
+    Args:
+        signatures: (owner, function name, expected parameter names) of every function.
+    """
     for owner, name, expected in signatures:
         function = vars(owner).get(name)
         found = list(inspect.signature(function).parameters) if inspect.isfunction(function) else None
@@ -29,11 +33,12 @@ def misfit(signatures: Iterable[tuple[object, str, list[str]]]) -> str | None:
 
 
 def stand_in(replacement: Callable, original: Callable) -> Callable:
-    """`replacement` dressed as `original`: its name, module and, through __wrapped__, its source.
+    """Return a function that runs `replacement` and looks like `original`.
 
-    torch.jit.script compiles a function from the source it unwraps to and resolves names in the function's globals; so
-    the stand-in runs our code in eager mode, scripts as the original, and must reach our own names as closure variables
-    only.
+    It has the name and module of `original` and, through __wrapped__, its source. torch.jit.script compiles a function
+    from the source that __wrapped__ leads to, and resolves names in the function's globals. The stand-in therefore runs
+    `replacement` in eager mode and compiles as `original`. Its globals are those of `original`, so `replacement` must
+    refer to names of its own module through closure variables only.
     """
     function = types.FunctionType(
         replacement.__code__, original.__globals__, original.__name__, original.__defaults__, replacement.__closure__
@@ -43,8 +48,10 @@ def stand_in(replacement: Callable, original: Callable) -> Callable:
 
 
 class Patches:
-    """A list of replaced attributes. undo() restores each one, but never overwrites what somebody else put there
-    since."""
+    """A list of replaced attributes.
+
+    undo() restores each one unless other code has replaced it since.
+    """
 
     def __init__(self) -> None:
         self._done: list[tuple[object, str, object, object]] = []
@@ -55,7 +62,10 @@ class Patches:
         self._done.append((owner, name, vars(owner)[name], old))
 
     def undo(self) -> None:
-        """Restores in reverse order. What somebody else replaced meanwhile is left as it is, with a warning."""
+        """Restore the attributes in reverse order.
+
+        Those that other code replaced since are left as they are, with a warning.
+        """
         foreign = []
         while self._done:
             owner, name, ours, old = self._done.pop()
@@ -66,20 +76,20 @@ class Patches:
             else:
                 setattr(owner, name, old)
         if foreign:
-            text = f"gnna_plugin left {', '.join(foreign)} as found: replaced by others after enable()"
+            text = f"gnna_plugin did not restore {', '.join(foreign)}: replaced by other code after enable()"
             warnings.warn(text, stacklevel=4)
 
 
 class ScriptAliases:
-    """Makes TorchScript compile the original wherever it meets a stand-in.
+    """Makes TorchScript compile the original if it is given a stand-in.
 
-    torch.jit caches the compiled overloads of a function by function object, but keeps the declarations that are not
-    compiled yet by qualified name, and deletes them after the first compilation. A stand-in and its original share the
-    qualified name, so whichever is compiled second would find no overloads. Here every lookup uses the original, and
-    torch.jit's tables hold the same entries as without the plug-in.
+    torch.jit caches the compiled overloads of a function by function object. Declarations that are not compiled yet are
+    stored by qualified name and deleted after the first compilation. A stand-in and its original have the same
+    qualified name, so the second of them to be compiled would find no overloads. This class makes every lookup use the
+    original, so that torch.jit's tables hold the same entries as without the plug-in.
 
-    The lookup of overloads is replaced for as long as a stand-in exists: usually until disable(), longer if a program
-    still holds one. For functions without overloads torch.jit calls `__prepare_scriptable__` itself.
+    torch.jit's lookup of overloads is replaced as long as a stand-in exists. That is usually until disable(), or longer
+    if a program still holds one. For functions without overloads, torch.jit itself calls `__prepare_scriptable__`.
     """
 
     _OWN = ("__wrapped__", "__prepare_scriptable__")  # attributes that only a stand-in has
@@ -87,7 +97,7 @@ class ScriptAliases:
     def __init__(self) -> None:
         self._originals: dict[weakref.ref, Callable] = {}
         self._patches = Patches()
-        self._was_asked = False  # TorchScript has met a stand-in since the last release()
+        self._was_asked = False  # whether TorchScript has looked up a stand-in since the last release()
         self._lock = threading.RLock()  # reentrant, because the garbage collector may call _forget() inside add()
 
     def add(self, ours: Callable, original: Callable) -> None:
@@ -100,17 +110,18 @@ class ScriptAliases:
 
     def _forget(self, ours: weakref.ref, finalizing: Callable = sys.is_finalizing) -> None:
         if finalizing():
-            return  # modules are being torn down, and nothing can be compiled any more
+            return  # the interpreter is shutting down, and nothing will be compiled any more
         with self._lock:
             self._originals.pop(ours, None)
             if not self._originals:
                 self._patches.undo()
 
     def release(self) -> None:
-        """Removes what still refers to stand-ins after all of a package's modules have their originals back.
+        """Remove the remaining references to stand-ins.
 
-        Modules of the user may have imported stand-ins, under any name. torch.jit leaves copies of the namespaces that
-        it compiled in reference cycles.
+        Call this after all modules of the package have their originals back. User modules may have imported stand-ins
+        under any name, so all loaded modules are searched. torch.jit leaves copies of the namespaces that it compiled
+        in reference cycles, which only the garbage collector frees.
         """
         if self._originals:
             for module in list(sys.modules.values()):
@@ -137,7 +148,10 @@ class ScriptAliases:
         return _get_overloads
 
     def share_marks(self, ours: Callable, original: Callable) -> None:
-        """Gives both the attributes that either has received since, such as the mark of torch.jit.ignore."""
+        """Give both functions the attributes that either was given.
+
+        An example is the mark that torch.jit.ignore sets.
+        """
         for name, value in vars(ours).items():
             if name not in self._OWN:
                 vars(original).setdefault(name, value)
@@ -148,9 +162,10 @@ script_aliases = ScriptAliases()
 
 
 class Spread:
-    """A function that a package's modules import from one another by name, replaced in all modules that hold it.
+    """Replaces a function in all modules of a package that hold it.
 
-    undo() restores it in all modules that hold the stand-in by then, those imported meanwhile included.
+    The modules import the function from one another by name. undo() restores it in all modules that hold the
+    replacement at that time, including those imported since.
     """
 
     def __init__(self, package: str, original: Callable, ours: Callable) -> None:

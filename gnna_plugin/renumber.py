@@ -1,5 +1,6 @@
-"""renumber(): moves a graph's nodes so that communities are neighbours, with all that belongs to them. This file owns
-the choice of the order and of the framework; what a framework's graph carries is known to its adapter.
+"""renumber(): gives nodes of a community consecutive ids, and reorders features, labels and edges accordingly.
+
+This file owns the choice of the order and of the framework. The adapter knows what a framework's graph holds.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ _ACCEPTED = "a homogeneous graph: torch_geometric.data.Data, or a DGLGraph of on
 
 
 class Renumbered(NamedTuple):
-    """graph: a new graph of the same type. permutation [N] int64: the old number of each new node, so that
-    `new_x = old_x[permutation]`. inverse [N] int64: the new number of each old node, so that a result for the new graph
-    is `result[inverse]` in the old order. edge_permutation [E] int64: the old position of each new edge.
+    """Result of renumber().
+
+    Attributes:
+        graph: a new graph of the same type.
+        permutation: [N] int64, the old number of each new node: `new_x = old_x[permutation]`.
+        inverse: [N] int64, the new number of each old node. `result[inverse]` puts a result for the new graph into the
+            old order.
+        edge_permutation: [E] int64, the old position of each new edge.
     """
 
     graph: Any
@@ -28,21 +34,27 @@ class Renumbered(NamedTuple):
 
 
 def renumber(graph: Any, order: str | Tensor = "rabbit") -> Renumbered:
-    """Renumbers the nodes of a graph and moves features, labels, masks, edges and edge attributes along; the argument
-    stays as it is. Edges are sorted by their new destination, then by source.
+    """Return a copy of a graph with its nodes renumbered.
 
-    A plan's schedule gives most of the gain without touching anything, and is found on its own; renumbering serves what
-    else walks over neighbours (the framework's own operations, samplers, other tools), and costs the bookkeeping below.
+    Features, labels, masks, edges and edge attributes are reordered with the nodes. Edges are sorted by their new
+    destination, then by their new source. The argument is not changed.
+
+    The plug-in finds schedules for its plans on its own, which give its kernels most of the same gain without moving
+    data. Renumbering also helps everything else that reads neighbours, such as the framework's own operations, samplers
+    and other tools. In return, results have to be put back into the old order.
 
     Args:
         graph: torch_geometric.data.Data, or a homogeneous DGLGraph.
-        order: "rabbit" (communities, gnna_plugin.orders.rabbit_order), "degree" (descending in-degree), or the nodes in
-            their new order, a permutation int64 [N].
+        order: "rabbit" (by community, see gnna_plugin.orders.rabbit_order), "degree" (descending in-degree), or the old
+            nodes in their new order, a permutation int64 [N].
+
+    Returns:
+        A Renumbered.
 
     Raises:
-        TypeError: another kind of graph, such as HeteroData or a heterogeneous DGLGraph.
-        ValueError: a graph without edges to go by, one that is a batch of graphs or holds its edges as a sparse matrix;
-            an unknown order, or one that is no permutation.
+        TypeError: the graph is of another kind, such as HeteroData or a heterogeneous DGLGraph.
+        ValueError: the graph has no edge list, holds its edges as a sparse matrix, or is a batch of graphs; or order is
+            unknown or no permutation.
 
     >>> import torch, gnna_plugin
     >>> from torch_geometric.data import Data
@@ -66,12 +78,12 @@ def renumber(graph: Any, order: str | Tensor = "rabbit") -> Renumbered:
 
 
 def find_order(order: str | Tensor, edge_index: Tensor, num_nodes: int) -> Tensor:
-    """The nodes in the order asked for, int64 [N] on edge_index's device."""
+    """Return the old nodes in the requested order, int64 [N] on edge_index's device."""
     if isinstance(order, Tensor):
         ids = torch.arange(num_nodes, device=order.device)
         if order.dim() != 1 or order.is_floating_point() or not order.long().sort().values.equal(ids):
             raise ValueError(f"order is a tensor of shape {list(order.shape)}; it must be a permutation of 0 to N - 1, "
-                             f"N being {num_nodes}")  # fmt: skip
+                             f"where N is {num_nodes}")  # fmt: skip
         return order.to(edge_index.device, torch.int64)
     if order == "rabbit":
         return rabbit_order(edge_index, num_nodes).order

@@ -1,6 +1,6 @@
-"""The schedules of the cached plans, as people and programs ask for them: what was decided, at what cost and gain.
+"""The schedules of the cached plans as Python values: what was decided, what it cost and what it gained.
 
-How they come about is csrc/torch/plan/schedule.h; the rules are csrc/decide/schedule.cpp.
+Schedules are found and applied in csrc/torch/plan/schedule.cpp, by the rules in csrc/decide/schedule.cpp.
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ import torch
 
 @dataclass(frozen=True)
 class Schedule:
-    """The order in which one plan's rows are processed.
+    """The order in which the rows of one plan are processed.
 
-    state: "watching" (communities are not worth their cost yet), "ordering" (in the background), "on trial", "kept",
-    "dropped" (it was no faster), "unchanged" (found not to be worth it) or "pinned" (a captured CUDA graph reads the
-    plan). kind: "ascending", "degree" (on a GPU, from a plan's sixth call on), "community" or "by hand". Times in
-    seconds: found_in on the background thread, stored_in on the callers', before and after per call. cold_before and
-    cold_after: shares of gathers expected to miss the cache. edge_span: the paper's average edge span (AES), None where
-    it is unknown or rows and columns are two sets of nodes; paper_renumbers: what its rule says.
+    Attributes:
+        state: "watching" (an order by community is not expected to repay its cost yet), "ordering" (it is being found
+            in the background), "on trial" (its calls are compared with those before), "kept", "dropped" (it was no
+            faster), "unchanged" (the rows stay as they are) or "pinned" (a captured CUDA graph reads the plan).
+        kind: "ascending", "degree" (on a GPU, from a plan's sixth call on), "community" or "by hand".
+        found_in: seconds that finding the order took on the background thread.
+        stored_in: seconds that reordering took on the threads of callers.
+        gain_expected: time before / time after that was expected of the order.
+        before, after: mean seconds per call without and with the order; 0 if they were not compared.
+        cold_before, cold_after: shares of gathers that are expected to miss the cache.
+        edge_span: the paper's average edge span (AES). None if it is unknown, or if rows and columns are different sets
+            of nodes.
+        paper_renumbers: whether the paper's rule says to renumber the nodes.
     """
 
     device: str
@@ -42,7 +49,7 @@ class Schedule:
 
     @property
     def gain_measured(self) -> float:
-        """Time before / time after, 0 where nothing was compared."""
+        """Return time before / time after, or 0 if nothing was compared."""
         return self.before / self.after if self.after else 0.0
 
     def as_dict(self) -> dict:
@@ -51,17 +58,23 @@ class Schedule:
     def __str__(self) -> str:
         text = f"{self.rows:,} rows, {self.edges:,} edges on {self.device}: {self.state}, {self.reason}"
         if self.found_in:
-            text += f"; found in {self.found_in * 1e3:.0f} ms beside the calls, {self.stored_in * 1e3:.1f} ms of theirs"
+            text += (
+                f"; order found in {self.found_in * 1e3:.0f} ms in the background, stored in "
+                f"{self.stored_in * 1e3:.1f} ms on the calling thread"
+            )
         if self.edge_span is not None:
             says = "renumber" if self.paper_renumbers else "leave the ids"
             ours = "reorder" if self.kind == "community" else "leave the rows"
             agree = "as" if (says == "renumber") == (ours == "reorder") else "while"
-            text += f"; average edge span {self.edge_span:,.0f}: {ours}, {agree} the paper's rule says {says}"
+            text += (
+                f"; average edge span {self.edge_span:,.0f}: the decider says '{ours}', "
+                f"{agree} the paper's rule says '{says}'"
+            )
         return text
 
 
 def schedules() -> list[Schedule]:
-    """Of every cached plan, the most recently used first."""
+    """Return the schedule of every cached plan, the most recently used plan first."""
     words, numbers = torch.ops.gnna.schedules()
     found = []
     for at in range(len(words) // 4):

@@ -1,4 +1,4 @@
-"""What goes on around a call that the ops must stay out of: captures, traces and transforms they do not support."""
+"""Detects the states of torch in which the ops cannot run, such as captures, traces and transforms."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from gnna_plugin import _load
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _functorch_levels = torch._C._functorch.peek_interpreter_stack
 _tracing_state = torch._C._get_tracing_state
-# Absent from torch 2.4, whose Python cannot tell; our own op can.
+# torch 2.4 lacks this function. There, saved_tensor_hooks() uses an op of the plug-in.
 _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
 def saved_tensor_hooks() -> bool:
-    """Whether tensors saved for a backward pass go through hooks on this thread: activation checkpointing."""
+    """Return whether this thread has saved-tensor hooks (activation checkpointing)."""
     return torch.ops.gnna.saved_tensor_hooks() if _top_hooks is None else _top_hooks(False) is not None
 
 
 def tracing() -> bool:
-    """Whether torch.jit.trace is recording."""
+    """Return whether torch.jit.trace is recording."""
     return _tracing_state() is not None
 
 
 def transforming() -> bool:
-    """Whether torch.func transforms are at work on this thread."""
+    """Return whether a torch.func transform is active on this thread."""
     return _functorch_levels() is not None
 
 
 def outside_transforms() -> contextlib.AbstractContextManager:
-    """Around what is computed of tensors from outside the torch.func transforms that are at work on this thread."""
+    """Return a context that suspends the torch.func transforms of this thread.
+
+    Used for computations on tensors from outside the transforms.
+    """
     if _functorch_levels() is None:
         return contextlib.nullcontext()
     from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
@@ -41,15 +44,15 @@ def outside_transforms() -> contextlib.AbstractContextManager:
 
 
 def capturing(tensor: Tensor) -> bool:
-    """Whether a CUDA graph is being captured of what is computed on this tensor."""
+    """Return whether the tensor is on CUDA and the current stream is capturing."""
     return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def reason(tensor: Tensor, src: Tensor | None = None) -> str | None:
-    """Why a call on this tensor is left to the framework here and now, in words for its user; None when nothing is.
+    """Return why a call on this tensor must fall back to the framework, or None.
 
-    While a CUDA graph is captured nothing can be planned: only a call that gathers by src, whose plans are there, goes
-    on.
+    No plan can be built while a CUDA graph is being captured. A call that gathers by `src` can be captured if the plans
+    of `src` are cached.
     """
     device = tensor.device
     if device.type == "cuda":

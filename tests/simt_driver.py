@@ -1,7 +1,8 @@
-"""Compiles the CUDA kernels for the CPU, with tests/simt in the place of CUDA, and runs cases through them.
+"""Compile the CUDA kernels for the CPU and run cases through them.
 
-The result is a program of its own, so that AddressSanitizer and UndefinedBehaviorSanitizer can watch it. Objects stay
-in build/simt and are compiled again when they have to be.
+tests/simt takes the place of CUDA. The kernels run in a separate program (tests/simt/driver.cpp), so that
+AddressSanitizer and UndefinedBehaviorSanitizer can check them. Objects are kept in build/simt and compiled again only
+if they are out of date.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = "-std=c++17 -O1 -g1 -fno-strict-aliasing -ffp-contract=off -Wall -Wextra -Wno-unknown-pragmas".split()
-# Those that find what a kernel can do wrong; all of "undefined" doubles the time of the build.
+# The checks for mistakes that a kernel can make. All of "undefined" would double the build time.
 CHECKS = "-fsanitize=address,alignment,shift,signed-integer-overflow,integer-divide-by-zero -fno-sanitize-recover=all"
 ENVIRONMENT = {"ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 
 @cache
 def build() -> Path:
-    """The driver program, which is compiled where it is not current."""
+    """Compile the driver program, if it is not current, and return its path."""
     if not sys.platform.startswith("linux") or not (ROOT / "csrc").is_dir():
         pytest.skip("needs the source tree, on Linux")
     spec = importlib.util.spec_from_file_location("gnna_setup_for_simt", ROOT / "setup.py")
@@ -38,17 +39,17 @@ def build() -> Path:
     cxx, _ = setup.find_cxx()
     folder = ROOT / "build" / "simt"
     folder.mkdir(parents=True, exist_ok=True)
-    # Not every compiler has the sanitizers' libraries. GCC must be told that no thread_local variable needs code to
-    # start with: under AddressSanitizer it calls the missing code (GCC 12).
+    # Not every compiler has the sanitizers' libraries. -fno-extern-tls-init says that no extern thread_local variable
+    # needs dynamic initialisation. Without it, GCC 12 under AddressSanitizer calls an initialiser that does not exist.
     checks = [flag for group in (CHECKS, "-fno-extern-tls-init") if _links(setup, cxx, group) for flag in group.split()]
     command = [*cxx, *FLAGS, *checks, "-I", str(ROOT / "tests" / "simt"), "-I", str(ROOT / "csrc" / "include")]
     sources = [*ROOT.glob("csrc/cuda/*.cu"), *ROOT.glob("csrc/decide/*.cpp"), *ROOT.glob("tests/simt/*.cpp")]
-    sources.sort(key=lambda path: -len(path.name))  # the slow ones, spmm_float_max.cu and its like, first
+    sources.sort(key=lambda path: -len(path.name))  # slow ones first, such as spmm_float_max.cu
 
     def compile_one(source: Path) -> str:
         result = folder / f"{source.name}.o"
         depends = result.with_suffix(".d")
-        fast = ["-O2"] if source.parent.name == "simt" else []  # the scheduler is where most of the time goes
+        fast = ["-O2"] if source.parent.name == "simt" else []  # the scheduler takes most of the run time
         words = [*command, *fast, "-x", "c++", "-c", str(source), "-o", str(result), "-MMD", "-MF", str(depends)]
         if not setup.is_current(result, depends, words):
             result.with_suffix(".cmd").unlink(missing_ok=True)
@@ -71,7 +72,15 @@ def _links(setup, cxx, flags: str) -> bool:
 
 
 class Case:
-    """One operation: its numbers, and its arrays, which may be given as (array, bytes to shift its start by)."""
+    """One operation for the driver, with its arguments.
+
+    Args:
+        operation: its name in tests/simt/driver.cpp.
+        numbers: integers by name.
+        arrays: arrays by name, each alone or as (array, bytes by which to shift its start). None is left out.
+        schedules: how many schedules to run it under.
+        seed: of the random schedules.
+    """
 
     def __init__(self, operation: str, numbers: dict, arrays: dict, schedules: int = 4, seed: int = 0):
         self.operation = operation
@@ -86,6 +95,7 @@ class Case:
 
 
 def start(cases: list[Case], folder: Path) -> tuple[subprocess.CompletedProcess, Path]:
+    """Run the driver on the cases and return its process and its results' path."""
     requests, results = folder / "cases", folder / "results"
     with open(requests, "wb") as file:
         for case in cases:
@@ -96,7 +106,10 @@ def start(cases: list[Case], folder: Path) -> tuple[subprocess.CompletedProcess,
 
 
 def run(cases: list[Case], folder: Path) -> list[dict[str, bytes]]:
-    """The results of each case, by name. What the emulation complains of fails the test, with the case it was at."""
+    """Run the cases and return the results of each, as bytes by name.
+
+    If the driver ends with an error, the test fails with the driver's message and the case that it was running.
+    """
     done, results = start(cases, folder)
     found = list(_read(results))
     if done.returncode != 0 or len(found) != len(cases):

@@ -28,7 +28,8 @@ def test_every_16_bit_number_is_read_and_rounded_right(dtype, tmp_path):
     width, rows = 64, 1024
     x = np.arange(-(2**15), 2**15, dtype=np.int16).reshape(rows, width)
     slots = np.arange(rows, dtype=np.int32)
-    config = {"lanes": 8, "groups": 1, "vectors": 1, "vector_width": 8, "block": 256, "split_above": 9, "chunk_edges": 9}
+    config = {"lanes": 8, "groups": 1, "vectors": 1, "vector_width": 8, "block": 256,
+              "split_above": 9, "chunk_edges": 9}  # fmt: skip
     numbers = {"cols": rows, "x_stride": width, "heads": 1, "head_dim": width, "reduce": 2, "out_shift": 0,
                "x_padded": 0, "decide": 0, "kernel": 0, "group_size": 0, **config, **dtype.flag()}  # fmt: skip
     factors = dtype.round([1.0, 1.5, 3, 1 + dtype.eps, 2.0**-6, 2.0**-9 * (1 + dtype.eps), -300])

@@ -96,7 +96,8 @@ def test_items(chunk_edges, tmp_path):
     degrees[[0, -1]] = 0, 500
     rowptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
     case = Case("chunks", {"threshold": threshold, "chunk_edges": chunk_edges}, {"rowptr": rowptr})
-    record = np.dtype([("begin", "i8"), ("end", "i8"), ("row", "i4"), ("index", "i4"), ("count", "i4"), ("first", "i4")])
+    fields = [("begin", "i8"), ("end", "i8"), ("row", "i4"), ("index", "i4"), ("count", "i4"), ("first", "i4")]
+    record = np.dtype(fields)
     chunks = np.frombuffer(run([case], tmp_path)[0]["chunks"], record)
     assert (chunks["end"] - chunks["begin"] <= chunk_edges).all()
     at = 0
@@ -118,7 +119,8 @@ def test_neighbour_groups(group_size, tmp_path):
     degrees = rng.choice([0, 1, 5, 31, 32, 33, 64, 65, 1000], 600)
     split_above = 4 * group_size
     rowptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
-    (result,) = run([Case("groups", {"group_size": group_size, "split_above": split_above}, {"rowptr": rowptr})], tmp_path)
+    case = Case("groups", {"group_size": group_size, "split_above": split_above}, {"rowptr": rowptr})
+    (result,) = run([case], tmp_path)
     first, row = np.frombuffer(result["first"], np.int64), np.frombuffer(result["row"], np.int32)
     of_row = np.where(degrees > split_above, 1, np.maximum(1, -(-degrees // group_size)))  # split rows are chunks
     np.testing.assert_array_equal(first, np.concatenate([[0], np.cumsum(of_row)]))

@@ -51,7 +51,7 @@ def same_results(pairs, tmp_path):
 @pytest.mark.parametrize("config", [{"decide": 1, **H200}, BY_GROUPS], ids=["rows", "groups"])
 @pytest.mark.parametrize("dtype", STORAGES, ids=str)
 def test_spmm_and_its_winners_keep_every_bit(dtype, config, tmp_path):
-    """Rows that are split into chunks, empty rows, every reduction and weighting, at widths of one tile and of several."""
+    """Split rows, empty rows, every reduction and weighting, at widths of one tile and of several."""
     rng = np.random.default_rng(1)
     pairs = []
     for at, (width, reduce) in enumerate((w, r) for w in (1, 7, 16, 64, 136) for r in REDUCES):

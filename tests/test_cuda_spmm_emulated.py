@@ -158,7 +158,8 @@ def random_config(rng, full: int, width: int) -> dict:
     config = {
         "kernel": kernel, "lanes": lanes, "vectors": rng.choice([1, 2] if kernel == GROUPS else [1, 2, 4]),
         "groups": 2 ** int(rng.integers(0, 6 - np.log2(lanes))), "vector_width": rng.choice([1, full]), "block": block,
-        "group_size": rng.choice([1, 3, 8, 16]), "split_above": rng.choice([0, 16, 32]), "chunk_edges": rng.choice([8, 16, 64]),
+        "group_size": rng.choice([1, 3, 8, 16]), "split_above": rng.choice([0, 16, 32]),
+        "chunk_edges": rng.choice([8, 16, 64]),
     }  # fmt: skip
     if width > 16 * lanes * config["vectors"] * config["vector_width"]:
         config["block"] = min(config["block"], 64)  # many tiles of large blocks take the emulation half a minute

@@ -60,7 +60,7 @@ def test_graphbolt_that_does_not_load(tmp_path, graphbolt, reason):
     folder = stub(tmp_path, graphbolt)
     raised, state = enable(folder, "dgl")
     assert raised.startswith("ImportError: dgl is installed but cannot be imported (DGL 2.1.0 loads GraphBolt, which")
-    assert raised.endswith(f"{reason}; DGL 1.1.3 does without it), so gnna_plugin stays off for it")
+    assert raised.endswith(f"{reason}; install DGL 1.1.3, which does not load it), so gnna_plugin stays off for it")
     assert state == "on for []"
 
 

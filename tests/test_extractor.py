@@ -29,7 +29,7 @@ def test_empty_graphs(device):
 
 
 def test_out_of_range():
-    with pytest.raises(ValueError, match="ids from 0 to 7; nodes: 5"):
+    with pytest.raises(ValueError, match="ids from 0 to 7, but num_nodes is 5"):
         graph_facts(torch.tensor([[0], [7]]), 5)
 
 

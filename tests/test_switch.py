@@ -81,7 +81,7 @@ def test_somebody_elses_patch_on_top_survives():
 
     MessagePassing._index_select = theirs
     try:
-        with pytest.warns(UserWarning, match="MessagePassing._index_select as found"):
+        with pytest.warns(UserWarning, match="did not restore MessagePassing._index_select"):
             gnna_plugin.disable()
         assert MessagePassing._index_select is theirs
     finally:

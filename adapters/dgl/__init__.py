@@ -1,10 +1,15 @@
-"""The DGL adapter: which of DGL's functions are replaced, and how that is undone.
+"""The DGL adapter: installs the hooks in DGL's functions and removes them.
 
-dgl.backend.pytorch.sparse._gspmm lies under update_all, dgl.nn, dgl.ops and both directions of autograd in every DGL
-from 1.1 on; it is replaced for all reducers. _gsddmm, beside it, has the products of both ends of an edge, and
-EdgeSoftmax, which edge_softmax looks up by name, attention's normalisation. dgl.ops.gspmm sees a mean whole and is
-replaced for sum and mean, whose gradient then runs in C++; and a graph's relations and its reverse are handed out as
-the same objects each time. DGL has no registry for aggregation backends: these are it.
+DGL has no registry for aggregation backends, so the plug-in replaces functions:
+
+- dgl.backend.pytorch.sparse._gspmm: update_all, dgl.nn, dgl.ops and both directions of autograd call it in every DGL
+  from 1.1 on. It is replaced for all reducers (hooks.py).
+- dgl.ops.gspmm: replaced for sum and mean. It sees a mean before DGL splits it into a sum and a division, and the
+  gradient then runs in C++ (hooks.py).
+- _gsddmm and EdgeSoftmax in the module of _gspmm: products of the features of both ends of an edge, and attention's
+  softmax (edge_hooks.py).
+- the functions that derive graph indices: a graph returns the same objects for its relations and its reverse each time
+  (graphs.py).
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from __future__ import annotations
 import os
 import warnings
 
-os.environ.setdefault("DGLBACKEND", "pytorch")  # else DGL's first import writes a configuration file and prints
+os.environ.setdefault("DGLBACKEND", "pytorch")  # or DGL's first import writes a configuration file and prints a notice
 
 from gnna_plugin.adapters.dgl.importing import explained  # noqa: E402
 
@@ -41,15 +46,21 @@ _patches = Patches()
 
 
 def install() -> bool:
-    """Puts the hooks in place. False, with a warning that says why, where this DGL does not fit them."""
+    """Install the hooks.
+
+    Returns:
+        False if this DGL does not fit the hooks. A warning gives the reason.
+    """
     problem = misfit(_SIGNATURES)
     if problem is not None:
-        text = f"gnna_plugin stays off for DGL {dgl.__version__}: {problem}"
+        text = f"gnna_plugin stays off for DGL {dgl.__version__}: {problem}; install DGL {_TESTED}"
         warnings.warn(text, stacklevel=4)
         return False
     if not dgl.__version__.startswith(_TESTED):
         warnings.warn(
-            f"gnna_plugin is tested with DGL {_TESTED}; found {dgl.__version__}, whose hooks fit", stacklevel=3
+            f"gnna_plugin is tested with DGL {_TESTED}; found {dgl.__version__}, whose functions have the expected "
+            "parameters, so the plug-in is on",
+            stacklevel=3,
         )
     _patches.replace(sparse, "_gspmm", hooks.gspmm_hook(sparse._gspmm))
     _patches.replace(sparse, "_gsddmm", edge_hooks.gsddmm_hook(sparse._gsddmm))
@@ -65,6 +76,6 @@ def install() -> bool:
 
 
 def uninstall() -> None:
-    """Restores DGL's own functions and lets go of all graphs."""
+    """Restore DGL's own functions and release what is cached of all graphs."""
     graphs.clear()
     _patches.undo()

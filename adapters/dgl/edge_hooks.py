@@ -1,6 +1,8 @@
-"""The functions that take the place of DGL's computations on edges: the products of both ends' features (g-SDDMM),
-which are also the gradient of a weighted sum to its weights, and edge_softmax. What does not fit is left to DGL, errors
-too."""
+"""The replacements for DGL's computations on edges: edge_softmax, and the products of both ends' features (g-SDDMM).
+
+g-SDDMM also computes the gradient of a weighted sum with respect to its weights. A call that does not fit is left to
+DGL, which then also raises its own errors.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,18 @@ from torch import Tensor
 from gnna_plugin import report, settings
 from gnna_plugin.adapters.dgl import core, fit, graphs
 
-# Elements of a feature row from which our products are faster than DGL's on a CPU: at 16, 1.1 to 7 times on com-dblp
-# and facebook-links, at 8 between 0.6 and 3.3, at 1 and 4 mostly slower (one thread with AVX-512, 2026-11-20, DGL
-# 1.1.3; benchmarks/dgl_edges.py).
+# Narrowest feature row, in elements, for which our products are faster than DGL's on a CPU. At 16 they were 1.1 to 7
+# times as fast on two graphs; narrower rows were slower in some cases (DGL 1.1.3; benchmarks/dgl_edges.py).
 LEAST_WIDTH = 16
 _ENDS = {"u": "u", "v": "v", "src": "u", "dst": "v"}
 
 
 def gsddmm_hook(original: Callable) -> Callable:
-    """dgl.backend.pytorch.sparse._gsddmm: u_dot_v and u_mul_v, either way round, on features of one shape. The rest
-    (sums, differences, copies, edge operands, broadcasting) is a matter of memory alone, and DGL's."""
+    """Replace dgl.backend.pytorch.sparse._gsddmm for products of u and v.
+
+    The replacement computes dot and mul, with the operands in either order and of one shape. Sums, differences, copies,
+    edge operands and broadcasting are left to DGL, because memory traffic alone limits them.
+    """
 
     @functools.wraps(original)
     def _gsddmm(gidx, op, lhs, rhs, lhs_target="u", rhs_target="v"):
@@ -61,8 +65,11 @@ def _product(gidx: Any, op: str, u: Tensor, v: Tensor) -> Tensor | fit.Reason:
 
 
 def edge_softmax_hook(original: Any) -> type:
-    """dgl.backend.pytorch.sparse.EdgeSoftmax, the autograd function beneath every edge_softmax of one edge type: ours
-    is differentiable in C++, and again."""
+    """Replace the autograd function dgl.backend.pytorch.sparse.EdgeSoftmax.
+
+    edge_softmax looks it up by name for every graph of one edge type. The replacement is differentiable in C++, any
+    number of times.
+    """
 
     class EdgeSoftmax(original):
         @staticmethod

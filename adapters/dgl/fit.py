@@ -1,4 +1,4 @@
-"""What every hook asks before it takes a call from DGL: is it large enough, and can the ops do it here and now?"""
+"""The checks that every hook runs before it takes a call from DGL: the size, and what the ops support."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from gnna_plugin import report, settings, surroundings
 from gnna_plugin.adapters.dgl import core, graphs
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-Reason = tuple[str, ...]  # why a call is left to DGL, and the particulars of this case
+Reason = tuple[str, ...]  # (why a call is left to DGL, optionally the details of this call)
 
 
 def below_min_work(num_edges: int, tensors: list[Tensor]) -> Reason | None:
-    """Asked first and answered fast: on a small graph the time of this question is what the plug-in costs."""
+    """Return a reason if the call is smaller than min_work, else None.
+
+    This is the first check and must be fast: on a small graph its time is the whole cost of the plug-in.
+    """
     width = 1
     for t in tensors:
         rows = t.shape[0] if type(t) in _PLAIN and t.dim() else 0
@@ -30,14 +33,17 @@ def below_min_work(num_edges: int, tensors: list[Tensor]) -> Reason | None:
 
 
 def unfit(tensors: list[Any]) -> Reason | None:
-    """What the ops do not take: feature tensors of a kind, or circumstances, that are DGL's."""
+    """Return a reason if the ops do not support these tensors here, else None.
+
+    "Here" includes the context: CUDA graph capture, tracing and transforms (see surroundings.reason).
+    """
     if any(type(t) not in _PLAIN or t.dim() == 0 or t.layout is not torch.strided for t in tensors):
-        return ("features that are no dense tensors",)
+        return ("features that are not dense tensors",)
     first = tensors[0]
     if any(t.dtype != first.dtype or t.device != first.device for t in tensors):
         return ("operands of different dtypes or devices",)
     dtypes = settings.DTYPES.get(first.device.type, ())
-    if first.dtype not in dtypes or (first.dtype == torch.float16 and not first.is_cuda):  # which DGL refuses on a CPU
+    if first.dtype not in dtypes or (first.dtype == torch.float16 and not first.is_cuda):  # DGL rejects it on a CPU
         return (f"{str(first.dtype).removeprefix('torch.')} features",)
     if not all(t.numel() or t.size(0) == 0 for t in tensors):
         return ("features without columns",)
@@ -46,27 +52,33 @@ def unfit(tensors: list[Any]) -> Reason | None:
 
 
 def entry_for(gidx: Any, ends: dict[str, list[Tensor]]) -> graphs.Entry | Reason:
-    """The graph's edges, if the tensors fit them: those under "u" have a row per source, "v" per destination, "e" per
-    edge."""
+    """Return the graph's edges, or a reason if the tensors do not fit them.
+
+    Args:
+        ends: feature tensors by kind: "u" with one row per source node, "v" per destination node, "e" per edge.
+    """
     try:
         entry = graphs.edges_of(gidx)
     except DGLError:
-        return ("a graph whose formats give no list of edges",)
+        return ("a graph whose formats provide no edge list",)
     edges: core.Edges = entry.edges
     rows = {"u": edges.num_src, "v": edges.num_dst, "e": edges.dst.numel()}
     if any(t.size(0) != rows[end] or t.device != edges.dst.device for end, group in ends.items() for t in group):
-        return ("features that do not fit the graph",)
+        return ("features whose number of rows or device differs from the graph's",)
     return entry
 
 
 def left(layer: str, reason: Reason) -> None:
-    """Counts a call that DGL keeps."""
+    """Count a call that is left to DGL."""
     report.left_to_framework(layer, reason[0], lambda: reason[1] if len(reason) > 1 else "")
 
 
 @contextlib.contextmanager
 def dgl_errors() -> Iterator[None]:
-    """A graph whose edges name nodes that it does not have, which DGL's own kernels would read past, is a DGLError."""
+    """Turn the ops' ValueError into a DGLError.
+
+    It occurs if edges refer to nodes that the graph does not have. DGL's own kernels would read out of bounds.
+    """
     try:
         yield
     except ValueError as error:

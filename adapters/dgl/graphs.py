@@ -1,8 +1,8 @@
-"""The edge tensors of DGL's graph indices, remembered so that the plan cache recognises them.
+"""Caches the edge tensors of DGL's graph indices, so that the plan cache recognises them.
 
-DGL returns new tensors on every call and new index objects of one graph (reverse(), hg["rel"], clone()). What is
-remembered belongs to an index object, is found only through that very object and dies with it. Indices that were
-derived from each other share their edge tensors, so that forward and backward passes share plans.
+DGL returns new edge tensors on every call, and new index objects for the same graph (reverse(), hg["rel"], clone()). A
+cached entry belongs to one index object, is found only through that object, and dies with it. Indices that were derived
+from each other share their edge tensors, so that the forward and backward passes share plans.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from torch import Tensor
 from gnna_plugin import settings
 from gnna_plugin.adapters.dgl.core import Edges
 
-# By id(), and Known.reference proves that the object is the same: DGL's indices have no hash.
+# Keyed by id(), because DGL's indices are not hashable. Known.reference shows whether the object is still the same.
 _known: dict[int, Known] = {}
 
 
 class Ends:
-    """The source and destination tensors of one graph, shared by the indices that were derived from each other.
+    """The source and destination tensors of one graph.
 
-    They are copies in the order of edge ids. DGL's own are views of the arrays that the graph was made from, and writes
-    of the user to these arrays do not reach the formats that DGL computes with.
+    Graph indices that were derived from each other share them. They are copies in the order of edge ids, because DGL's
+    own tensors are views of the arrays from which the user created the graph. If the user writes to these arrays, DGL
+    still computes with the formats that it created earlier, and so must the plans.
     """
 
     __slots__ = ("_pair",)
@@ -35,19 +36,29 @@ class Ends:
         self._pair: tuple[Tensor, Tensor] | None = None
 
     def of(self, gidx: Any, swapped: bool) -> tuple[Tensor, Tensor]:
-        """(src, dst) of gidx; swapped: gidx is reversed. Raises DGLError if its formats allow no list of edges."""
+        """Return (src, dst) of gidx.
+
+        Args:
+            swapped: whether gidx is the reverse of the index that these tensors were first made for.
+
+        Raises:
+            DGLError: the formats of gidx provide no edge list.
+        """
         if self._pair is None:
             with torch.inference_mode(False):  # inference tensors have no version and are not recognised
                 src, dst, _ = gidx.edges(0, "eid")
                 pair = tuple(torch.stack((dst, src) if swapped else (src, dst)))
-                torch.ops.gnna.mark_constant(pair[0])  # and with it the other row: nobody else has them
-            if self._pair is None:  # of two threads, the first one's stay
+                torch.ops.gnna.mark_constant(pair[0])  # both rows share a storage, which nobody else can write to
+            if self._pair is None:  # if two threads arrive here, the tensors of the first are kept
                 self._pair = pair
         return self._pair[::-1] if swapped else self._pair
 
 
 class Entry:
-    """The edges of one graph index, and 0 .. E - 1 once a call needs it."""
+    """The edges of one graph index.
+
+    The positions 0 .. E - 1 are created when a call first needs them.
+    """
 
     __slots__ = ("_positions", "edges")
 
@@ -65,15 +76,20 @@ class Entry:
 
 
 def _forget(entries: dict[int, Known], key: int, reference: weakref.ref) -> None:
-    """Removes what belonged to a dead graph index. Uses no global name: graphs also die at interpreter exit."""
+    """Remove the entry of a dead graph index.
+
+    It uses no global name, because graphs also die at interpreter exit, when globals may be gone.
+    """
     found = entries.get(key)
-    if found is not None and found.reference is reference:  # another index may live at this address by now
+    if found is not None and found.reference is reference:  # another index may have this address by now
         del entries[key]
 
 
 class Known:
-    """What is remembered of one graph index: asking DGL costs a microsecond each time. num_edges is 0 if there are
-    several edge types."""
+    """What is cached of one graph index.
+
+    It is cached because each query to DGL costs a microsecond. num_edges is 0 if there are several edge types.
+    """
 
     __slots__ = ("derived", "ends", "entry", "num_edges", "one_type", "order", "reference", "reverse_of", "swapped")
 
@@ -82,10 +98,10 @@ class Known:
         self.one_type: bool = gidx.number_of_etypes() == 1
         self.num_edges: int = gidx.num_edges(0) if self.one_type else 0
         self.entry: Entry | None = None
-        self.order: Any = None  # winners.Order, once a max or min asks for it
+        self.order: Any = None  # winners.Order, set by the first max or min
         self.ends = (ends or Ends()) if self.one_type else None
         self.swapped = swapped
-        self.derived: dict[tuple, Any] = {}  # indices that this one owns, by method and arguments
+        self.derived: dict[tuple, Any] = {}  # (method, *arguments) -> the derived index, which this one owns
         self.reverse_of: weakref.ref | None = None  # weak, because that index owns this one
 
 
@@ -95,7 +111,7 @@ def _lookup(gidx: Any) -> Known | None:
 
 
 def known(gidx: Any) -> Known:
-    """Sizes of a graph index, cheaply."""
+    """Return the entry of a graph index, which the first call creates."""
     found = _lookup(gidx)
     if found is None:
         found = _known[id(gidx)] = Known(gidx)
@@ -103,7 +119,11 @@ def known(gidx: Any) -> Known:
 
 
 def edges_of(gidx: Any) -> Entry:
-    """The edges of a graph index with one edge type. Raises DGLError if its formats allow no list of edges."""
+    """Return the edges of a graph index with one edge type.
+
+    Raises:
+        DGLError: the formats of gidx provide no edge list.
+    """
     found = known(gidx)
     if found.entry is None:
         assert found.ends is not None  # there is one edge type
@@ -114,10 +134,14 @@ def edges_of(gidx: Any) -> Entry:
 
 
 def derived_hook(original: Callable) -> Callable:
-    """HeteroGraphIndex.get_relation_graph, which update_all calls every time, or reverse, which every backward pass
-    calls: the same index object is returned each time. Graph indices do not change; a changed graph has another one.
+    """Replace HeteroGraphIndex.get_relation_graph or reverse to return one object.
 
-    An index owns what was derived from it. A reversed index refers to its original weakly, or neither would ever die.
+    DGL creates a new index object at every call: get_relation_graph in every update_all, reverse in every backward
+    pass. Graph indices are immutable, because a changed graph has a new index, so the first object can be returned
+    again.
+
+    An index owns the indices derived from it. A reversed index refers to its original weakly, because otherwise the two
+    would keep each other alive.
     """
     name = original.__name__
 
@@ -142,8 +166,11 @@ def derived_hook(original: Callable) -> Callable:
 
 
 def combined_hook(original: Callable) -> Callable:
-    """dgl.heterograph_index.create_heterograph_from_relations, by which graphs are cloned and changed: the new index
-    returns the relation graphs that it was made from, if these are known."""
+    """Replace dgl.heterograph_index.create_heterograph_from_relations.
+
+    DGL clones and changes graphs with it. The new index returns the relation graphs from which it was created, if these
+    are known.
+    """
 
     @functools.wraps(original)
     def combine(metagraph, rel_graphs, num_nodes_per_type):
@@ -161,5 +188,5 @@ def combined_hook(original: Callable) -> Callable:
 
 
 def clear() -> None:
-    """Forgets all graphs."""
+    """Drop the entries of all graphs."""
     _known.clear()

@@ -1,5 +1,6 @@
-"""The functions that take the place of DGL's g-SpMM. Each validates first; what does not fit is left to DGL, errors
-too."""
+"""The replacements for DGL's g-SpMM functions. Each validates its arguments first. A call that does not fit is left to
+DGL, which then also raises its own errors.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,10 @@ _OPS = ("copy_lhs", "copy_rhs", "mul")
 
 
 class _Decided(threading.local):
-    """Whether this thread is inside a call that was left to DGL already: the hook beneath need not ask again."""
+    """Whether this thread runs a call that dgl.ops.gspmm has left to DGL.
+
+    The hook of _gspmm, which DGL then calls, need not check it again.
+    """
 
     left = False
 
@@ -27,7 +31,15 @@ _decided = _Decided()
 
 
 class Call:
-    """A g-SpMM that fits: the graph's edges and the operands, and which features were scalars at first."""
+    """A g-SpMM that the ops support.
+
+    Attributes:
+        entry: the edges of the graph.
+        operands: the operands of the op.
+        used: (whether u is used, whether e is used).
+        scalar_u, scalar_e: whether the features are scalars, to which a dimension of 1 was added.
+        last: whether the last of equal neighbours wins a max or min, not the first.
+    """
 
     __slots__ = ("entry", "last", "operands", "scalar_e", "scalar_u", "used")
 
@@ -36,16 +48,19 @@ class Call:
     ) -> None:
         self.entry, self.operands = entry, operands
         self.used, self.scalar_u, self.scalar_e = used, scalar_u, scalar_e
-        self.last = last  # of equal neighbours the last one wins a max or min
+        self.last = last
 
     def narrowed(self, out: Tensor) -> Tensor:
-        """Scalar in, scalar out."""
+        """Return out without the dimension that was added to scalar features."""
         u, e = self.used
         return out.squeeze(-1) if (self.scalar_u or not u) and (self.scalar_e or not e) else out
 
 
 def _fit(gidx: Any, known: graphs.Known, op: str, reduce: str, u: Any, e: Any) -> Call | None:
-    """The call in our terms; None, with the reason counted, where it is left to DGL."""
+    """Return the call with the ops' operands, or None if it is left to DGL.
+
+    In that case the reason is counted.
+    """
     call = _try_fit(gidx, known, op, reduce, u, e)
     if isinstance(call, tuple):
         fit.left(f"dgl.{op}_{reduce}", call)
@@ -64,7 +79,7 @@ def _try_fit(gidx: Any, known: graphs.Known, op: str, reduce: str, u: Any, e: An
     last = False
     if reduce in ("max", "min"):
         if known.order is None:
-            known.order = winners.order_of(gidx)  # before the edges are asked for
+            known.order = winners.order_of(gidx)  # before entry_for() creates the edge list, see order_of
         if winners.rounds_first(known.order, tensors):
             return ("bfloat16 products that DGL rounds before it compares them",)
         last = winners.last_wins(known.order, tensors)
@@ -81,7 +96,7 @@ def _try_fit(gidx: Any, known: graphs.Known, op: str, reduce: str, u: Any, e: An
 
 def _count(layer: str, call: Call, out: Tensor, reduce: str) -> None:
     operands, edges = call.operands, call.entry.edges
-    if operands.x is None:  # messages alone: nothing was decided but the segments' own kernel
+    if operands.x is None:  # messages alone: a segment reduction, for which no spmm launch was decided
         report.fused(layer)
     else:
         report.aggregated(layer, operands.x, operands.weight, edges.src, edges.dst, out, reduce)
@@ -95,7 +110,10 @@ def _extremum(call: Call, order: winners.Order, reduce: str, positions: Tensor |
 
 
 def gspmm_hook(original: Callable) -> Callable:
-    """dgl.backend.pytorch.sparse._gspmm: no gradients here, and winners beside the result of max and min."""
+    """Replace dgl.backend.pytorch.sparse._gspmm.
+
+    It runs below DGL's autograd, so no gradient is recorded. For max and min it also returns the winners.
+    """
 
     @functools.wraps(original)
     def _gspmm(gidx, op, reduce_op, u, e):
@@ -121,14 +139,17 @@ def gspmm_hook(original: Callable) -> Callable:
 
 
 def ops_gspmm_hook(original: Callable) -> Callable:
-    """dgl.ops.gspmm: sum and mean with their gradients in C++; the rest goes on to _gspmm."""
+    """Replace dgl.ops.gspmm: compute sum and mean with their gradients in C++.
+
+    Other calls continue to _gspmm.
+    """
 
     @functools.wraps(original)
     def gspmm(g, op, reduce_op, lhs_data, rhs_data):
         if reduce_op not in ("sum", "mean") or not settings.active():
             return original(g, op, reduce_op, lhs_data, rhs_data)
         known = graphs.known(g._graph)
-        if not known.one_type or torch.is_autocast_enabled():  # DGL casts by itself under CUDA autocast
+        if not known.one_type or torch.is_autocast_enabled():  # under CUDA autocast DGL casts the operands
             return original(g, op, reduce_op, lhs_data, rhs_data)
         call = _fit(g._graph, known, op, reduce_op, lhs_data, rhs_data)
         if call is None:

@@ -1,4 +1,4 @@
-"""Why DGL cannot be imported, in one sentence: its wheels hold libraries for few releases of torch each."""
+"""Explains in one sentence why DGL cannot be imported. Each DGL wheel contains libraries for few releases of torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Around DGL's import: whatever it fails with becomes an ImportError that says what is missing.
+    """Turn an error of DGL's import into an ImportError that says what is missing.
 
-    DGL from 2.0 on loads GraphBolt unasked, which needs torchdata and a library for exactly this torch.
+    DGL 2.0 and later always load GraphBolt, which needs torchdata and a library built for exactly this torch.
     """
     try:
         yield
@@ -25,5 +25,5 @@ def explained() -> Iterator[None]:
         version = next((names["__version__"] for names in frames if names.get("__name__") == "dgl"), "2")
         raise ImportError(
             f"DGL {version} loads GraphBolt, which fails beside torch {torch.__version__}: {reason}; "
-            "DGL 1.1.3 does without it"
+            "install DGL 1.1.3, which does not load it"
         ) from error

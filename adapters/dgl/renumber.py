@@ -1,4 +1,4 @@
-"""Renumbering a homogeneous DGLGraph with its node and edge data."""
+"""Renumbers a homogeneous DGLGraph with its node and edge data."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from torch import Tensor
 
 
 def edges(graph: Any, accepted: str) -> tuple[Tensor, int]:
-    """(edges [2, E] in the order of their ids, number of nodes); TypeError or ValueError for graphs that cannot be
-    renumbered."""
+    """Return (edges [2, E], number of nodes) of a graph that can be renumbered.
+
+    The edges are in the order of their ids.
+
+    Args:
+        accepted: the accepted kinds of graphs in words, for the error message.
+
+    Raises:
+        TypeError: graph is not a homogeneous DGLGraph, or is a block.
+        ValueError: graph is a batch of several graphs.
+    """
     if not isinstance(graph, dgl.DGLGraph):
         raise TypeError(f"{type(graph).__name__} cannot be renumbered; accepted is {accepted}")
     if graph.is_block:
@@ -27,7 +36,16 @@ def edges(graph: Any, accepted: str) -> tuple[Tensor, int]:
 
 
 def move(graph: Any, permutation: Tensor, inverse: Tensor, edge_index: Tensor, edge_permutation: Tensor) -> Any:
-    """The graph of the new edges, of the old id type, with node and edge data in their new places."""
+    """Return a graph of the new edges with all node and edge data moved.
+
+    It has the same id type.
+
+    Args:
+        permutation: the old number of each new node, int64 [N].
+        inverse: the new number of each old node, int64 [N].
+        edge_index: the new edges, int64 [2, E].
+        edge_permutation: the old position of each new edge, int64 [E].
+    """
     src, dst = edge_index.to(graph.idtype)
     moved = dgl.graph((src, dst), num_nodes=graph.num_nodes(), idtype=graph.idtype, device=graph.device)
     for name, value in graph.ndata.items():

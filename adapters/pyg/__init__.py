@@ -1,12 +1,18 @@
-"""The PyTorch Geometric adapter: which of PyG's functions are replaced, and how that is undone.
+"""The PyTorch Geometric adapter: installs the hooks in PyG's functions and removes them.
 
-MessagePassing._index_select returns a gather that has not happened yet (lazy.py, lazy_operations.py). The layer's call,
-propagate or edge_updater, ends it (layer_call.py). Aggregation.reduce and torch's scatter functions turn it into one
-spmm (consume.py). The product of two, summed over its features, is one sddmm (lazy_products.py). What layers compute
-from the graph alone, gcn_norm and self-loops, is remembered (graph_memo.py), utils.softmax is one kernel (softmax.py),
-and GINConv's own term becomes a self-loop (gin.py). Shortcuts ask own_code.py whether a step that they skip is still
-PyG's. Code that sees past a tensor's Python class (TorchScript, autograd.Function, compiled code) finds real messages
-(compiled_boundary.py). PyG has no registry for aggregation backends: these hooks are it.
+PyG has no registry for aggregation backends, so the plug-in replaces functions. The mechanisms and their files:
+
+- hooks.py: MessagePassing._index_select returns a lazy message, a gather that has not run yet. TorchScript functions
+  and autograd.Function bypass a tensor's Python class, so they receive real messages.
+- lazy.py, lazy_operations.py, lazy_products.py: lazy messages and the operations that keep them lazy. A product of two
+  lazy messages, summed over its features, is one sddmm.
+- consume.py: Aggregation.reduce and torch's scatter functions turn a lazy message into one spmm.
+- layer_call.py: a lazy message ends with its layer's call, propagate or edge_updater.
+- compiled_boundary.py: code compiled by torch.compile receives real messages.
+- graph_memo.py: results that depend on the graph alone, gcn_norm and self-loops, are cached.
+- softmax.py: utils.softmax is one kernel.
+- gin.py: GINConv's (1 + eps) * x becomes a self-loop.
+- own_code.py: shortcuts check here whether the steps that they skip are still PyG's.
 """
 
 from __future__ import annotations
@@ -29,10 +35,11 @@ from gnna_plugin.adapters.pyg import (
 )
 from gnna_plugin.patching import Patches, misfit, script_aliases
 
-TESTED = ((2, 8), (2, 9))  # first and first-after-last tested release of torch_geometric
-_TESTED_TEXT = f"{TESTED[0][0]}.{TESTED[0][1]} to before {TESTED[1][0]}.{TESTED[1][1]}"
+TESTED = ((2, 8), (2, 9))  # tested releases of torch_geometric: the first one, and the first one after the last
+_TESTED_TEXT = f">= {TESTED[0][0]}.{TESTED[0][1]}, < {TESTED[1][0]}.{TESTED[1][1]}"
 
-# What the hooks rely on; where a release differs, the plug-in stays off rather than half-patched.
+# The functions that the hooks rely on and their parameters. If a release differs, the plug-in stays off rather than
+# half-patched.
 _SIGNATURES = (
     (MessagePassing, "_index_select", ["self", "src", "index"]),
     (MessagePassing, "_index_select_safe", ["self", "src", "index"]),
@@ -47,16 +54,21 @@ _patches = Patches()
 
 
 def install() -> bool:
-    """Puts the hooks in place. False, with a warning that says why, where this PyG does not fit them."""
+    """Install the hooks.
+
+    Returns:
+        False if this PyG does not fit the hooks. A warning gives the reason.
+    """
     problem = misfit(_SIGNATURES)
     if problem is not None:
-        text = f"gnna_plugin stays off for PyG {torch_geometric.__version__}: {problem}; tested is {_TESTED_TEXT}"
+        text = f"gnna_plugin stays off for PyG {torch_geometric.__version__}: {problem}; install PyG {_TESTED_TEXT}"
         warnings.warn(text, stacklevel=4)
         return False
     version = tuple(int(part) for part in torch_geometric.__version__.split(".")[:2])
     if not TESTED[0] <= version < TESTED[1]:
         warnings.warn(
-            f"gnna_plugin is tested with PyG {_TESTED_TEXT}; found {torch_geometric.__version__}, whose hooks fit",
+            f"gnna_plugin is tested with PyG {_TESTED_TEXT}; found {torch_geometric.__version__}, whose functions have "
+            "the expected parameters, so the plug-in is on",
             stacklevel=3,
         )
     _patches.replace(MessagePassing, "_index_select", hooks.index_select_hook(MessagePassing._index_select))
@@ -75,7 +87,7 @@ def install() -> bool:
 
 
 def uninstall() -> None:
-    """Restores PyG's own functions."""
+    """Restore PyG's own functions."""
     softmax.uninstall()
     graph_memo.uninstall()
     layer_call.uninstall()

@@ -1,5 +1,7 @@
-"""Where eager code enters code that torch.compile made: dynamo looks at arguments and closures behind every hook that a
-tensor class has, so all messages of the layers at work on this thread are settled before.
+"""Settles lazy messages before eager code enters code compiled by torch.compile.
+
+Dynamo inspects arguments and closures without going through any hook of a tensor class. So all messages of the layers
+that run on this thread are settled first.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _active = getattr(eval_frame, "get_eval_frame_callback", None)  # absent from to
 
 
 def dynamo_listens() -> bool:
-    """Whether dynamo compiles the frames that start now on this thread."""
+    """Return whether dynamo compiles the frames that start now on this thread."""
     return _active is not None and bool(_active())
 
 
@@ -35,13 +37,16 @@ def _entry(original: Callable) -> Callable:
 
 
 def ensure() -> None:
-    """Puts the hook in place once dynamo is loaded, which torch does on the first use of torch.compile."""
+    """Install the hook if dynamo is loaded and the hook is not installed yet.
+
+    torch loads dynamo on the first use of torch.compile.
+    """
     global _installed
     module = sys.modules.get(_MODULE)
     if _installed or module is None or not hasattr(module, "set_eval_frame"):
         return
     _installed = True
-    # What a compiled callable calls last before its body, looked up in the module each time.
+    # The last function that a compiled callable calls before its body. It is looked up in the module at every call.
     name = "_maybe_set_eval_frame" if hasattr(module, "_maybe_set_eval_frame") else "set_eval_frame"
     _patches.replace(module, name, _entry(getattr(module, name)))
 

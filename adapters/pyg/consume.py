@@ -1,8 +1,8 @@
-"""Where lazy messages end: the reductions that become one spmm, and what is remembered about each.
+"""The reductions of lazy messages, each of which becomes one spmm.
 
-PyG reduces messages in two ways: Aggregation.reduce, which is hooked directly, and torch's own scatter functions,
-called by PyG's utilities and by users' aggregate(). Both come here with a LazyMessage; NotImplemented means "not this
-form".
+PyG reduces messages in two ways: through Aggregation.reduce, which is hooked directly, and through torch's scatter
+functions, which PyG's utilities and users' aggregate() call. Both end here. A function returns NotImplemented if the
+messages or the reduction do not have a form that the ops support.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "m
 
 
 def plain_index(index: Any) -> Tensor | None:
-    """A one-dimensional index as an ordinary tensor; None for what the kernels do not take."""
+    """Return a 1-D index as a plain tensor, or None if the ops do not support it."""
     if isinstance(index, Index):
         index = index.as_tensor()
     if type(index) is not Tensor or index.dim() != 1 or index.dtype not in (torch.int64, torch.int32):
@@ -31,7 +31,15 @@ def plain_index(index: Any) -> Tensor | None:
 
 
 def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
-    """The reduction of lazy messages over their destinations, [*B, num_dst, *S], or NotImplemented."""
+    """Reduce lazy messages over their destinations.
+
+    Returns:
+        [*B, num_dst, *S], or NotImplemented.
+
+    Raises:
+        IndexError: an index is out of range.
+        RuntimeError: the features or the weight were modified in place since they were recorded.
+    """
     value = lazy._value
     dst = plain_index(index)
     if value.settled or not value.foldable or reduce not in _REDUCES or dst is None:
@@ -46,7 +54,7 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
         out = torch.ops.gnna.spmm(x, value.weight, value.src, dst, num_dst, reduce, True)
     except ValueError as error:
         if not x.is_cuda and str(error).startswith("dst[") and bool((dst < 0).any()):
-            return NotImplemented  # for which PyG has no words of its own
+            return NotImplemented  # a negative destination: PyG does not check for it, torch's scatter raises the error
         raise as_index_error(str(error), value) from None
     report.aggregated(value.layer, value.x, value.weight, value.src, dst, out, reduce)
     if value.lead:
@@ -56,11 +64,15 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
 
 
 def kept_features(x: Tensor) -> Tensor:
-    """x for a node that saves it for the backward pass, safe from what is written to it until then, as PyG's gathered
-    copies are. If that has no safe and cheap form here, x itself: the version check then raises in the backward pass.
+    """Return x in a form that an autograd node can save for the backward pass.
 
-    A copy on write moves x to other memory at the next write. Data without a gradient may be watched through a NumPy
-    array or a pointer, so they are copied at once; PyG keeps a row for every edge here.
+    PyG saves gathered copies, which later writes to x do not change. This gives the same guarantee:
+
+    - x with a gradient is shared copy-on-write, which moves x to other memory at the next write.
+    - x without a gradient is copied at once, because a NumPy array or a pointer may write to its memory uncounted. PyG
+      keeps one row per edge here.
+    - x itself is returned if copy-on-write is not safe or not cheap. If x was written to, the version check then raises
+      an error in the backward pass.
     """
     if not x.requires_grad:
         return x.clone()
@@ -70,7 +82,14 @@ def kept_features(x: Tensor) -> Tensor:
 
 
 def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim: int, reduce: str) -> Tensor | Any:
-    """The reduction of messages that exist along dim, [*B, num_rows, *S], or NotImplemented."""
+    """Reduce existing messages along dim.
+
+    Returns:
+        [*B, num_rows, *S], or NotImplemented.
+
+    Raises:
+        IndexError: an index is out of range, on a GPU.
+    """
     rows = plain_index(index)
     if rows is None or reduce not in _REDUCES or rows.numel() != messages.size(dim) or rows.device != messages.device:
         return NotImplemented
@@ -79,8 +98,8 @@ def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim:
         out = torch.ops.gnna.segment_reduce(first, rows, num_rows, _REDUCES[reduce], True)
     except ValueError as error:
         if not messages.is_cuda:
-            return NotImplemented  # PyG's own function speaks
-        raise IndexError(str(error)) from None  # Aggregation turns it into its own ValueError
+            return NotImplemented  # PyG's own function raises its error
+        raise IndexError(str(error)) from None  # Aggregation turns it into PyG's ValueError
     report.reduced(layer)
     return out.movedim(0, dim).contiguous() if dim else out
 
@@ -89,7 +108,11 @@ def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim:
 
 
 def mark_zeros(tensor: Tensor) -> None:
-    """Notes that a tensor is fresh zeros: max and min may then overwrite it, as scatter_reduce without self would."""
+    """Mark a tensor as fresh zeros, which max and min may overwrite.
+
+    With include_self=False, scatter_reduce leaves the target unchanged in rows without messages. spmm sets these rows
+    to 0, which is the same only if the target was zeros.
+    """
     if not tensor.is_inference():
         tensor._gnna_zeros = tensor._version  # type: ignore[attr-defined]
 
@@ -99,7 +122,11 @@ def _is_fresh_zeros(tensor: Tensor) -> bool:
 
 
 def _expanded_rows(index: Any, lazy: Any) -> Tensor | None:
-    """The [E] index behind one that was expanded to the messages' shape; None when columns differ."""
+    """Return the [E] index that was expanded to the messages' shape.
+
+    Returns:
+        None if the columns of the index differ.
+    """
     if isinstance(index, Index):
         index = index.as_tensor()
     if type(index) is not Tensor or index.shape != lazy.shape:
@@ -122,7 +149,7 @@ def _scattered(target: Any, dim: int, index: Tensor | None, lazy: Any, reduce: s
     except IndexError as error:
         if lazy._value.call.bad_side != "dst":
             raise
-        raise RuntimeError(str(error)) from None  # as torch's own
+        raise RuntimeError(str(error)) from None  # the exception type of torch's scatter functions
 
 
 def _scatter_add(in_place: bool) -> Callable:

@@ -1,5 +1,7 @@
-"""GINConv's own term as a neighbour: (1 + eps) x + A x is, where eps is 0, the sum over A + I. A self-loop on every
-node, remembered with the graph, saves two passes over the features forwards and two backwards.
+"""Folds GINConv's (1 + eps) * x into the aggregation as a self-loop.
+
+If eps is 0, (1 + eps) * x + A x is the sum over A + I. The self-loops are cached with the graph. This saves two passes
+over the features in the forward pass and two in the backward pass.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from gnna_plugin.patching import stand_in
 
 
 def _has_constant_zero(conv: GINConv) -> bool:
-    """Whether eps is a constant 0. On a GPU that is read once and remembered, with a checksum, by its identity."""
+    """Return whether eps is a constant 0.
+
+    On a GPU the value is read once. The answer is cached by the identity of eps, with a checksum of its value.
+    """
     eps = conv.eps
     if not isinstance(eps, Tensor) or eps.requires_grad or eps.numel() != 1 or eps.is_inference():
         return False
@@ -33,7 +38,7 @@ def _has_constant_zero(conv: GINConv) -> bool:
 
 
 def _is_plain(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
-    """Whether this is GINConv's usual call, on one set of nodes."""
+    """Return whether this is the usual call of a GINConv, on one set of nodes."""
     if type(conv) is not GINConv or not settings.active() or size is not None:
         return False
     if type(x) is not Tensor or x.dim() != 2 or conv.node_dim not in (-2, 0):
@@ -44,12 +49,12 @@ def _is_plain(conv: Any, x: Any, edge_index: Any, size: Any) -> bool:
 
 
 def _sums_as_pyg_does(conv: GINConv) -> bool:
-    """Whether nothing but PyG's own sum would run between the layer's gather and its nn."""
+    """Return whether only PyG's own sum runs between the layer's gather and its nn."""
     return not (conv.decomposed_layers > 1 or conv.explain) and own_code.aggregates_with(conv, SumAggregation)
 
 
 def forward_hook(original: Callable) -> Callable:
-    """GINConv.forward: its own term as a self-loop of every node where that is the same."""
+    """Replace GINConv.forward: add (1 + eps) * x as a self-loop where that is exact."""
     compiling, thread = torch.compiler.is_compiling, layer_call.thread
 
     def looped(conv: Any, x: Tensor, edge_index: Tensor) -> Tensor | None:
@@ -59,7 +64,7 @@ def forward_hook(original: Callable) -> Callable:
         return None if ends is None or hooks.why_not(conv, x, ends[0]) is not None else ends
 
     def small_sum(conv: Any, x: Tensor, edge_index: Tensor) -> Tensor | None:
-        """PyG's operations without its Python between them, see small_graphs.scattered."""
+        """Run PyG's operations without its Python code, see small_graphs.scattered."""
         if not _sums_as_pyg_does(conv):
             return None
         source, target = (0, 1) if conv.flow == "source_to_target" else (1, 0)
@@ -67,7 +72,7 @@ def forward_hook(original: Callable) -> Callable:
             messages = x.index_select(0, edge_index[source])
             out = small_graphs.scattered(messages, edge_index[target], x.size(0), 0, "sum")
         except (IndexError, RuntimeError):
-            return None  # PyG has the words
+            return None  # PyG's own forward raises its error
         return None if out is NotImplemented else out
 
     def folded(conv: Any, x: Any, edge_index: Any, size: Any) -> Tensor | None:

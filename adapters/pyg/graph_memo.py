@@ -1,9 +1,10 @@
-"""A memory for what layers compute from the graph alone in every forward pass: the normalisation of GCN-like layers
-(gcn_norm), and the self-loops that attention removes and adds.
+"""Caches what layers compute from the graph alone in every forward pass: gcn_norm, and the self-loops that attention
+layers remove and add.
 
-That costs as much as a fused step and makes a fresh edge index each time. Remembered, the same edges come back, and the
-plans that belong to them. The entries live in C++ (csrc/torch/plan/memo.h): found by the identity of edge_index and
-edge_weight, dropped with them. Every caller gets copies of its own, which share memory until somebody writes to them.
+PyG recomputes these in every pass and returns a new edge index each time, for which a new plan would be built. A cached
+result is the same edge index again, so its plans are cache hits. The entries live in C++ (csrc/torch/plan/memo.h). They
+are found by the identity of edge_index and edge_weight and are dropped when these die. Every caller receives its own
+copies, which share memory until one of them is written to.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from gnna_plugin.adapters.pyg import one_pass, small_graphs
 from gnna_plugin.patching import Spread, stand_in
 
 _spreads: list[Spread] = []
-_OPTIONS = (NoneType, bool, int, float, str, torch.dtype)  # types of arguments that may stand in a name
-# What a result is: nothing, the edge_index or edge_weight itself (no self-loops were added), or a tensor to remember.
+_OPTIONS = (NoneType, bool, int, float, str, torch.dtype)  # types of arguments that an entry's name may contain
+# Kinds of results: None, the given edge_index or edge_weight itself (no self-loops were added), or a tensor to cache.
 _NONE, _EDGES, _WEIGHT, _NEW = "-ewn"
 
 
@@ -56,14 +57,16 @@ def _put_together(tensors: list[Tensor], form: str, edge_index: Tensor, edge_wei
 
 
 def _name(function: str, options: tuple) -> str:
-    """Of an entry: whatever a result depends on beside its tensors."""
+    """Return an entry's name: all that a result depends on besides its tensors."""
     return f"{function}{options}{torch.get_default_dtype()}"
 
 
 def _remember(original: Callable, quick: Callable) -> Callable:
-    """`original`, a function of edge_index and edge_weight with a tuple of tensors as its result, with a memory.
+    """Return a version of `original` that caches its results.
 
-    quick computes the same, or None for what it does not take.
+    Args:
+        original: a function of edge_index, edge_weight and options that returns a tuple of tensors.
+        quick: a faster equivalent, which returns None for arguments that it does not support.
     """
     function, recall, keep = original.__name__, torch.ops.gnna.recall.default, torch.ops.gnna.remember.default
 
@@ -126,7 +129,12 @@ def _add_self_loops(original: Callable) -> Callable:
 
 
 def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
-    """edge_index and, after its edges, a loop on every node, remembered; None where it would be made for one call."""
+    """Return edge_index followed by a self-loop on every node, cached.
+
+    Returns:
+        None if the result cannot be cached or is not worth caching. Also None while a CUDA graph is captured, unless
+        the result is cached already.
+    """
     if not _memorable(edge_index, None) or small_graphs.comes_once(edge_index):
         return None
     if surroundings.capturing(edge_index) and not torch.ops.gnna.recall(_loops_name(num_nodes), [edge_index])[0]:
@@ -139,8 +147,10 @@ def _loops_name(num_nodes: int) -> str:
 
 
 def install() -> None:
-    """Puts the remembering functions in place of PyG's: gcn_norm wherever it was imported by name, those of self-loops
-    in the layers only."""
+    """Replace PyG's functions by the caching ones.
+
+    gcn_norm is replaced in every module of PyG that imported it by name, the self-loop functions in the layers only.
+    """
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
     from torch_geometric.utils import remove_self_loops
 
@@ -151,6 +161,6 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Gives PyG's own functions back to every module that holds ours."""
+    """Restore PyG's own functions in every module that holds ours."""
     while _spreads:
         _spreads.pop().undo()

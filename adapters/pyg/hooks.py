@@ -1,7 +1,7 @@
-"""The functions that take the place of PyG's, and the question each call starts with: why should PyG do it?
+"""The replacements for PyG's gather and reduction, and the checks that decide whether a call is left to PyG.
 
-Stand-ins reach their own names as closure variables only (see patching.stand_in); under torch.compile they are PyG's
-functions again.
+A replacement must reach names of this module through closure variables only (see patching.stand_in). Under
+torch.compile it calls PyG's function.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gnna_plugin.adapters.pyg.lazy import LazyMessage, lift, settle_all
 from gnna_plugin.patching import stand_in
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+# Aggregation module -> whether the user wants its layer accelerated. An aggregation module does not know its layer.
 _choices: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
 _MESSAGE_HOOKS = (
     "_message_forward_pre_hooks",
@@ -30,7 +31,14 @@ _MESSAGE_HOOKS = (
 
 
 def why_not(conv: Any, src: Any, index: Any, call: layer_call.Call | None = None) -> str | None:
-    """Why this gather is left to PyG, in words for its user; None when it may become lazy. call: that which runs."""
+    """Return why this gather is left to PyG, or None if it may become lazy.
+
+    Args:
+        call: the running call of the layer, or None if it has not begun. None skips the checks that need a call.
+
+    Returns:
+        A reason that status() shows to the user, or None.
+    """
     reason = _unfit(src, index) or surroundings.reason(src, consume.plain_index(index)) or _recomputed()
     if reason is not None:
         return reason
@@ -51,12 +59,15 @@ def why_not(conv: Any, src: Any, index: Any, call: layer_call.Call | None = None
     if call is not None and own_code.asks_for_types(conv):
         return "its code compares types of tensors"
     if call is not None and src.is_inference() and not call.runs_own_code():
-        return "features made in inference mode, whose changes cannot be seen"
+        return "features made in inference mode, where later writes to them cannot be detected"
     return None if index.numel() and src.numel() else "no edges or no features"
 
 
 def _chosen(conv: Any) -> bool:
-    """Whether the user wants this layer accelerated; remembered for its aggregation, which does not know its layer."""
+    """Return whether the user wants this layer accelerated.
+
+    The answer is recorded for the aggregation modules of the layer.
+    """
     chosen = conv.__dict__.get("gnna", True) and settings.current.chooses(type(conv).__name__)
     if (not chosen or _choices) and conv.aggr_module is not None:
         _choices.update((module, chosen) for module in conv.aggr_module.modules())
@@ -64,23 +75,26 @@ def _chosen(conv: Any) -> bool:
 
 
 def _unfit(values: Any, index: Any) -> str | None:
-    """What the kernels do not take."""
+    """Return what the kernels do not support about these operands, or None."""
     if type(values) not in _PLAIN or consume.plain_index(index) is None:
         return f"features or indices of type {type(values).__name__}, {type(index).__name__}"
     if values.dtype not in settings.DTYPES.get(values.device.type, ()):
         return f"{str(values.dtype).removeprefix('torch.')} features"
     if values.layout is not torch.strided or values.dim() == 0:
-        return "features that are no dense rows"
+        return "features that are not a dense tensor with rows"
     return None
 
 
 def takes(values: Any, index: Any) -> bool:
-    """Whether values that exist, one row per entry of the index, can be computed on here and now."""
+    """Return whether the ops support these values in this context.
+
+    The values exist already and have one row per entry of the index.
+    """
     return _unfit(values, index) is None and surroundings.reason(values) is None
 
 
 def current_layer_is_chosen() -> bool:
-    """Whether the user wants the layer accelerated that is at work on this thread."""
+    """Return whether the user wants the layer that runs on this thread accelerated."""
     call = layer_call.current()
     return call is None or _chosen(call.layer)
 
@@ -104,7 +118,10 @@ def _left_as_small(conv: Any, src: Any, index: Any, call: layer_call.Call | None
 
 
 def index_select_hook(original: Callable) -> Callable:
-    """MessagePassing._index_select: x[index] as a lazy gather where nothing speaks against it."""
+    """Replace MessagePassing._index_select: return x[index] as a lazy message.
+
+    A gather that fails a check is left to PyG.
+    """
     compiling, ensure_boundary, thread = torch.compiler.is_compiling, compiled_boundary.ensure, layer_call.thread
     note = torch.compiler.assume_constant_result(_note_compiled)
 
@@ -123,7 +140,7 @@ def index_select_hook(original: Callable) -> Callable:
         if reason is not None:
             report.left_to_framework(type(conv).__name__, reason)
             return original(conv, src, index)
-        rows: Any = consume.plain_index(index)  # not None, because why_not() has accepted the index
+        rows: Any = consume.plain_index(index)  # not None, because why_not() accepted the index
         return lift(src, rows, conv, index, call)
 
     def _index_select(self, src, index):
@@ -143,7 +160,10 @@ def _note_compiled(layer: str) -> bool:
 
 
 def reduce_hook(original: Callable) -> Callable:
-    """Aggregation.reduce: lazy messages as one spmm, existing ones as a segment reduction on a cached permutation."""
+    """Replace Aggregation.reduce.
+
+    Lazy messages are reduced by one spmm, existing messages by a segment reduction on a cached permutation.
+    """
     compiling, thread, scattered = torch.compiler.is_compiling, layer_call.thread, small_graphs.scattered
 
     def fused(aggregation: Any, x: Any, index: Any, dim_size: int | None, dim: int, reduce: str) -> Any:
@@ -177,14 +197,17 @@ def reduce_hook(original: Callable) -> Callable:
 
 
 def num_rows(index: Tensor, dim_size: int | None) -> int:
-    """How many rows a reduction has, as PyG counts them."""
+    """Return the number of output rows of a reduction, by PyG's rule."""
     if dim_size is not None:
         return dim_size
     return int(index.max()) + 1 if index.numel() > 0 else 0
 
 
 def boundary(original: Callable, name: str) -> Callable:
-    """A call into code that sees past a tensor's Python class: its arguments are settled first."""
+    """Replace a __call__: settle the lazy messages in its arguments first.
+
+    It is for calls into code that bypasses a tensor's Python class.
+    """
 
     def __call__(self, *args, **kwargs):
         settle_all((args, kwargs), name)
@@ -194,8 +217,11 @@ def boundary(original: Callable, name: str) -> Callable:
 
 
 def function_boundary(original: Callable) -> Callable:
-    """What torch.autograd.Function.apply does to its arguments first: a lazy message among them would be saved for the
-    backward pass without a version to check."""
+    """Replace the step of autograd.Function.apply that sees its arguments first.
+
+    All lazy messages in the arguments are settled, because the function could save a lazy message for the backward pass
+    without a version to check.
+    """
 
     def unwrap_dead_wrappers(args):
         settle_all(args, "autograd.Function")

@@ -1,4 +1,4 @@
-"""Turns an op's error about an index into the exception type and the words that PyG's users know."""
+"""Converts an op's error about an index to the exception type and the wording of PyG."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 
 def as_index_error(text: str, value: Any) -> Exception:
-    """Return the exception to raise for an op's error text about the lazy Value `value`.
+    """Return the exception to raise for an op's error text about `value`.
 
-    PyG itself turns one about a bad destination into ValueError.
+    It also records in the layer's call which side was out of range. For a bad destination PyG's Aggregation turns the
+    IndexError into a ValueError.
     """
     side, _, rest = text.partition("[")
     if side not in ("src", "dst"):

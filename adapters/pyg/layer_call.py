@@ -1,5 +1,6 @@
-"""Where a layer's call begins and ends: PyG's propagate and edge_updater, wrapped wherever a class holds them. Messages
-are lazy inside a call only. What is still referenced when it ends is settled.
+"""Tracks the calls of layers: wraps propagate and edge_updater in every class that defines them.
+
+Messages are lazy only inside such a call. Messages that are still referenced when it ends are settled.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from gnna_plugin import report, settings
 from gnna_plugin.adapters.pyg import own_code, small_graphs
 from gnna_plugin.patching import stand_in
 
-# The attributes of a class that hold such a function. PyG binds some to instances (explain, decomposed_layers).
+# Class attributes that hold a propagate or an edge_updater. PyG binds some of them to instances (explain,
+# decomposed_layers).
 _NAMES = (
     "propagate",
     "edge_updater",
@@ -35,8 +37,14 @@ _rebound: weakref.WeakSet[MessagePassing] = weakref.WeakSet()
 
 
 class Call:
-    """One call that runs on this thread: the layer, the values it gathered (weakly), whether its graph is known to
-    repay a plan, and the side, "src" or "dst", of an index that was out of range."""
+    """One running call of a layer on this thread.
+
+    Attributes:
+        layer: the layer.
+        pays: whether its graph is known to be large enough, or used often enough, to repay a plan.
+        bad_side: "src" or "dst" after an index on that side was out of range, else None.
+        values: weak references to the lazy values gathered in this call.
+    """
 
     __slots__ = ("bad_side", "layer", "own", "pays", "values")
 
@@ -44,24 +52,30 @@ class Call:
         self.layer, self.pays = layer, pays
         self.bad_side: str | None = None
         self.values: list[weakref.ref] = []
-        self.own: bool | None = None  # whether no code but the framework's runs in it; None: not asked yet
+        self.own: bool | None = None  # whether only PyG's code runs in it; None: not checked yet
 
     def runs_own_code(self) -> bool:
-        """Whether nobody but the framework could write to anything while it runs."""
+        """Return whether only PyG's code runs in this call.
+
+        No user code can then write to a tensor while it runs.
+        """
         if self.own is None:
             self.own = own_code.steps_are_own(self.layer)
         return self.own
 
     def settle(self, operation: str) -> None:
-        """Settles all that was gathered in this call and is still referenced."""
+        """Settle all values that were gathered in this call and are still referenced."""
         for ref in self.values:
             value = ref()
             if value is not None:
                 value.settle(operation)
 
     def end_in_error(self) -> None:
-        """The end of a call that raised. A value that cannot be computed stays as it is, and raises when it is used. On
-        a GPU an index out of range may not reach torch's gather, whose assertion ends the CUDA context."""
+        """End a call that raised an exception.
+
+        A value that cannot be computed stays lazy and raises when it is used. After an index was out of range nothing
+        is settled, because on a GPU torch's gather would fail a device assertion and so end the CUDA context.
+        """
         if self.bad_side is not None:
             return
         for ref in self.values:
@@ -73,20 +87,20 @@ class Call:
 
 class _Thread(threading.local):
     calls: tuple[Call, ...] = ()  # innermost last
-    left_to_framework = False  # the innermost call is too small: its gathers and reductions are PyG's
+    left_to_framework = False  # the innermost call is too small, so PyG does its gathers and reductions
 
 
 thread = _Thread()
 
 
 def current() -> Call | None:
-    """The innermost call that runs on this thread."""
+    """Return the innermost call that runs on this thread, or None."""
     calls = thread.calls
     return calls[-1] if calls else None
 
 
 def running() -> tuple[Call, ...]:
-    """All calls that run on this thread, the innermost last."""
+    """Return all calls that run on this thread, the innermost last."""
     return thread.calls
 
 
@@ -110,7 +124,9 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
         thread.calls = outer
         call.end_in_error()
         if call.bad_side == "src" and isinstance(error.__context__, IndexError):
-            raise error.__context__ from None  # in PyG the gather fails first, where no aggregation renames its error
+            # PyG gathers before it aggregates, so the user sees the gather's IndexError. Here the aggregation found the
+            # bad index and turned the IndexError into another exception.
+            raise error.__context__ from None
         raise
     thread.calls = outer
     if call.values:
@@ -126,7 +142,7 @@ def _leave(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict, 
 def leave(
     original: Callable, conv: MessagePassing, args: tuple, kwargs: dict, reason: str, edges: Tensor, x: Tensor
 ) -> Any:
-    """Runs a call that is too small: its gathers and reductions are PyG's."""
+    """Run a call that is too small with PyG's own gathers and reductions."""
     count_left(conv, reason, edges, x)
     thread.left_to_framework = True
     try:
@@ -136,12 +152,12 @@ def leave(
 
 
 def count_left(conv: MessagePassing, reason: str, edges: Tensor, x: Tensor) -> None:
-    """Notes a call of this size that is left to PyG."""
+    """Count a call that is left to PyG, and report its size."""
     report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges.size(-1):,} edges x {x.size(1)}")
 
 
 def _count_framework_input(conv: MessagePassing, edges: Any) -> None:
-    """Notes an input that PyG aggregates without a gather that could be seen."""
+    """Count an input that PyG aggregates without calling _index_select."""
     name = type(edges).__name__
     if isinstance(edges, EdgeIndex):
         if conv.fuse and conv.SUPPORTS_FUSED_EDGE_INDEX and edges.is_sorted_by_col:
@@ -164,7 +180,7 @@ def _wrap(original: Callable) -> Callable:
         return run(original, self, args, kwargs)
 
     wrapper = stand_in(call, original)
-    wrapper.__defaults__, wrapper.__kwdefaults__ = None, None  # the original fills in its own
+    wrapper.__defaults__, wrapper.__kwdefaults__ = None, None  # the original applies its own defaults
     setattr(wrapper, _MARK, original)
     return wrapper
 
@@ -188,7 +204,10 @@ def _classes(root: type = MessagePassing) -> Iterable[type]:
 
 
 def rebind(conv: MessagePassing) -> None:
-    """Wraps the propagate that PyG bound to an instance before enable(), for its next call."""
+    """Wrap the propagate that PyG bound to an instance before enable().
+
+    This takes effect from the next call.
+    """
     bound = vars(conv).get("propagate")
     function = getattr(bound, "__func__", None)
     for name in ("_jinja_propagate", "_orig_propagate"):
@@ -199,7 +218,10 @@ def rebind(conv: MessagePassing) -> None:
 
 
 def templates_hook(original: Callable) -> Callable:
-    """MessagePassing._set_jittable_templates, which gives a class its propagate when it is first instantiated."""
+    """Replace MessagePassing._set_jittable_templates: wrap what it sets.
+
+    PyG calls it for every new instance. The first instance of a class sets the propagate and edge_updater of the class.
+    """
     wrap = _wrap_classes
 
     def _set_jittable_templates(self, raise_on_error=False):
@@ -210,12 +232,12 @@ def templates_hook(original: Callable) -> Callable:
 
 
 def install() -> None:
-    """Wraps what every class holds now."""
+    """Wrap propagate and edge_updater of all classes that exist now."""
     _wrap_classes(set(_classes()))
 
 
 def uninstall() -> None:
-    """Gives every class its own functions back."""
+    """Restore the functions of every class and instance."""
     for cls in set(_classes()):
         for name in _NAMES:
             original = getattr(vars(cls).get(name), _MARK, None)

@@ -1,8 +1,10 @@
-"""A gather that has not happened yet: LazyMessage stands for weight * x[src] and holds no edge-sized memory.
+"""Lazy messages: a LazyMessage stands for weight * x[src], a gather that has not run yet, and holds no edge-sized
+memory.
 
-One storage is one value. All handles of a gather, the tensor that message() receives and its views, share a storage
-that has no memory. An operation that has a form for lazy messages (lazy_operations.py, consume.py) leaves it so. Any
-other operation first settles the value: the memory is computed and filled in, and the handles become plain tensors.
+A Value describes the messages. Its handles, the tensor that message() receives and the views of it, are LazyMessages
+that share one storage without memory. An operation with a lazy form (lazy_operations.py, lazy_products.py, consume.py)
+keeps the value lazy. Any other operation settles it first: the messages are computed, the storage receives their
+memory, and the handles become plain tensors.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from torch.utils import _pytree
 from gnna_plugin import report, surroundings
 from gnna_plugin.adapters.pyg.index_errors import as_index_error
 
-# What a LazyMessage does with a function, by the function: (function, args, kwargs) -> its result, or NotImplemented.
-# Filled by lazy_operations.py, lazy_products.py and consume.py.
+# Function -> its handler for lazy messages: (function, args, kwargs) -> result, or NotImplemented to settle them.
+# lazy_operations.py, lazy_products.py and consume.py register the handlers.
 HANDLERS: dict[Callable, Callable] = {}
 
 _plain = torch._C.DisableTorchFunctionSubclass
@@ -28,14 +30,19 @@ _aten = torch.ops.aten
 
 
 class Value:
-    """Messages [E, *S] = (weight [E, *W] * x [N, *K])[src], fixed when they were gathered.
+    """Messages [E, *S] with message[e] = weight[e] * x[src[e]].
 
-    W is a prefix of K. With `lead` batch dimensions the messages are [*B, E, *S], while x stays [N, *B, *S], a view of
-    the user's features; weights are then one per edge. `version` is that of `source`, the features as the layer passed
-    them, and `weight_version` that of a weight which is kept without a copy.
+    weight is [E, *W] and x is [N, *K]; W is a prefix of K. S has as many elements as K, because a view may regroup the
+    dimensions. With `lead` batch dimensions the messages are [*B, E, *S], x is [N, *B, *S], a view of the user's
+    features, and there is one weight per edge. The values are fixed at the time of the gather.
+
+    Attributes:
+        source: the features as the layer passed them.
+        version: the version counter of `source` at the gather, or None for an inference tensor, which has none.
+        weight_version: the version counter of a weight that is kept without a copy, else None.
     """
 
-    foldable = True  # into one spmm
+    foldable = True  # whether one spmm can reduce these messages
     __slots__ = (
         "__weakref__", "call", "conv", "handles", "index", "lead", "products", "settled", "source", "src", "version",
         "weight", "weight_version", "x",
@@ -50,14 +57,14 @@ class Value:
         self.weight_version: int | None = None
         self.settled = False
         self.handles: list[weakref.ref[LazyMessage]] = []
-        self.products: list[weakref.ref[Any]] | None = None  # made of this value, and perhaps still lazy
+        self.products: list[weakref.ref[Any]] | None = None  # products of this value, which may still be lazy
 
     @property
     def layer(self) -> str:
         return type(self.conv).__name__
 
     def check_versions(self) -> None:
-        """Raises if what the messages are computed from was written to since."""
+        """Raise RuntimeError if the features or the weight were modified in place."""
         if self.version is not None and self.source._version != self.version:
             what = "features that were gathered have"
         elif self.weight_version is not None and self.weight._version != self.weight_version:
@@ -65,12 +72,16 @@ class Value:
         else:
             return
         raise RuntimeError(
-            f"{self.layer}: the {what} been modified in place before their messages were used; PyG gathered them "
-            "earlier. Exclude the layer with `conv.gnna = False`"
+            f"{self.layer}: the {what} been modified in place before the messages were computed; PyG computes them "
+            "before that write. Write to a copy instead (x = x.clone()), or exclude the layer with `conv.gnna = False`"
         )
 
     def settle(self, operation: str) -> None:
-        """Computes the messages as PyG does, and makes plain tensors of all their handles."""
+        """Compute the messages as PyG does and make all handles plain tensors.
+
+        Args:
+            operation: the name of the operation that needs them, for status().
+        """
         handles = [handle for ref in self.handles if (handle := ref()) is not None]
         self.handles.clear()
         if not handles:
@@ -81,7 +92,7 @@ class Value:
         except BaseException:
             self.handles += map(weakref.ref, handles)
             raise
-        with _plain(), surroundings.outside_transforms():  # which would wrap a handle first
+        with _plain(), surroundings.outside_transforms():  # a transform would pass _arm a wrapper, not the handle
             for handle in handles:
                 _arm(handle, False)
         for handle in handles:
@@ -91,7 +102,10 @@ class Value:
         self._settle_products(operation)
 
     def _join_graph(self, handles: Sequence[Tensor]) -> None:
-        """Puts filled handles where PyG's messages are in the autograd graph, if they are not there yet."""
+        """Attach filled handles to the autograd graph at the place of PyG's messages.
+
+        The handles of a plain gather need nothing, because `lift` has attached them.
+        """
 
     def _fill(self, handle: Tensor, operation: str) -> None:
         if self.settled:
@@ -103,7 +117,10 @@ class Value:
         report.materialised(self.layer, operation)
 
     def _settle_products(self, operation: str) -> None:
-        """Gives products that record a gradient their place in the graph, behind this value, which may have hooks."""
+        """Settle the products that record a gradient.
+
+        Their gradient then flows through this value, which may have hooks.
+        """
         for ref in self.products or ():
             product = ref()
             if product is not None and product._is_recorded():
@@ -111,29 +128,34 @@ class Value:
         self.products = None
 
     def compute(self) -> Tensor:
-        """The messages, in a tensor of their own."""
+        """Return the messages in a new tensor."""
         self.check_versions()
         try:
             if self.lead:
                 value = self.x.movedim(0, self.lead).index_select(self.lead, self.src)
-                value = value.movedim(self.lead, 0)  # the storage's own order
+                value = value.movedim(self.lead, 0)  # the order of the handles' storage
             else:
                 value = torch.ops.gnna.gather_rows(self.x, self.src)
         except ValueError as error:
             raise as_index_error(str(error), self) from None
         except (IndexError, RuntimeError):
-            self.conv._index_select_safe(self.source, self.index)  # raises with PyG's own words
+            self.conv._index_select_safe(self.source, self.index)  # raises PyG's own error
             raise
         return value if self.weight is None else value.mul_(with_dims(self.weight, value.dim()))
 
 
 class LazyMessage(Tensor):
-    """See the module's text. Made by `lift`; never constructed directly. Settled, it is a Tensor."""
+    """A handle of a Value, see the module's docstring.
+
+    `lift`, `new_handle` and `as_handle` create it; it is never constructed directly. Settling changes its class to
+    Tensor.
+    """
 
     _value: Value
     _shape: torch.Size
 
-    # Asked many times in each call: in Python, where the way through __torch_function__ takes as long as an operation.
+    # Read many times in each call. They are overridden because a detour through __torch_function__ takes as long as an
+    # operation.
 
     @property
     def shape(self) -> torch.Size:  # type: ignore[override]
@@ -152,7 +174,7 @@ class LazyMessage(Tensor):
     def __len__(self) -> int:
         return self._shape[0]
 
-    def as_subclass(self, cls: type) -> Any:  # of which torch 2.4 does not tell __torch_function__
+    def as_subclass(self, cls: type) -> Any:  # torch 2.4 does not pass it to __torch_function__
         self._value.settle("as_subclass")
         return self.as_subclass(cls)
 
@@ -166,25 +188,25 @@ class LazyMessage(Tensor):
                 return result
         if settle_all((args, kwargs), _name_of(func)):
             return func(*args, **kwargs)
-        with _plain():  # none was found where one is: the dispatcher will find it
+        with _plain():  # settle_all did not find the lazy message in the arguments; __torch_dispatch__ will
             return func(*args, **kwargs)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        """What C++ code does to a handle, where no __torch_function__ was asked."""
+        """Handle an operation from C++ code, which bypasses __torch_function__."""
         kwargs = kwargs or {}
         name = func.__name__.partition(".")[0]
         if func in _QUESTIONS:
             value = args[0]._value
             value.settle(name)
-            return value.x.device if func is torch.ops.prim.device.default else None  # as usual
+            return value.x.device if func is torch.ops.prim.device.default else None  # None: torch's default answer
         settle_all((args, kwargs), name)
         return func(*args, **kwargs)
 
 
-# What a tensor's implementation asks its class for itself.
+# Queries that the C++ implementation of an armed tensor (csrc/torch/ops/lift.cpp) forwards to its Python class.
 _QUESTIONS = {torch.ops.prim.device.default}
 for _name in ("stride", "sym_stride", "is_contiguous", "sym_is_contiguous", "is_strides_like_format",
               "is_non_overlapping_and_dense"):  # fmt: skip
@@ -194,7 +216,7 @@ for _name in ("stride", "sym_stride", "is_contiguous", "sym_is_contiguous", "is_
 
 def _name_of(func: Callable) -> str:
     name = getattr(func, "__name__", str(func))
-    if name in ("__get__", "__set__"):  # an attribute: its name says more
+    if name in ("__get__", "__set__"):  # an attribute; return the attribute's name
         return getattr(getattr(func, "__self__", None), "__name__", name)
     return name.strip("_") or name
 
@@ -204,10 +226,16 @@ def with_dims(weight: Tensor, dims: int) -> Tensor:
 
 
 def lift(x: Tensor, src: Tensor, conv: Any, index: Tensor, call: Any) -> LazyMessage:
-    """The messages x[src] of a layer, not gathered. index is what the layer passed (src unwrapped from it)."""
+    """Return the messages x[src] of a layer without gathering them.
+
+    Args:
+        src: the indices [E], a plain tensor.
+        index: the indices as the layer passed them, from which src was unwrapped.
+        call: the running call of the layer, which settles the messages when it ends.
+    """
     source = x
     if x.requires_grad and not torch.is_grad_enabled():
-        x = x.detach()  # no gradient, whatever surrounds the reduction
+        x = x.detach()  # gathered without a gradient, whatever the gradient mode of the reduction
     lead = conv.node_dim % x.dim()
     value = Value(
         x.movedim(lead, 0) if lead else x,
@@ -233,7 +261,7 @@ def new_handle(value: Value, shape: torch.Size | None = None) -> LazyMessage:
 
 
 def as_handle(tensor: Any, value: Value) -> LazyMessage:
-    """Makes a LazyMessage of a tensor on the value's storage."""
+    """Turn a tensor on the value's storage into a handle of the value."""
     _arm(tensor, True)
     attributes = tensor.__dict__
     attributes["_value"], attributes["_shape"] = value, tensor.shape
@@ -243,7 +271,11 @@ def as_handle(tensor: Any, value: Value) -> LazyMessage:
 
 
 def settle_all(arguments: Any, operation: str) -> bool:
-    """Settles every lazy message among the arguments, containers of any kind included; whether there was one."""
+    """Settle every lazy message in the arguments, containers of any kind included.
+
+    Returns:
+        Whether there was one.
+    """
     found = False
     for item in _leaves(arguments):
         if type(item) is LazyMessage:

@@ -1,6 +1,7 @@
-"""The operations that keep a LazyMessage lazy: questions about its shape and kind, and new shapes for it. If one does
-not fit it answers NotImplemented, and the operation gets the real messages. Importing this module enters them in
-lazy.HANDLERS.
+"""The operations that keep a LazyMessage lazy: metadata queries and views.
+
+Importing this module registers them in lazy.HANDLERS. A handler that cannot keep the message lazy returns
+NotImplemented, and the operation then receives the real messages.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _arm = torch.ops.gnna.arm.default
 
 
 def _metadata(func: Callable, args: tuple, kwargs: dict) -> Any:
-    """What the handle itself knows."""
+    """Answer from the handle itself."""
     if type(args[0]) is not LazyMessage:
         return NotImplemented
     with _plain():
@@ -27,7 +28,10 @@ def _metadata(func: Callable, args: tuple, kwargs: dict) -> Any:
 
 
 def _of_features(func: Callable, args: tuple, kwargs: dict) -> Any:
-    """What the messages have in common with their features; the handle's device would settle it."""
+    """Answer from the features, which agree with the messages here.
+
+    Reading the device of the handle would settle it.
+    """
     if type(args[0]) is not LazyMessage:
         return NotImplemented
     return func(args[0]._value.x.detach(), *args[1:], **kwargs)
@@ -41,14 +45,14 @@ def _new_zeros(func: Callable, args: tuple, kwargs: dict) -> Any:
 
 
 def _expand_as(func: Callable, args: tuple, kwargs: dict) -> Any:
-    """An index, say, in the shape of the messages."""
+    """Expand a plain tensor, such as an index, to the shape of the messages."""
     if len(args) != 2 or kwargs or type(args[0]) is LazyMessage:
         return NotImplemented
     return args[0].expand(args[1].shape)
 
 
 def _like(func: Callable, args: tuple, kwargs: dict) -> Any:
-    """zeros_like() and its kin: of the shape and kind alone."""
+    """zeros_like() and similar: they use only the messages' shape, dtype and device."""
     if len(args) != 1 or type(args[0]) is not LazyMessage:
         return NotImplemented
     out = func(args[0]._value.x.detach().new_empty(()).expand(args[0].shape), **kwargs)
@@ -58,7 +62,7 @@ def _like(func: Callable, args: tuple, kwargs: dict) -> Any:
 
 
 def _same(func: Callable, args: tuple, kwargs: dict) -> Any:
-    """contiguous(): the messages, once computed, are."""
+    """contiguous(): return the same handle, because computed messages are contiguous."""
     return args[0] if len(args) == 1 and not kwargs and not args[0]._value.lead else NotImplemented
 
 
@@ -66,20 +70,21 @@ def _view(func: Callable, args: tuple, kwargs: dict) -> Any:
     lazy = args[0]
     if type(lazy) is not LazyMessage or lazy._value.settled or lazy._value.lead or not lazy._value.foldable:
         return NotImplemented
-    if not torch.is_grad_enabled() and lazy.requires_grad:  # a view without a gradient, of a value that has one
+    if not torch.is_grad_enabled() and lazy.requires_grad:  # the view would have no gradient, but its value has one
         return NotImplemented
     value, edges = lazy._value, lazy._value.src.numel()
     with _plain():
-        _arm(lazy, False)  # a view asks for strides, which would settle the messages
+        _arm(lazy, False)  # the view reads strides, which would settle an armed handle
         try:
             view = func(*args, **kwargs)
         except (RuntimeError, TypeError, IndexError):
-            return NotImplemented  # let the real operation speak
+            return NotImplemented  # the operation on real messages raises its own error
         finally:
             _arm(lazy, True)
     if view is lazy:
         return lazy
-    # With the edges still in front, row-major order leaves only the trailing dimensions re-cut. One edge is ambiguous.
+    # If the first dimension is still the edges, a row-major view can only have regrouped the trailing dimensions. With
+    # one edge, the first dimension could be another one of size 1.
     if edges == 1 or view.dim() == 0 or view.shape[0] != edges or view.dtype != value.x.dtype:
         return NotImplemented
     return as_handle(view, value)

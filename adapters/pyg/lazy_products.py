@@ -1,5 +1,8 @@
-"""Products of lazy messages: with a weight per edge, which stay one gather, and of two gathers of one shape, whose sum
-over the features is a score per edge (one sddmm). A product is a value of its own, fixed when it was made.
+"""Products of lazy messages.
+
+A product with a weight per edge is a weighted gather and stays lazy. The product of two gathers of one shape stays
+lazy until it is summed over the features, which gives a score per edge (one sddmm). A product is a separate value,
+fixed when it is created.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ _plain = torch._C.DisableTorchFunctionSubclass
 
 
 class Product(Value):
-    """factor * scale, where factor is a handle and scale a tensor, a number or another handle.
+    """The value factor * scale.
 
-    While a gradient is recorded the factors are kept. If the product has to be settled, they are settled first and it
-    becomes an ordinary product of theirs, so that hooks on them see its gradient as in PyG.
+    factor is a handle; scale is a tensor, a number or another handle. Both are kept if a gradient may be recorded, else
+    they are None. To settle a product that records a gradient, the factors are settled first and the product is
+    computed from them, so that hooks on the factors receive its gradient as in PyG.
     """
 
     __slots__ = ("factor", "scale")
@@ -47,7 +51,7 @@ class Product(Value):
             return
         for lazy in (self.factor, self.scale):
             if type(lazy) is LazyMessage:
-                lazy._value.settle(operation)  # which settles its products
+                lazy._value.settle(operation)  # also settles the products of that value
 
     def _join_graph(self, handles: Sequence[Tensor]) -> None:
         factor, scale, self.factor, self.scale = self.factor, self.scale, None, None
@@ -57,8 +61,9 @@ class Product(Value):
                 _Multiplied.apply(handle, factor, scale)
 
     def _wants_factors(self) -> bool:
-        # A checkpoint inside message() counts the saved tensors: the graph must not grow in it.
-        # Below autograd an operation has taken its edge to the placeholder, whose own gradient is right as well.
+        # Under saved-tensor hooks the graph must not grow, because a checkpoint inside message() counts saved tensors.
+        # Below autograd, the operation has already connected to the placeholder in the graph. The gradient of the
+        # placeholder (`lift`) is right too.
         return self._is_recorded() and not (self.lead or surroundings.saved_tensor_hooks() or _below_autograd())
 
     def _is_recorded(self) -> bool:
@@ -73,7 +78,7 @@ class Product(Value):
 
 
 class PairProduct(Product):
-    """The product of two unweighted gathers of one shape: x is that of `first`."""
+    """The product of two unweighted gathers of one shape. Its x is the x of `first`."""
 
     foldable = False
     __slots__ = ("first", "recorded", "second", "shape")
@@ -88,8 +93,8 @@ class PairProduct(Product):
             return False
         if _below_autograd():
             raise RuntimeError(
-                f"{self.layer}: C++ code was given a product of gathered features whose gradient it cannot pass on; "
-                "give it a copy, (x_i * x_j).clone(), or exclude the layer with `conv.gnna = False`"
+                f"{self.layer}: an operation in C++ received a product of gathered features, to which it cannot pass "
+                "the gradient; give it a copy, (x_i * x_j).clone(), or exclude the layer with `conv.gnna = False`"
             )
         return True
 
@@ -100,7 +105,7 @@ class PairProduct(Product):
         return first.mul_(second)
 
     def rows(self, value: Value) -> Tensor:
-        """The features [N, *S] that one of the two gathers."""
+        """Return the features [N, *S] that one of the two values gathers."""
         value.check_versions()
         x = value.x if self.recorded else value.x.detach()
         return x.reshape(x.size(0), *self.shape[1:])
@@ -111,7 +116,7 @@ def _below_autograd() -> bool:
 
 
 class _Multiplied(torch.autograd.Function):
-    """Puts messages that hold factor * scale behind their factors in the graph."""
+    """Attaches messages that hold factor * scale to their factors in the graph."""
 
     @staticmethod
     def forward(ctx: Any, messages: Tensor, factor: Tensor, scale: Any) -> Tensor:
@@ -148,21 +153,21 @@ def _mul(func: Callable, args: tuple, kwargs: dict) -> Any:
     if type(other) is LazyMessage:
         if other.shape == lazy.shape:
             return _pair(lazy, other)
-        if other.shape.numel() > lazy.shape.numel():  # the thinner one is the weight
+        if other.shape.numel() > lazy.shape.numel():  # the narrower operand becomes the weight
             lazy, other = other, lazy
         other._value.settle("mul")
-        if type(lazy) is not LazyMessage:  # of the same value
+        if type(lazy) is not LazyMessage:  # both were handles of one value, which is settled now
             return NotImplemented
     value = lazy._value
-    # A checkpoint inside a message recomputes with real messages, and must then save as many tensors as now.
+    # A checkpoint inside message() recomputes with real messages. The first run must save the same number of tensors.
     if not value.foldable or value.settled or surroundings.saved_tensor_hooks():
         return NotImplemented
     if value.weight is not None and value.x.dtype == torch.float16:
-        return NotImplemented  # the product of two weights may leave its range, where each message stays in it
+        return NotImplemented  # the product of two weights may overflow even if no message does
     product: Product | None
     if type(other) in (int, float):
         if not math.isfinite(other):
-            return NotImplemented  # it would reach nodes that no edge reads: 0 * inf in their gradient
+            return NotImplemented  # scaling x would give nodes that no edge reads a gradient of 0 * inf, NaN
         x, weight = (value.x * other, None) if value.weight is None else (value.x, value.weight * other)
         product = Product(value, x, weight, lazy, other)
     else:
@@ -181,7 +186,7 @@ def _weighted(lazy: LazyMessage, other: Any) -> Product | None:
     if weight is not None and not (x.shape[1:] == trail or scale.dim() == 1):
         return None
     scale, version = _kept(value, scale)
-    if scale.dtype != x.dtype:  # mixed precision: the product has the weight's wider type
+    if scale.dtype != x.dtype:  # mixed precision: the product has the weight's wider dtype
         x = x.to(scale.dtype)
         weight = weight if weight is None else weight.to(scale.dtype)
     if weight is None:
@@ -200,7 +205,11 @@ def _weighted(lazy: LazyMessage, other: Any) -> Product | None:
 
 
 def _kept(value: Value, weight: Tensor) -> tuple[Tensor, int | None]:
-    """The weight as it is now, and the version to check if that is no copy, because only PyG's own code could write."""
+    """Return the weight with its present values, and the version to check later.
+
+    If only PyG's code runs in the call, the weight itself is kept and its version is checked. Otherwise user code may
+    write to it, so a copy is kept and the version is None.
+    """
     if weight.requires_grad and not torch.is_grad_enabled():
         weight = weight.detach()
     if value.call.runs_own_code():
@@ -210,14 +219,18 @@ def _kept(value: Value, weight: Tensor) -> tuple[Tensor, int | None]:
 
 
 def _as_weight(value: Value, shape: torch.Size, other: Any) -> Tensor | None:
-    """other as a weight [E, *W] of these messages, or None if it is not one factor per edge (and head, or feature)."""
+    """Return other as a weight [E, *W] of these messages.
+
+    Returns:
+        None if other is not one factor per edge (and per head, or per feature).
+    """
     if type(other) not in (Tensor, torch.nn.Parameter) or other.dim() == 0:
         return None
     if torch.promote_types(other.dtype, value.x.dtype) != other.dtype or not other.is_floating_point():
         return None
     if other.device != value.x.device:
         return None
-    if value.lead:  # [E, 1], or with ones for the batch dimensions
+    if value.lead:  # the weight is [E, 1], or has additional ones for the batch dimensions
         edges, trailing = shape[value.lead], len(shape) - value.lead - 1
         per_edge = (1,) * max(other.dim() - trailing - 1, 0) + (edges,) + (1,) * trailing
         return other.reshape(edges) if other.shape == per_edge and other.dim() <= len(shape) else None
@@ -231,7 +244,7 @@ def _as_weight(value: Value, shape: torch.Size, other: Any) -> Tensor | None:
     return other if dims == other.dim() else other.reshape(other.shape[:dims])
 
 
-# ---- of the features of both ends, summed: scores --------------------------------------------------------------------
+# ---- scores: products of the features of both ends, summed over the features -----------------------------------------
 
 
 def _pair(first: LazyMessage, second: LazyMessage) -> LazyMessage | Any:
@@ -242,8 +255,8 @@ def _pair(first: LazyMessage, second: LazyMessage) -> LazyMessage | Any:
     same = a.x.dtype == b.x.dtype and a.src.dtype == b.src.dtype
     if not same or len(first.shape) < 2 or surroundings.saved_tensor_hooks():
         return NotImplemented
-    # The placeholder, which stands for both, is made of the first: one that has a gradient if any has.
-    # Otherwise of x_j in x_i * x_j, whose plan, by destination, is the aggregation's as well.
+    # The placeholder of the product is lifted from `first`, so `first` must require a gradient if either operand does.
+    # Otherwise `first` is x_j in x_i * x_j, because sddmm then uses the aggregation's plan, by destination.
     if b.x.requires_grad or not a.x.requires_grad:
         first, second = second, first
     return _register(PairProduct(first, second), first.shape, a, b)
@@ -261,7 +274,7 @@ def _sum(func: Callable, args: tuple, kwargs: dict) -> Any:
     a, b = product.rows(product.first), product.rows(product.second)
     if torch.is_grad_enabled():
         a, b = consume.kept_features(a) if b.requires_grad else a, consume.kept_features(b) if a.requires_grad else b
-    if a.is_cuda and torch.is_autocast_enabled():  # which sums 16 bits in float32
+    if a.is_cuda and torch.is_autocast_enabled():  # autocast runs sums of 16-bit values in float32
         a, b = (t.float() if t.itemsize == 2 else t for t in (a, b))
     try:
         scores = torch.ops.gnna.sddmm(a, b, product.first.src, product.second.src, last - 1, True)

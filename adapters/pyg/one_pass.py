@@ -1,5 +1,7 @@
-"""PyG's gcn_norm and self-loops of an edge list on the CPU in one pass each, with PyG's bits. It is what a graph that
-comes once pays in every layer. Arguments as PyG's; None for what is not the usual case, or what PyG refuses.
+"""gcn_norm and the self-loop functions on the CPU, each in one pass over the edges, bitwise equal to PyG's.
+
+A graph that is used once pays for them in every layer. The arguments are PyG's. A function returns None for arguments
+that are not the usual case or that PyG rejects.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ def gcn_norm(
     edge_index: Tensor, edge_weight: Tensor | None, num_nodes: Any, improved: Any, add_self_loops: Any, flow: Any,
     dtype: Any,
 ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
-    """The edges with remaining self-loops, and D^-1/2 A D^-1/2."""
+    """Return the edges and their weights D^-1/2 A D^-1/2.
+
+    With add_self_loops, nodes without a self-loop get one, as in PyG's add_remaining_self_loops.
+    """
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not _fits(edge_index, edge_weight, num_nodes) or dtype not in _WEIGHTS:
         return None

@@ -1,4 +1,6 @@
-"""Which steps of a layer are still the framework's own. Every shortcut asks here before it skips or reorders a step."""
+"""Detects which steps of a layer are still PyG's own code. A shortcut must check here before it skips or reorders a
+step, because a user's class, instance or hook may have replaced it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ _GLOBAL_HOOKS = tuple(
 _FRAMEWORK = "torch_geometric."
 _functions = operator.attrgetter(*_STEPS)
 _layer_hooks = operator.itemgetter(*_LAYER_HOOKS)
-_Known = tuple[tuple[weakref.ref, ...], bool]  # the functions that the answer holds for, and the answer
+_Known = tuple[tuple[weakref.ref, ...], bool]  # a cached answer: the functions that it was found for, and the answer
 _classes: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
 _askers: weakref.WeakKeyDictionary[MessagePassing, _Known] = weakref.WeakKeyDictionary()
 
@@ -40,7 +42,7 @@ def _holds(known: _Known, cls: type) -> bool:
 
 
 def class_is_own(cls: type) -> bool:
-    """Whether a layer class's steps are the framework's functions."""
+    """Return whether all steps of a layer class are PyG's functions."""
     known = _classes.get(cls)
     if known is None or not _holds(known, cls):
         functions = _functions(cls)
@@ -50,7 +52,7 @@ def class_is_own(cls: type) -> bool:
 
 
 def _overrides(conv: MessagePassing) -> list:
-    """The steps that were set on the instance."""
+    """Return the steps that were set on the instance."""
     attributes = conv.__dict__
     if attributes.keys().isdisjoint(_STEPS):
         return []
@@ -58,7 +60,7 @@ def _overrides(conv: MessagePassing) -> list:
 
 
 def module_is_plain(module: Any) -> bool:
-    """Whether calling a module runs its class's forward and nothing else."""
+    """Return whether calling a module runs its class's forward and nothing else."""
     attributes = module.__dict__
     if any(map(attributes.get, _MODULE_HOOKS)) or any(_GLOBAL_HOOKS):
         return False
@@ -76,7 +78,7 @@ def _aggregation_is_own(module: Any) -> bool:
 
 
 def steps_are_own(conv: MessagePassing) -> bool:
-    """Whether between a gather and the end of the layer's call no code runs but the framework's."""
+    """Return whether only PyG's code runs from a gather to the end of the call."""
     if not class_is_own(type(conv)) or _overrides(conv):
         return False
     attributes = conv.__dict__
@@ -84,17 +86,20 @@ def steps_are_own(conv: MessagePassing) -> bool:
 
 
 def aggregates_with(conv: MessagePassing, kind: type[Aggregation]) -> bool:
-    """Whether the layer's aggregation is exactly this one, called by the framework's own steps."""
+    """Return whether PyG's own steps aggregate with exactly the class `kind`."""
     return type(conv.aggr_module) is kind and steps_are_own(conv)
 
 
-# ---- code that asks for a tensor's very type -------------------------------------------------------------------------
+# ---- code that compares a tensor's exact type ------------------------------------------------------------------------
 
 
 def asks_for_types(conv: MessagePassing) -> bool:
-    """Whether code of the user's in this layer compares types of tensors, as in `type(x_j) is torch.Tensor`.
+    """Return whether the user's code in this layer compares tensor types.
 
-    It is read once per layer: the steps, and the functions, methods and modules that they name.
+    An example is `type(x_j) is torch.Tensor`, which is False for a lazy message.
+
+    Reads the bytecode of the steps, and of the functions, methods and modules that they name. The answer is cached per
+    layer, unless steps were set on the instance.
     """
     cls, overrides = type(conv), _overrides(conv)
     if overrides:
@@ -132,7 +137,7 @@ def _reads_a_type(function: Any, conv: MessagePassing, seen: set[types.CodeType]
 
 
 def _named(name: str, function: types.FunctionType, conv: MessagePassing) -> Any:
-    """What a name in the function's code stands for: an attribute of the layer or a global."""
+    """Return the attribute of the layer or the global that a name refers to."""
     for names in (conv.__dict__, conv.__dict__["_modules"], function.__globals__):
         if name in names:
             return names[name]
@@ -142,7 +147,7 @@ def _named(name: str, function: types.FunctionType, conv: MessagePassing) -> Any
 def _content(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # empty
+    except ValueError:  # the cell is empty
         return None
 
 

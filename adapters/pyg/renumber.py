@@ -1,5 +1,5 @@
-"""Renumbering a PyG Data: which of its attributes belong to nodes, which to edges, and which hold node numbers, all by
-PyG's own conventions for batching.
+"""Renumbers a PyG Data. PyG's conventions for batching say which attributes belong to nodes, which belong to edges, and
+which hold node numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from torch_geometric.data import Batch, Data
 
 
 def edges(data: Any, accepted: str) -> tuple[Tensor, int]:
-    """(edge_index [2, E], number of nodes) of a Data that can be renumbered; TypeError or ValueError for others."""
+    """Return (edge_index [2, E], number of nodes) of a Data that can be renumbered.
+
+    Args:
+        accepted: the accepted kinds of graphs in words, for the error message.
+
+    Raises:
+        TypeError: data is not a Data.
+        ValueError: data is a batch, contains a sparse matrix, or has no edge_index [2, E].
+    """
     if not isinstance(data, Data):
         raise TypeError(f"{type(data).__name__} cannot be renumbered; accepted is {accepted}")
     if isinstance(data, Batch):
@@ -35,8 +43,15 @@ def _is_sparse(value: Any) -> bool:
 
 
 def move(data: Data, permutation: Tensor, inverse: Tensor, edge_index: Tensor, edge_permutation: Tensor) -> Data:
-    """A copy with every attribute in its new place; edge_index is the new one, int64."""
-    # Asked before anything changes: PyG tells them apart by the numbers of nodes and edges.
+    """Return a copy of data with all attributes renumbered or moved.
+
+    Args:
+        permutation: the old number of each new node, int64 [N].
+        inverse: the new number of each old node, int64 [N].
+        edge_index: the new edges, int64 [2, E].
+        edge_permutation: the old position of each new edge, int64 [E].
+    """
+    # Determined before anything changes, because PyG compares attributes with the numbers of nodes and edges.
     of_nodes = {key for key in data.keys() if data.is_node_attr(key)}
     of_edges = {key for key in data.keys() if data.is_edge_attr(key)}
     moved = copy.copy(data)
@@ -54,7 +69,10 @@ def move(data: Data, permutation: Tensor, inverse: Tensor, edge_index: Tensor, e
 
 
 def _holds_nodes(key: str, value: Tensor) -> bool:
-    """PyG raises these by the number of nodes when it batches graphs (Data.__inc__)."""
+    """Return whether an attribute holds node numbers.
+
+    PyG offsets these when it batches graphs (Data.__inc__).
+    """
     integral = not value.is_floating_point() and value.dtype != torch.bool
     return integral and ("index" in key or key == "face") and "batch" not in key
 

@@ -1,8 +1,8 @@
-"""Which calls are too small for the plug-in, and how they pass it by with the least delay.
+"""Decides which calls are too small for the plug-in, and runs them with little overhead.
 
-Below min_work PyG's own operations are faster whatever is remembered. Above it, up to some times as much, a plan and a
-memory pay only for a graph that comes again: it is left to PyG until it has come several times. A min_work that the
-user gave is taken as it is.
+Below min_work PyG's own operations are faster even if everything is cached. In a range above it, a plan and cached
+results pay only for a graph that is used repeatedly, so a graph is left to PyG until it has been used several times. If
+the user gave min_work, there is no such range.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ from torch_geometric import Index
 
 from gnna_plugin import settings, surroundings
 
-# A plan pays at its first use from so many times min_work on, on a CPU: a graph of 8,000 edges x 64 took PyG and the
-# plug-in the same time when it came once (GIN, GCN, GAT).
+# Multiple of min_work from which a plan pays at its first use, on a CPU. A graph of 8,000 edges x 64 features that was
+# used once took PyG and the plug-in the same time (GIN, GCN, GAT).
 _FIRST_USE = 16
-# The same for what is remembered of the edges alone, at 64 features: edges per element of min_work.
+# The same threshold for results that depend on the edges alone: edges per element of min_work, at 64 features.
 _FIRST_USE_EDGES = _FIRST_USE / 64
-COMES_ONCE = "a small graph that has come only a few times"
+COMES_ONCE = "a small graph that has been used only a few times"
 BELOW = "below min_work"
 _is_repeated = torch.ops.gnna.is_repeated.default
 
 
 def too_small(work: int, index: Any, cuda: bool, known: bool = False) -> str | None:
-    """Why so many elements of messages over this index are left to PyG; None when a plan pays. known: the graph was
-    asked about already, and is repeated or large."""
+    """Return why messages of this size are left to PyG, or None if a plan pays.
+
+    Args:
+        work: elements of the messages, edges times feature width.
+        index: the edges, [E] or [2, E]. Checking how often they were used counts as a use.
+        known: an earlier check found that a plan pays for this graph, so its uses are not counted again.
+    """
     least = settings.current.least_work("cuda" if cuda else "cpu")
     if work < least:
         return BELOW
@@ -37,15 +42,18 @@ def too_small(work: int, index: Any, cuda: bool, known: bool = False) -> str | N
 
 
 def is_small(values: Any, index: Any, known: bool) -> bool:
-    """Whether messages that exist are too few to be worth a plan."""
-    # Under torch.jit.trace sizes are tensors; what is asked next says why the plug-in steps aside there.
+    """Return whether existing messages are too few to be worth a plan."""
+    # Under torch.jit.trace sizes are tensors. The caller's next check leaves the call to PyG and gives that reason.
     if not isinstance(values, Tensor) or surroundings.tracing():
         return False
     return too_small(values.numel(), index, values.is_cuda, known) is not None
 
 
 def is_small_softmax(scores: Tensor) -> bool:
-    """The same for a softmax over edges. On a CPU the plug-in's is three times as fast as PyG's at any size."""
+    """Return whether the scores are too few for the plug-in's softmax.
+
+    On a CPU it is faster than PyG's at any size.
+    """
     least = settings.current.min_work
     if surroundings.tracing() or (least is None and not scores.is_cuda):
         return False
@@ -53,7 +61,10 @@ def is_small_softmax(scores: Tensor) -> bool:
 
 
 def comes_once(edge_index: Tensor) -> bool:
-    """Whether remembering what follows from these edges alone would cost more than it saves."""
+    """Return whether caching results of these edges would cost more than it saves.
+
+    The check counts as a use of the edges.
+    """
     if edge_index.is_cuda or settings.current.min_work is not None:
         return False
     if edge_index.size(-1) >= _FIRST_USE_EDGES * settings.current.least_work("cpu"):
@@ -62,7 +73,11 @@ def comes_once(edge_index: Tensor) -> bool:
 
 
 def of_call(edge_index: Tensor, x: Any, node_dim: int) -> tuple[str | None, bool]:
-    """too_small for a whole propagate(edge_index, x=x), the usual form of a layer; and whether this was that form."""
+    """Apply too_small to a whole propagate(edge_index, x=x), the usual form.
+
+    Returns:
+        The reason or None, and whether the call has this form.
+    """
     if type(x) is tuple:
         x = x[0]
     if type(x) is not Tensor or x.dim() != 2 or node_dim not in (-2, 0) or surroundings.tracing():
@@ -72,8 +87,14 @@ def of_call(edge_index: Tensor, x: Any, node_dim: int) -> tuple[str | None, bool
 
 
 def scattered(x: Tensor, rows: Any, dim_size: int | None, dim: int, reduce: str) -> Tensor | Any:
-    """The operations of PyG's sum, max and min without the Python between them, which takes as long as they do on a
-    small graph: it repays what the plug-in's questions cost. NotImplemented for what is not the plain case."""
+    """Reduce x [E, F] with the operations of PyG's sum, max and min.
+
+    PyG's Python code between them is left out. On a small graph it takes as long as the operations, so this repays the
+    plug-in's own checks.
+
+    Returns:
+        [dim_size, F], or NotImplemented if this is not the plain case.
+    """
     if type(x) is not Tensor or type(rows) is not Tensor or dim_size is None or rows.numel() != x.size(dim):
         return NotImplemented
     if rows.dim() != 1 or x.dim() != 2 or dim not in (0, -2):

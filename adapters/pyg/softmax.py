@@ -1,5 +1,7 @@
-"""torch_geometric.utils.softmax, attention's normalisation over the edges of a node, as one kernel: PyG's own takes two
-scatters, two gathers, an exponential and a division, each over all edges, and as much again in the backward pass.
+"""Replaces torch_geometric.utils.softmax, the normalisation of attention over the edges of a node, by one kernel.
+
+PyG's own function runs two scatters, two gathers, an exponential and a division, each over all edges, and as many
+operations again in the backward pass.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def _softmax_hook(original: Callable) -> Callable:
             out = torch.ops.gnna.segment_softmax(src, rows, hooks.num_rows(rows, num_nodes), True)
         except ValueError as error:
             if not src.is_cuda:
-                return None  # PyG's own function speaks
+                return None  # PyG's own function raises its error
             raise IndexError(str(error)) from None
         report.reduced("softmax")
         return out
@@ -52,7 +54,7 @@ def _softmax_hook(original: Callable) -> Callable:
 
 
 def install() -> None:
-    """Puts our softmax in place of PyG's everywhere it was imported by name."""
+    """Replace PyG's softmax in every module of PyG that imported it by name."""
     global _spread
     from torch_geometric.utils import softmax
 
@@ -60,6 +62,6 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Gives PyG's own function back to every module that holds ours."""
+    """Restore PyG's own function in every module that holds ours."""
     if _spread is not None:
         _spread.undo()

@@ -1,7 +1,7 @@
-// Max and min with the edge that won, for callers that differentiate by scattering to the winner. A row starts at -inf
-// (+inf for min). A message wins if it is better than the best so far, with kLast also if it equals it, so that kLast
-// selects the last of equal edges instead of the first. NaN never wins. Results and winners of a row are in the L1
-// cache, a vector of columns at a time in registers.
+// Max and min with the winning edge of every element (spmm_arg in cpu_api.h), included by row_kernels.inl. A row starts
+// at -inf (+inf for min). A message wins if it is better than the best so far. With kLast a message that equals the
+// best also wins, so the last of equal edges is selected instead of the first. NaN never wins. The buffers for one
+// row's results and winners are small enough for the L1 cache.
 
 template <typename Vector>
 inline auto wins_over(const Vector& message, const Vector& before, bool max, bool last) {

@@ -1,10 +1,10 @@
-// The checksum of a block of memory, at the speed of its cache: a keyed sum of products (NH, Black et al. 1999), whose
-// keys change with the position, so that exchanged elements are noticed as well.
+// The checksum of a block of memory: a keyed sum of products (NH, Black et al. 1999). The key of a word depends on its
+// position, so exchanging two words changes the checksum too.
 #include <cstring>
 
 #include "gnna/cpu_api.h"
 
-// One body for several instruction sets, chosen when the library is loaded.
+// Compiles a function for several instruction sets. The dynamic loader selects the version for the processor.
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
 #define GNNA_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))

@@ -1,5 +1,5 @@
-// COO to CSR on the CPU: the check of every index, and a counting sort that is stable and runs on several threads. A
-// plan costs one pass to check and two to sort, less than a single gather-and-scatter of a layer.
+// COO to CSR on the CPU: a range check of every index, and a stable counting sort on several threads. A plan takes one
+// pass over the edges for the check and two for the sort.
 #include <algorithm>
 #include <atomic>
 #include <numeric>
@@ -11,7 +11,7 @@
 namespace gnna::cpu {
 namespace {
 
-// Edges below this are handled by one thread: waking a second one costs more than the pass itself.
+// Number of edges below which one thread does the work, because waking a second one costs more than the pass itself.
 constexpr int64_t kSerialEdges = 1 << 15;
 
 int64_t task_count(int64_t edges, const Executor& executor) {
@@ -26,7 +26,7 @@ Range slice(int64_t total, int64_t tasks, int64_t task) { return {total * task /
 
 template <typename Id>
 EdgeCheck check_range(const Id* row, const Id* col, Range range, int64_t rows, int64_t cols) {
-  using Unsigned = std::make_unsigned_t<Id>;  // one comparison refuses negative ids and ids that are too large
+  using Unsigned = std::make_unsigned_t<Id>;  // one comparison rejects negative and too large ids
   const auto row_limit = static_cast<uint64_t>(rows), col_limit = static_cast<uint64_t>(cols);
   EdgeCheck found;
   bool bad = false, unsorted = false;
@@ -53,7 +53,7 @@ EdgeCheck check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows,
   std::vector<EdgeCheck> found(tasks);
   executor.run(tasks, [&](int64_t t) { found[t] = check_range(row, col, slice(edges, tasks, t), rows, cols); });
   EdgeCheck result;
-  for (const EdgeCheck& part : found) {  // in order, so that the smallest position is the one reported
+  for (const EdgeCheck& part : found) {  // in order, so that the smallest position is reported
     if (result.bad_row < 0) result.bad_row = part.bad_row;
     if (result.bad_col < 0) result.bad_col = part.bad_col;
     result.sorted = result.sorted && part.sorted;
@@ -83,7 +83,7 @@ void build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_
       const Range range = slice(edges, tasks, t);
       for (int64_t i = range.begin; i < range.end; ++i) {
         out_col[i] = static_cast<int32_t>(col[i]);
-        // The edge that opens a row's list also closes the lists of the empty rows before it.
+        // The first edge of a row also sets the starts of the empty rows before it.
         const int64_t previous = i == 0 ? -1 : static_cast<int64_t>(row[i - 1]);
         for (int64_t r = previous + 1; r <= static_cast<int64_t>(row[i]); ++r) rowptr[r] = i;
       }
@@ -93,7 +93,8 @@ void build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_
     return;
   }
 
-  // One histogram per task; more than the edges themselves would cost more to clear than it saves.
+  // Each task has a histogram of all rows. Uses fewer tasks if the histograms would be much larger than the edge list,
+  // because clearing and scanning them would cost more than the tasks save.
   while (tasks > 1 && tasks * rows > 4 * edges) tasks /= 2;
   std::vector<int32_t> cursor(static_cast<size_t>(tasks) * rows, 0);
   executor.run(tasks, [&](int64_t t) {

@@ -1,8 +1,8 @@
-// Gradients of max and min (ExtremumArgs), included by row_kernels.inl: who shares in a row's result, and what each
-// sharer gets. A row of columns is taken a vector at a time; what belongs to the row stays in the L1 cache while its
-// neighbours' rows, prefetched, stream past.
+// Gradients of max and min (ExtremumArgs in types.h), included by row_kernels.inl. Columns are processed one vector at
+// a time. The data of the current row stay in the L1 cache while the rows of its neighbours are prefetched and read.
 
-// Calls body(column, columns, weight) for the vectors of one edge's row, weight 1 where there is none.
+// Calls body(first column, number of columns, weight) for each vector of one edge's feature row. The weight is 1 if the
+// edges have none.
 template <typename T, typename Body>
 inline void for_vectors(const ExtremumArgs<T>& args, int64_t edge, const Body& body) {
   constexpr int kWidth = Simd<T>::kWidth;
@@ -14,7 +14,8 @@ inline void for_vectors(const ExtremumArgs<T>& args, int64_t edge, const Body& b
   }
 }
 
-// value where the message w * x is the row's result, else 0. Messages compare as they were stored.
+// Returns `value` in the lanes whose message w * x equals the row's result, else 0. Messages are rounded to T before
+// the comparison, because the result was rounded when it was stored.
 template <typename T>
 inline typename Simd<T>::Vector where_equal(typename Simd<T>::Vector x, Compute<T> w, typename Simd<T>::Vector out,
                                             typename Simd<T>::Vector value) {

@@ -1,5 +1,6 @@
-// The 16-bit types on the CPU, inside the namespace of one instruction set: single values by bit arithmetic, whole
-// vectors of floats by the processor's own conversions where it has them. Rounding is to nearest even; NaN stays NaN.
+// Conversions between the 16-bit types and float, included by row_kernels.inl. Single values are converted by bit
+// arithmetic, vectors by the processor's conversion instructions if it has them. Both round to nearest even.
+// NaN stays NaN.
 
 inline float bits_to_float(uint32_t bits) {
   float value;
@@ -18,7 +19,7 @@ inline float to_float(BFloat16 value) { return bits_to_float(static_cast<uint32_
 inline float to_float(Float16 value) {
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000) << 16, rest = value.bits & 0x7fff;
   if (rest >= 0x7c00) return bits_to_float(sign | 0x7f800000 | (rest & 0x3ff) << 13);  // infinity, NaN
-  if (rest >= 0x400) return bits_to_float(sign | ((rest << 13) + (112u << 23)));  // the exponents' biases: 127 - 15
+  if (rest >= 0x400) return bits_to_float(sign | ((rest << 13) + (112u << 23)));  // exponent biases: 127 - 15 = 112
   const float magnitude = static_cast<float>(rest) * 0x1p-24f;                    // subnormal
   return sign ? -magnitude : magnitude;
 }
@@ -37,7 +38,8 @@ inline T from_float(float value) {
       const uint32_t rebased = magnitude - (112u << 23);
       return {static_cast<uint16_t>(sign | (rebased + 0xfff + (rebased >> 13 & 1)) >> 13)};
     }
-    // Subnormal: adding 0.5 lets the float unit round at 2^-24, and leaves the significand in the lowest bits.
+    // Subnormal: adding 0.5 makes the float unit round to a multiple of 2^-24. The lowest bits of the sum are
+    // the significand.
     return {static_cast<uint16_t>(sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000))};
   }
 }

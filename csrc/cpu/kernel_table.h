@@ -1,6 +1,6 @@
-// The kernels of one instruction set, as function pointers over a range of rows. Each *_avx512 / *_avx2 / *_generic
-// file fills one table from the same templates (row_kernels.inl); kernels.cpp picks the table that this processor can
-// run.
+// The kernels of one instruction set as function pointers. Each call processes the rows at places [begin_place,
+// end_place) of the schedule (CsrView). kernels_avx512.cpp, kernels_avx2.cpp and kernels_generic.cpp each fill one
+// table from the templates of row_kernels.inl. kernels.cpp selects the best table that the processor supports.
 #pragma once
 
 #include "gnna/types.h"

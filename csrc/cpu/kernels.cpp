@@ -1,5 +1,5 @@
-// Which table of kernels this processor runs, and how the rows of one call are dealt to the threads: tasks of about
-// equal edges, taken by whichever thread is free, so that neither a hub nor a busy core holds the others up.
+// Selects the kernel table for this processor and distributes the rows of a call over the threads. Rows are cut into
+// tasks of about equal edges, and a free thread takes the next task, so neither a hub nor a busy core delays the rest.
 #include <algorithm>
 #include <atomic>
 
@@ -43,9 +43,10 @@ const KernelTable<BFloat16>& table<BFloat16>() {
   return kernels().bf16;
 }
 
-// Elements of work below which one thread is quicker than two: a parallel region costs some microseconds.
+// Work, in elements, below which one thread is faster than two, because a parallel region costs some microseconds.
 constexpr int64_t kSerialWork = 1 << 14;
-// Tasks per thread: small enough to even out a busy core, large enough that a task is tens of microseconds.
+// Tasks per thread. More tasks balance the load better when a core is busy. Fewer make a task long enough (tens of
+// microseconds) to repay taking it.
 constexpr int64_t kTasksPerThread = 8;
 
 template <typename Body>
@@ -56,7 +57,7 @@ void for_rows(const CsrView& csr, int64_t width, const Executor& executor, const
     return;
   }
   const int64_t tasks = std::min<int64_t>(csr.rows, executor.threads * kTasksPerThread);
-  // First row whose cost so far (edges before it plus rows before it) reaches the task's share.
+  // The first row for which the cost of the rows before it (their edges plus their number) reaches the task's target.
   const auto first_row = [&](int64_t task) {
     const int64_t target = cost / tasks * task + std::min(cost % tasks, task);
     int64_t low = 0, high = csr.rows;

@@ -1,6 +1,6 @@
-// The row kernels for processors with AVX2: the same templates, compiled for that instruction set by the pragma below.
-// Only kernels.cpp reaches this table, and only on a processor that has the instructions. Standard headers come before
-// the pragma, so that no inline function of theirs is compiled for it and then picked by the linker for everyone.
+// The row kernels for AVX2: the templates of row_kernels.inl, compiled for that instruction set by the pragma below.
+// kernels.cpp uses this table only on a processor that supports it. Standard headers must come before the pragma.
+// Otherwise their inline functions are compiled for AVX2, and the linker may use these copies in the whole library.
 #if defined(__x86_64__)
 #include <immintrin.h>
 

@@ -1,7 +1,6 @@
-// The row kernels for processors with AVX512: the same templates, compiled for that instruction set by the pragma
-// below. Only kernels.cpp reaches this table, and only on a processor that has the instructions. Standard headers come
-// before the pragma, so that no inline function of theirs is compiled for it and then picked by the linker for
-// everyone.
+// The row kernels for AVX512: the templates of row_kernels.inl, compiled for that instruction set by the pragma below.
+// kernels.cpp uses this table only on a processor that supports it. Standard headers must come before the pragma.
+// Otherwise their inline functions are compiled for AVX512, and the linker may use these copies in the whole library.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -21,7 +20,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,f16c")
 #endif
 
-// GCC's own header leaves the merge operand of some intrinsics undefined on purpose, and then warns of it.
+// GCC's header leaves the merge operand of some intrinsics undefined on purpose, and GCC then warns about it.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif

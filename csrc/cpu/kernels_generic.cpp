@@ -1,4 +1,4 @@
-// The row kernels for any processor: 16-byte vectors through the compiler's own vector types.
+// The row kernels for any processor, with 16-byte vectors of the compiler's vector extension.
 #include <cstdint>
 #include <cstring>
 #include <type_traits>

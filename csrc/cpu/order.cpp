@@ -1,5 +1,5 @@
-// What turns an order of rows into a schedule: degree order, the neighbour lists stored in an order, and how well a
-// cache would serve an order.
+// Sorts rows by degree, stores neighbour lists in a given order, and estimates how well a cache serves an order. The
+// communities come from rabbit.cpp.
 #include "gnna/order.h"
 
 #include <algorithm>
@@ -15,12 +15,12 @@ void degree_order(const int64_t* rowptr, int64_t rows, const int32_t* start, con
     int64_t most = 0;
     for (end = begin; end < rows && (!group || group[row_of(end)] == group[row_of(begin)]); ++end)
       most = std::max(most, degree_of(row_of(end)));
-    if (most > 4 * (end - begin) + 64) {  // a hub among few: counting up to its degree would cost more than a sort
+    if (most > 4 * (end - begin) + 64) {  // a counting sort up to a hub's degree would take longer
       for (int64_t place = begin; place < end; ++place) out[place] = row_of(place);
       std::stable_sort(out + begin, out + end, [&](int32_t a, int32_t b) { return degree_of(a) > degree_of(b); });
       continue;
     }
-    count.assign(most + 2, 0);  // count[d] will be the first free place of degree most - d
+    count.assign(most + 2, 0);  // becomes: count[d] is the first free place for degree most - d
     for (int64_t place = begin; place < end; ++place) ++count[most - degree_of(row_of(place)) + 1];
     for (int64_t degree = 0; degree <= most; ++degree) count[degree + 1] += count[degree];
     for (int64_t place = begin; place < end; ++place) {
@@ -47,7 +47,7 @@ void schedule_csr(const CsrView& csr, const int32_t* places, int64_t* rowptr, in
   }
   const int64_t tasks = std::max(1, executor.threads);
   executor.run(tasks, [&](int64_t task) {
-    // Shares of equal edges: the places whose lists start in the task's part of the slots.
+    // A task copies the lists that start in its share of the slots. All shares have about the same number of edges.
     const auto first = [&](int64_t t) {
       return t == tasks ? csr.rows : std::lower_bound(rowptr, rowptr + csr.rows, csr.edges * t / tasks) - rowptr;
     };
@@ -62,7 +62,7 @@ void schedule_csr(const CsrView& csr, const int32_t* places, int64_t* rowptr, in
 }
 
 int64_t cold_gathers(const CsrView& csr, const int32_t* order, int64_t capacity) {
-  // Two generations stand for least recently used: when the younger has half the capacity, the older one is forgotten.
+  // Approximates an LRU cache by two generations. When the younger fills half the capacity, the older is evicted.
   const int64_t half = std::max<int64_t>(capacity / 2, 1);
   std::vector<int32_t> generation(csr.cols, -2);
   int32_t now = 0;

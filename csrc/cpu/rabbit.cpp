@@ -1,12 +1,13 @@
-// Rabbit order (Arai et al., IPDPS 2016), parallel and repeatable. The original lets threads merge communities as they
-// come, so that its order depends on timing. Here nodes are taken in batches of ascending degree: in parallel each node
-// of a batch adds up its edges per neighbouring community and picks the best, on the communities as they stood when the
-// batch began; then one thread commits the picks in order, checking each against what the earlier ones changed, and
-// puts back for the next batch what is no longer true. Per edge that is most of the work, per node the commit is a few
-// loads.
+// Rabbit order (Arai et al., IPDPS 2016), parallel and deterministic. In the original, threads merge communities
+// concurrently, so the order depends on timing. Here nodes are processed in batches of ascending degree:
+//  - In parallel, each node of a batch sums its edges per neighbouring community and picks the best one. All see the
+//    communities as they were when the batch began. This is most of the work.
+//  - One thread commits the picks in order. A pick that an earlier commit has made invalid is put back into the next
+//    batch. A commit takes a few loads.
 //
-// Edges of a community are not moved when it grows: a node keeps the list of edges it added up, and whoever it joined
-// reads the lists of its new members when its own turn comes. Weights are counts of edges, so no sum rounds.
+// The edges of a community are not moved when it grows. A node keeps its list of summed edges. When the root of its
+// community is processed, the root reads the lists of the nodes that have joined it. Weights are counts of edges, so
+// the sums are exact.
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -17,13 +18,13 @@ namespace gnna::cpu {
 namespace {
 
 constexpr int32_t kNone = -1;
-// A batch: fewer make the picks less exact, more make a parallel region per handful of nodes (com-dblp, modularity
-// against one node a batch: -0.1 %).
+// Number of batches, and least nodes per batch. Fewer batches make the picks less exact. More batches start a parallel
+// region for a handful of nodes. Against one node per batch, com-dblp loses 0.1 % of modularity.
 constexpr int64_t kBatches = 64, kLeastBatch = 512;
-// How often a node may be put back: paths and grids would go on for as many batches as they have nodes.
+// Batches that a node may take part in. Without a limit, paths and grids need as many batches as they have nodes.
 constexpr uint8_t kTries = 4;
-constexpr int64_t kChunk = 64;             // nodes a thread takes at a time
-constexpr int64_t kSerialEdges = 1 << 14;  // below, one thread is quicker than two
+constexpr int64_t kChunk = 64;             // nodes that a thread takes at a time
+constexpr int64_t kSerialEdges = 1 << 14;  // below this, one thread is faster than two
 
 struct Edge {
   int32_t to;
@@ -35,7 +36,7 @@ struct EdgeList {
   int64_t count = 0;
 };
 
-// Both directions of every edge, loops left out where a node reads its list.
+// Both directions of every edge. Readers skip self-loops. The list is csr's own if csr is symmetric, else own_to.
 struct Adjacency {
   const int64_t* start;  // [nodes + 1]
   const int32_t* to;
@@ -51,8 +52,8 @@ uint64_t mix(uint64_t low, uint64_t high) {
   return h ^ (h >> 31);
 }
 
-// Whether the list of edges equals its reverse, by a 64-bit sum over both. A mistake, once in 2^64, costs locality
-// only.
+// Returns whether the edge list equals its reverse, by a 64-bit hash sum. A false positive (chance 2^-64) only makes
+// the order worse.
 bool is_symmetric(const CsrView& csr, const Executor& executor) {
   if (csr.rows != csr.cols) return false;
   const int64_t tasks = std::max(1, executor.threads);
@@ -74,10 +75,10 @@ bool is_symmetric(const CsrView& csr, const Executor& executor) {
 Adjacency adjacency_of(const CsrView& csr, const Executor& executor) {
   Adjacency graph{csr.rowptr, csr.col, {}, {}, csr.rows};
   if (is_symmetric(csr, executor)) return graph;
-  const int64_t shift = csr.rows == csr.cols ? 0 : csr.rows;  // columns are nodes of their own
+  const int64_t shift = csr.rows == csr.cols ? 0 : csr.rows;  // for two sets of nodes, column c is node rows + c
   graph.nodes = csr.rows + (shift ? csr.cols : 0);
   graph.own_start.assign(graph.nodes + 1, 0);
-  int64_t* const next = graph.own_start.data();  // counts, then the first free place of every node
+  int64_t* const next = graph.own_start.data();  // counts, then the first free place for every node
   for (int64_t row = 0; row < csr.rows; ++row) next[row] += csr.rowptr[row + 1] - csr.rowptr[row];
   for (int64_t slot = 0; slot < csr.edges; ++slot) ++next[csr.col[slot] + shift];
   int64_t total = 0;
@@ -100,9 +101,11 @@ Adjacency adjacency_of(const CsrView& csr, const Executor& executor) {
   return graph;
 }
 
-// What one task owns: memory for lists that outlive it, and a hash table of the communities around one node.
+// The data of one task: memory for the lists that choose() keeps, and a hash table from the communities next to one
+// node to the weights of the edges to them.
 class Workspace {
  public:
+  // Prepares the table, which must be empty, for up to `most` communities.
   void clear(int64_t most) {
     int64_t size = 16;
     while (size < 2 * most) size *= 2;
@@ -124,7 +127,7 @@ class Workspace {
     table_[at].weight += weight;
   }
 
-  // Calls body(edge) for all communities and leaves the table empty.
+  // Calls body(edge) for every community in the table and empties the table.
   template <typename Body>
   void drain(const Body& body) {
     for (const uint32_t at : used_) {
@@ -180,7 +183,7 @@ class Rabbit {
     }
   }
 
-  // False when it was stopped.
+  // Returns false if *stop ended it early.
   bool aggregate(const Executor& executor, const std::atomic<bool>* stop) {
     std::vector<int32_t> nodes(graph_.nodes);
     by_ascending_degree(nodes.data());
@@ -194,7 +197,7 @@ class Rabbit {
       if (stop && stop->load(std::memory_order_relaxed)) return false;
       batch.swap(put_back);
       put_back.clear();
-      // Of the new nodes only: a large community that is put back must not keep them out.
+      // Counts the new nodes only, because a large community that was put back must not keep them out.
       int64_t work = 0;
       while (next < nodes.size() && static_cast<int64_t>(batch.size()) < size && work < edges) {
         work += strength_[nodes[next]];
@@ -248,7 +251,8 @@ class Rabbit {
     for (int64_t node = 0; node < n; ++node) out[place[strength_[node]]++] = static_cast<int32_t>(node);
   }
 
-  // Threads shorten paths while they look; between two commits the roots stay, so every write leads to the same root.
+  // Shortens the path to the root. Threads may call it concurrently, because roots change in commit() only, so that
+  // every write leads to the same root.
   int32_t root_of(int32_t node) {
     int32_t parent = parent_[node].load(std::memory_order_relaxed);
     while (parent != node) {
@@ -279,7 +283,8 @@ class Rabbit {
     return list_[node].edges ? list_[node].count : graph_.start[node + 1] - graph_.start[node];
   }
 
-  // Adds up the edges of a root and of all that joined since it last did, keeps the sums and picks a community.
+  // Sums the edges of a root and of the nodes that joined it since its last call, keeps the sums as the root's list and
+  // picks a community.
   void choose(int32_t node, Workspace& space) {
     std::vector<int32_t>& members = space.stack;
     members.assign(1, node);
@@ -295,7 +300,7 @@ class Rabbit {
         const int32_t to = root_of(edge.to);
         if (to != node) space.add(to, edge.weight);
       });
-    const bool keep = members.size() > 1;  // alone, its edges in the graph do as well
+    const bool keep = members.size() > 1;  // without new members the node's present list remains valid
     Edge* const kept = keep ? space.room_for(space.size()) : nullptr;
     int64_t count = 0;
     Edge best{kNone, 0};
@@ -313,7 +318,7 @@ class Rabbit {
     pick_[node] = best;
   }
 
-  // Joins the node to what it picked, if that still gains; false when it has to choose again.
+  // Merges the node into the community it picked, if that still gains. Returns false if the node has to choose again.
   bool commit(int32_t node) {
     const bool grown = child_[node] != seen_[node];
     const Edge pick = pick_[node];
@@ -329,11 +334,11 @@ class Rabbit {
 
   const Adjacency& graph_;
   std::vector<std::atomic<int32_t>> parent_;
-  std::vector<int64_t> strength_;  // edges that end in the community
-  int64_t total_ = 0;              // twice the edges
-  // The dendrogram: who joined a node, latest first. Up to seen_ their edges are part of the node's list.
+  std::vector<int64_t> strength_;  // edge ends in the community, without self-loops
+  int64_t total_ = 0;              // twice the number of edges
+  // The dendrogram: the nodes that joined a node, latest first. From seen_ on, their edges are part of the node's list.
   std::vector<int32_t> child_, sibling_, seen_;
-  std::vector<Edge> pick_;  // community and weight of the edges to it
+  std::vector<Edge> pick_;  // picked community, and the weight of the edges to it
   std::vector<EdgeList> list_;
   std::vector<uint8_t> tries_;
 };

@@ -1,33 +1,31 @@
-// Row kernels on the CPU, as templates over the vector width that the including file sets (GNNA_VECTOR_BYTES) in a
-// namespace of its own (GNNA_ISA_NAMESPACE). One thread owns a range of rows. A row is covered by column tiles that
-// stay in registers while its neighbours stream past, so memory sees each neighbour's feature row once, the column id
-// once, and one store of the result. Rows further ahead are prefetched by their column ids, across row ends: with a
-// feature matrix beyond the L2 cache the gather is latency, not arithmetic.
+// Row kernels on the CPU. The including file sets the vector width (GNNA_VECTOR_BYTES) and the namespace
+// (GNNA_ISA_NAMESPACE). One thread owns a range of rows. The accumulators of a column tile stay in registers while the
+// neighbours of a row are read, so each feature row is read once and each result stored once. Feature rows are
+// prefetched across row ends, because a gather from a matrix beyond the L2 cache is bound by latency.
 
 namespace gnna::cpu::GNNA_ISA_NAMESPACE {
 
-// The constants below were timed in a separate program with these loops (AMD EPYC, Zen 5, AVX-512, one thread, CPU
-// time, com-dblp, DD, cnr-2000, facebook-links, BlogCatalog3, amazon-computers, fb100-Cornell5, 2026-11-20).
+// The constants below were timed with these loops on one thread of an AMD EPYC (Zen 5, AVX-512), on seven graphs.
 
 // Accumulators per tile: half of the registers. One tile of 256 floats was 1.07 to 1.2 times faster than two of 128.
 constexpr int kMaxVectors = GNNA_VECTOR_BYTES == 64 ? 16 : 8;
-// Prefetched this many bytes ahead, as whole rows: against 16 edges ahead 1.5 times faster at width 16 and 1.7 at 32 on
-// com-dblp. Tables that the L2 cache nearly holds want less (fb100-Cornell5, width 64: 5.3 ms at 128 edges, 3.2 at 32).
+// Prefetch distance: this many bytes of feature rows, but at most so many edges (1.5 times faster than 16 edges at
+// width 16 on com-dblp). A shorter distance is better for matrices of up to kSmallTableBytes, which L2 nearly holds.
 constexpr int64_t kPrefetchBytes = 16 << 10, kMostEdgesAhead = 128, kMostEdgesAheadSmall = 32;
 constexpr int64_t kSmallTableBytes = 8 << 20;
-constexpr int64_t kPrefetchEdges = 16;  // of a segment's values, one or a few per edge
-// Results larger than this do not stay in a cache for whoever reads them next, so they are stored past it, without
-// being read first: 1.1 to 1.3 times faster from 256 bytes per row on (com-dblp, DD), no gain below.
+constexpr int64_t kPrefetchEdges = 16;  // prefetch distance for values of one or a few elements per edge
+// A result of kStreamedBytes or more does not stay in the caches until it is read. It is then written by non-temporal
+// stores, which do not read the cache lines first. Tiles of less than kStreamedRowBytes per row gained nothing by this.
 constexpr int64_t kStreamedBytes = 32 << 20, kStreamedRowBytes = 256;
-// A row is summed in chunks of this many edges, and the chunks into the result: the rounding error of a hub's row then
-// grows with the chunk and the number of chunks, not with its degree.
+// A row is summed in chunks of this many edges, and the chunks into the result. The rounding error of a hub's row then
+// grows with the size and the number of chunks instead of with its degree.
 constexpr int64_t kChunkEdges = 256;
 
 enum class Weight { None, PerHead, PerFeature };
 
 #include "half.inl"
 
-// What T is computed with: vectors of Compute<T>, loaded from and stored to T.
+// Vectors of Compute<T> that are loaded from and stored to arrays of T.
 template <typename T>
 struct Simd {
   using Scalar = Compute<T>;
@@ -35,8 +33,8 @@ struct Simd {
   static constexpr int kWidth = GNNA_VECTOR_BYTES / sizeof(Scalar);
   typedef Scalar Vector __attribute__((vector_size(GNNA_VECTOR_BYTES)));
   typedef Scalar Unaligned __attribute__((vector_size(GNNA_VECTOR_BYTES), aligned(sizeof(Scalar)), may_alias));
-  using Index =
-      std::conditional_t<sizeof(Scalar) == 4, int32_t, int64_t>;  // as wide as a Scalar: what comparisons give
+  // The element type of a comparison's result.
+  using Index = std::conditional_t<sizeof(Scalar) == 4, int32_t, int64_t>;
   typedef Index Indices __attribute__((vector_size(GNNA_VECTOR_BYTES)));
   typedef Index UnalignedIndices __attribute__((vector_size(GNNA_VECTOR_BYTES), aligned(sizeof(Scalar)), may_alias));
 
@@ -58,7 +56,7 @@ struct Simd {
     }
   }
 
-  // The first n < kWidth elements; the others are zero and never touch memory.
+  // Loads the first n < kWidth elements and sets the others to 0. Reads no memory beyond the n elements.
   static inline Vector load_tail(const T* p, int n) {
     if constexpr (k16Bit) {
       T padded[kWidth] = {};
@@ -88,7 +86,7 @@ struct Simd {
     }
   }
 
-  // Past the caches; p is aligned to the vector.
+  // Non-temporal store if the instruction set has one. p must be aligned to the vector size.
   static inline void stream(T* p, Vector v) {
 #if GNNA_VECTOR_BYTES == 64
     _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
@@ -127,7 +125,7 @@ struct Simd {
     }
   }
 
-  // The values as they are once stored in T.
+  // Rounds the values to T.
   static inline Vector rounded(Vector v) {
     if constexpr (k16Bit) {
       T stored[kWidth];
@@ -138,7 +136,7 @@ struct Simd {
     }
   }
 
-  // Columns [c, c + n) of a row, n up to kWidth.
+  // Load and store n <= kWidth elements.
   static inline Vector load_some(const T* p, int n) { return n == kWidth ? load(p) : load_tail(p, n); }
   static inline void store_some(T* p, Vector v, int n) { n == kWidth ? store(p, v) : store_tail(p, v, n); }
 
@@ -154,7 +152,7 @@ struct Simd {
 template <typename T, Reduce kReduce>
 inline void combine(typename Simd<T>::Vector& acc, typename Simd<T>::Vector message) {
   if constexpr (kReduce == Reduce::Max) {
-    acc = ((message > acc) | (message != message)) ? message : acc;  // a NaN on either side stays
+    acc = ((message > acc) | (message != message)) ? message : acc;  // propagates NaN from either side
   } else if constexpr (kReduce == Reduce::Min) {
     acc = ((message < acc) | (message != message)) ? message : acc;
   } else {
@@ -162,10 +160,10 @@ inline void combine(typename Simd<T>::Vector& acc, typename Simd<T>::Vector mess
   }
 }
 
-// The row whose list is stored at this place.
+// Returns the row whose list is stored at this place.
 inline int64_t row_at(const CsrView& csr, int64_t place) { return csr.order ? csr.order[place] : place; }
 
-// How many edges before its turn a neighbour's row, of `width` elements in a table of `rows`, is asked for.
+// Returns the prefetch distance, in edges, for feature rows of `width` elements in a matrix of `rows` rows.
 template <typename T>
 inline int64_t edges_ahead(int64_t rows, int64_t width) {
   const int64_t row_bytes = width * static_cast<int64_t>(sizeof(T));
@@ -183,7 +181,7 @@ template <typename T>
 struct Tile {
   void (*run)(const SpmmArgs<T>&, const Tile&, int64_t begin_place, int64_t end_place);
   int64_t column;  // first column of the tile in the feature row
-  int64_t head;    // whose weight applies
+  int64_t head;    // head whose weight applies
   int tail;        // elements after the last whole vector
 };
 
@@ -193,9 +191,9 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t begin_place
   using V = typename S::Vector;
   constexpr int kParts = kVectors + (kTail ? 1 : 0);
   constexpr bool kSum = kReduce == Reduce::Sum || kReduce == Reduce::Mean;
-  // One sum at a time: rows are short, and the processor overlaps them anyway (several sums were 1.2 to 1.5 times
-  // slower at width 16, on hubs too). A maximum that lets NaN through waits longer for the one before, so narrow tiles
-  // keep more.
+  // Independent accumulators per column. A sum needs only one, because rows are short and the processor overlaps them
+  // (several were 1.2 to 1.5 times slower at width 16). A maximum that propagates NaN has a longer latency, so narrow
+  // tiles use several.
   constexpr int kChains = kSum ? 1 : kParts == 1 ? 4 : kParts == 2 ? 2 : 1;
   constexpr bool kStreams = !S::k16Bit && kVectors * GNNA_VECTOR_BYTES >= kStreamedRowBytes;
   const CsrView& csr = args.csr;
@@ -238,7 +236,7 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t begin_place
     add(acc, slot);
   };
 
-  // One chunk, combined with what earlier chunks of the row left in `total`.
+  // Reduces one chunk and combines it with `total`, the result of the row's earlier chunks.
   const auto add_chunk = [&](V* total, int64_t slot, int64_t end) __attribute__((always_inline)) {
     V acc[kChains][kParts];
     for (int u = 0; u < kChains; ++u)
@@ -289,7 +287,7 @@ void spmm_rows(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) 
   const bool by_head = kWeight == Weight::PerHead && args.heads > 1;
   const int64_t spans = by_head ? args.heads : 1;
   const int64_t span = args.heads * args.head_dim / spans;  // columns that share a weight
-  constexpr int64_t kBatch = 32;                            // tiles planned at a time, so that no allocation is needed
+  constexpr int64_t kBatch = 32;                            // tiles per pass over the rows: needs no allocation
   Tile<T> tiles[kBatch];
   int64_t head = 0, column = 0;
   while (head < spans) {
@@ -310,8 +308,8 @@ void spmm_rows(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) 
       tiles[0].run(args, tiles[0], begin_place, end_place);
       continue;
     }
-    for (int64_t place = begin_place; place < end_place;
-         ++place)  // all tiles of a row while its neighbours are in the L1 cache
+    // Rows outside, tiles inside, so that all tiles of a row find its neighbours in the L1 cache.
+    for (int64_t place = begin_place; place < end_place; ++place)
       for (int t = 0; t < count; ++t) tiles[t].run(args, tiles[t], place, place + 1);
   }
 }
@@ -333,11 +331,11 @@ void spmm(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
     spmm_weighted<T, Reduce::Max>(args, begin_place, end_place);
   } else if (args.reduce == Reduce::Min) {
     spmm_weighted<T, Reduce::Min>(args, begin_place, end_place);
-  } else {  // a mean is the sum with a division at the row's end
+  } else {  // a mean is a sum that spmm_tile divides at the row's end
     spmm_weighted<T, Reduce::Sum>(args, begin_place, end_place);
   }
 #if GNNA_VECTOR_BYTES >= 32
-  _mm_sfence();  // streamed stores are not ordered with the signal that this task is done
+  _mm_sfence();  // non-temporal stores are not ordered before the signal that this task is done
 #endif
 }
 

@@ -1,5 +1,5 @@
-// Dot products of both ends of every edge, included by row_kernels.inl. A row of b stays in the L1 cache while the rows
-// of a that its edges name stream past, prefetched as spmm's neighbours are.
+// Dot products of the two ends of every edge, included by row_kernels.inl. A row of b stays in the L1 cache while the
+// rows of a at the other ends of its edges are read. They are prefetched as in spmm_tile.
 
 template <typename T>
 inline Compute<T> dot(const T* a, const T* b, int64_t n) {
@@ -15,7 +15,7 @@ inline Compute<T> dot(const T* a, const T* b, int64_t n) {
   return S::sum(acc[0] + acc[1]);
 }
 
-// One product per edge and feature: heads of one element each leave nothing to sum.
+// Products of n heads of one element each, which need no sum.
 template <typename T>
 void products(const T* a, const T* b, T* out, int64_t n) {
   using S = Simd<T>;
@@ -24,7 +24,7 @@ void products(const T* a, const T* b, T* out, int64_t n) {
   for (; i < n; ++i) S::put(out[i], S::scalar(a[i]) * S::scalar(b[i]));
 }
 
-// A head too narrow for a vector to pay.
+// Dot product of a head that is too narrow for vectors to pay.
 template <typename T>
 Compute<T> short_dot(const T* a, const T* b, int64_t n) {
   Compute<T> sum = 0;
@@ -32,7 +32,7 @@ Compute<T> short_dot(const T* a, const T* b, int64_t n) {
   return sum;
 }
 
-// Rows of exactly kVectors vectors and one head: the row of b stays in registers, and no loop runs over the columns.
+// Rows of one head and exactly kVectors vectors. The row of b stays in registers, and the column loops are unrolled.
 template <typename T, int kVectors>
 void sddmm_whole(const SddmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
   using S = Simd<T>;

@@ -1,3 +1,4 @@
+// Self-loops and the symmetric normalisation, in one sequential pass over the edges per function.
 #include "gnna/self_loops.h"
 
 namespace gnna::cpu {

@@ -1,11 +1,11 @@
-// Softmax over the edges of a row, and its gradient. The scores of many rows are brought together in a buffer that
-// stays in the L1 cache, whatever order the user's edges have; there the exponentials, which are most of the
-// arithmetic, run on whole vectors across the rows' ends. Memory sees every score once and every result once. Only a
-// row beyond the buffer is read again for each of the three steps: maximum, sum, result.
+// Softmax over the edges of a row, and its gradient, included by row_kernels.inl. The scores of many rows are gathered
+// into a buffer that stays in the L1 cache. The exponentials, which are most of the arithmetic, are computed on whole
+// vectors across row ends. Each score is read once and each result written once. Only a row that exceeds the buffer is
+// gathered three times: for the maximum, the sum and the result.
 
 constexpr int64_t kBufferedScores = 4096;
 
-// The coefficients of exp's Taylor series.
+// The coefficients of the Taylor series of exp.
 template <typename C, int kDegree>
 struct TaylorOfExp {
   C at[kDegree + 1] = {};
@@ -15,8 +15,9 @@ struct TaylorOfExp {
   }
 };
 
-// exp(x) for x <= 0 or NaN, to about one unit in the last place; below the smallest subnormal it is 0. x = n ln 2 + r
-// with |r| <= ln 2 / 2, Taylor's series for r, and 2^n in two factors, so that subnormal results are kept.
+// Returns exp(x) for x <= 0 or NaN, to about one unit in the last place. Results below the smallest subnormal are 0.
+// Writes x as n ln 2 + r with |r| <= ln 2 / 2 and uses the Taylor series for exp(r). 2^n is multiplied in as two
+// factors, so that subnormal results are kept.
 template <typename C>
 inline typename Simd<C>::Vector exp_nonpositive(typename Simd<C>::Vector x) {
   using S = Simd<C>;
@@ -26,8 +27,8 @@ inline typename Simd<C>::Vector exp_nonpositive(typename Simd<C>::Vector x) {
   using Bits = std::conditional_t<kFloat, uint32_t, uint64_t>;
   typedef Int IntVector __attribute__((vector_size(GNNA_VECTOR_BYTES)));
   typedef Bits BitsVector __attribute__((vector_size(GNNA_VECTOR_BYTES)));
-  constexpr C kLowest = kFloat ? -150 : -1000;                // whose exponential is 0 already
-  constexpr C kRounder = kFloat ? C(0x1.8p23) : C(0x1.8p52);  // added to a small number, it leaves an integer below
+  constexpr C kLowest = kFloat ? -150 : -1000;                // exp(kLowest) rounds to 0
+  constexpr C kRounder = kFloat ? C(0x1.8p23) : C(0x1.8p52);  // adding it rounds to an integer, in the low bits
   constexpr C kLn2High = kFloat ? C(0.693359375) : C(6.93145751953125e-1);
   constexpr C kLn2Low = kFloat ? C(-2.12194440054690583e-4) : C(1.42860682030941723e-6);
   constexpr int kDegree = kFloat ? 7 : 13, kBias = kFloat ? 127 : 1023, kMantissa = kFloat ? 23 : 52;
@@ -48,7 +49,7 @@ inline typename Simd<C>::Vector exp_nonpositive(typename Simd<C>::Vector x) {
 struct Larger {
   template <typename V>
   static inline V of(V a, V b) {
-    return ((b > a) | (b != b)) ? b : a;  // a NaN on either side stays
+    return ((b > a) | (b != b)) ? b : a;  // propagates NaN from either side
   }
 };
 
@@ -59,9 +60,9 @@ struct Plus {
   }
 };
 
-// How the scores of consecutive slots lie in a buffer: [edges, stride] in what T is computed in. kHeads is the number
-// of heads where it is known when this is compiled, else 0. Heads that fill no vector are packed; others are padded to
-// whole vectors.
+// Layout of the scores of consecutive slots in a buffer: [edges, stride] of Compute<T>. kHeads is the number of heads
+// if it is known at compile time, else 0. A known number that does not fill a vector is packed. Otherwise the heads of
+// an edge are padded to whole vectors.
 template <typename T, int kHeads>
 struct ScoreLayout {
   using C = Compute<T>;
@@ -91,7 +92,7 @@ struct ScoreLayout {
     }
   }
 
-  // total [stride] = Op of it and the values of all edges, head by head.
+  // total[h] = Op over total[h] and values[e, h] of all edges e.
   template <typename Op>
   void reduce(const C* values, int64_t edges, C* total) const {
     if constexpr (kPacked) {
@@ -115,7 +116,7 @@ struct ScoreLayout {
     }
   }
 
-  // values = body(values, the head's total), edge by edge.
+  // values[e, h] = body(values[e, h], total[h]).
   template <typename Body>
   void apply(C* values, int64_t edges, const C* total, const Body& body) const {
     if constexpr (kPacked) {
@@ -129,11 +130,11 @@ struct ScoreLayout {
   }
 };
 
-// What the edge features of the slots ahead will need: they are far apart where the user's order is another.
+// Prefetches per-edge values of the slots kPrefetchEdges ahead. With a perm they are scattered in memory.
 template <typename T>
 inline void prefetch_edges(const CsrView& csr, int64_t begin, int64_t end, int64_t heads, const T* first,
                            const T* second, T* written) {
-  if (!csr.perm) return;  // the processor does it by itself
+  if (!csr.perm) return;  // consecutive values are prefetched by the processor
   for (int64_t slot = begin + kPrefetchEdges; slot < end + kPrefetchEdges && slot < csr.edges; ++slot) {
     const int64_t at = csr.perm[slot] * heads;
     __builtin_prefetch(first + at, 0, 3);
@@ -251,7 +252,8 @@ void softmax_backward_rows(const SegmentSoftmaxBackwardArgs<T>& args, int64_t be
   }
 }
 
-// The numbers of heads that attention layers have are compiled in, so that an edge's scores move in one access.
+// Passes common numbers of heads to body as compile-time constants, so that the scores of an edge are one access.
+// Passes 0 for any other number.
 template <typename Args, typename Body>
 void with_heads(const Args& args, const Body& body) {
   switch (args.heads) {

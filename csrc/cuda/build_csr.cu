@@ -1,5 +1,6 @@
-// COO to CSR on the device. Rows that already ascend need their boundaries only. Otherwise a stable radix sort of (row,
-// position) over the bits that row ids use gives the permutation, and columns are gathered through it.
+// COO to CSR on the device. If the row ids already ascend, only the row boundaries are searched. Otherwise a stable
+// radix sort of (row, position) over the bits that row ids use gives the permutation, and columns are gathered through
+// it.
 #include <cub/device/device_radix_sort.cuh>
 
 #include "gnna/cuda_api.h"
@@ -10,7 +11,7 @@ namespace gnna::cuda {
 namespace {
 
 constexpr int kBlock = 256;
-constexpr size_t kAlign = 256;  // of every buffer inside the workspace
+constexpr size_t kAlign = 256;  // alignment of every buffer inside the workspace
 
 size_t align_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -18,8 +19,9 @@ unsigned blocks_for(int64_t n) { return static_cast<unsigned>(ceil_div(n, kBlock
 
 __device__ __forceinline__ int64_t thread_index() { return static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x; }
 
-// rowptr[r] = position of the first row id that is not below r. A search per row rather than a scan per edge: it reads
-// little, and a long run of empty rows (a mini-batch has them at its end) costs no thread more than any other row.
+// rowptr[r] = position of the first row id that is not below r. Each row runs a binary search, instead of each edge
+// writing boundaries, because a search reads little and a long run of empty rows (at the end of a mini-batch, for
+// example) costs no thread more than any other row.
 template <typename Id>
 __global__ void __launch_bounds__(kBlock)
     row_bounds(const Id* sorted_row, int64_t edges, int64_t rows, int64_t* rowptr) {
@@ -51,7 +53,7 @@ __global__ void __launch_bounds__(kBlock) sort_input(const Id* row, int64_t edge
   position[i] = static_cast<int32_t>(i);
 }
 
-// sorted may be perm itself: each thread reads its element before it writes it.
+// `sorted` and `perm` may be the same array, because each thread reads its element before it writes it.
 template <typename Id>
 __global__ void __launch_bounds__(kBlock)
     gather_columns(const Id* col, const int32_t* sorted, int64_t edges, int32_t* perm, int32_t* out) {
@@ -75,12 +77,13 @@ cudaError_t sort_pairs(void* temporary, size_t& bytes, cub::DoubleBuffer<uint32_
 }
 
 struct Layout {
-  size_t buffer = 0;     // bytes of one array of edges
-  size_t temporary = 0;  // bytes that the sort wants
+  size_t buffer = 0;     // bytes of one array of `edges` elements
+  size_t temporary = 0;  // bytes of temporary storage for the sort
   size_t total() const { return 3 * buffer + align_up(temporary); }
 };
 
-// Two arrays of keys and one of positions; out_perm is the other array of positions.
+// The workspace holds two key arrays, one position array and the temporary storage of the sort. out_perm serves as the
+// second position array.
 cudaError_t layout_for(int64_t edges, int64_t rows, Layout* layout) {
   layout->buffer = align_up(static_cast<size_t>(edges) * sizeof(int32_t));
   cub::DoubleBuffer<uint32_t> keys;
@@ -96,7 +99,7 @@ template <typename Id>
 size_t build_csr_workspace(int64_t edges, int64_t rows, bool sorted) {
   if (sorted || !in_range(edges, rows) || edges == 0) return 0;
   Layout layout;
-  // A failing query shows again in build_csr, which asks the same and can return it.
+  // An error of this query is returned by build_csr, which repeats the query.
   return layout_for(edges, rows, &layout) == cudaSuccess ? layout.total() : 0;
 }
 

@@ -1,4 +1,5 @@
-// Facts about a graph that one pass finds: ids out of range, rows out of order, symmetry, the largest degree.
+// Checks and facts of a graph, each found in one pass: ids out of range, rows out of order, symmetry, the largest
+// degree.
 #include <cstddef>
 
 #include "gnna/cuda_api.h"
@@ -10,10 +11,10 @@ namespace gnna::cuda {
 namespace {
 
 constexpr int kBlock = 256;
-constexpr int64_t kMaxBlocks = 2048;  // enough to fill the largest device; each thread then reports at most once
+constexpr int64_t kMaxBlocks = 2048;  // enough to fill the largest device; more would only add atomics
 
-// Threads stride over the edges in ascending order, so the first bad position a thread meets is its smallest. Reads
-// both ids of every edge, and the row before it, which the neighbouring thread has just fetched.
+// Threads stride over the edges in ascending order, so the first bad position that a thread finds is its smallest.
+// Reads both ids of every edge, and the row id before it, which the neighbouring thread has just loaded.
 template <typename Id>
 __global__ void __launch_bounds__(kBlock)
     check_ids(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols, EdgeCheck* result) {
@@ -27,7 +28,8 @@ __global__ void __launch_bounds__(kBlock)
     if (bad_col == kNone && (c < 0 || c >= cols)) bad_col = i;
     unsorted |= i > 0 && static_cast<int64_t>(__ldg(row + i - 1)) > r;
   }
-  // "None" is all bits set: the largest unsigned value, so the minimum needs no special case, and -1 when read back.
+  // "None" has all bits set. As an unsigned number it is the largest, so atomicMin needs no special case, and it reads
+  // back as -1.
   auto* row_at = reinterpret_cast<unsigned long long*>(&result->bad_row);
   auto* col_at = reinterpret_cast<unsigned long long*>(&result->bad_col);
   auto* unsorted_at = reinterpret_cast<unsigned long long*>(&result->unsorted);
@@ -37,7 +39,7 @@ __global__ void __launch_bounds__(kBlock)
   if (__any_sync(0xffffffffu, unsorted) && (threadIdx.x & 31) == 0) atomicMax(unsorted_at, 1ull);
 }
 
-// Sums modulo 2^64, so in any order the same.
+// The sum is modulo 2^64, so it does not depend on the order of the additions.
 template <typename Id>
 __global__ void __launch_bounds__(kBlock)
     sum_against_reverse(const Id* row, const Id* col, int64_t edges, unsigned long long* sum) {

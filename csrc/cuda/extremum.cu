@@ -1,7 +1,8 @@
-// Feature gradient of a max or min aggregation, in two passes over rows (row_task.cuh): first every destination's
-// gradient is divided by the number of messages that reached its result (share), then every source collects the shares
-// of the messages it won. Per edge: the column id, its place in the user's list and weight if there is one, and one row
-// of x (share) or one row each of out and share (grad_x).
+// Feature gradient of a max or min aggregation, in two passes over rows (row_task.cuh). The first divides every
+// destination's gradient by the number of messages that equal its result (share). The second sums, for every source,
+// the shares of the messages that it won (grad_x).
+// Memory per edge: the column id; the edge's position in the user's list and its weight, if there are weights; and one
+// row of x (share) or one row each of out and share (grad_x).
 #include "gnna/row_task.cuh"
 
 namespace gnna::cuda {
@@ -16,7 +17,7 @@ struct ExtremumRows {
   __host__ __device__ int64_t width() const { return values.heads * values.head_dim; }
 };
 
-// One piece of one row: which row it is, and the edges' other ends and weights.
+// One piece of one row, with access to the other ends and the weights of its edges.
 template <typename T, int VW>
 struct ExtremumPiece {
   using Args = ExtremumRows<T>;
@@ -40,7 +41,7 @@ struct ExtremumPiece {
   }
 };
 
-// How many messages reached the row's result, and each one's share of its gradient.
+// Counts the messages that equal the row's result and computes the share of each in the row's gradient.
 template <typename T, int VW>
 struct ShareTask : ExtremumPiece<T, VW> {
   using Base = ExtremumPiece<T, VW>;
@@ -68,7 +69,7 @@ struct ShareTask : ExtremumPiece<T, VW> {
   }
 
   __device__ __forceinline__ void finish(const Found& found) const {
-    // torch.scatter_reduce counts the zero it starts from as one more candidate.
+    // torch.scatter_reduce counts its initial zero as one more message, so a result of 0 has one more sharer.
     Pack<C, VW> share = load_pack<VW>(this->args.values.grad + this->at);
 #pragma unroll
     for (int i = 0; i < VW; ++i) share.v[i] /= static_cast<C>(found.sharers[i] + (best.v[i] == C(0)));
@@ -76,13 +77,13 @@ struct ShareTask : ExtremumPiece<T, VW> {
   }
 };
 
-// What a source's features receive from the rows that one of its messages won.
+// Sums the gradients that a source's features receive from the rows in which one of its messages won.
 template <typename T, int VW>
 struct GradXTask : ExtremumPiece<T, VW> {
   using Base = ExtremumPiece<T, VW>;
   using C = Compute<T>;
   using Found = Pack<C, VW>;
-  static constexpr int kBlocks = kTaskBlocks<T, VW> < 12 ? kTaskBlocks<T, VW> : 12;  // 16 were 4 to 9 % slower
+  static constexpr int kBlocks = kTaskBlocks<T, VW> < 12 ? kTaskBlocks<T, VW> : 12;  // 16 are 4 to 9 % slower
   Pack<C, VW> x;
 
   __device__ __forceinline__ GradXTask(const ExtremumRows<T>& args, int64_t row, int64_t column)
@@ -97,7 +98,8 @@ struct GradXTask : ExtremumPiece<T, VW> {
     const Pack<C, VW> share = load_pack<VW>(this->args.values.share + other);
 #pragma unroll
     for (int i = 0; i < VW; ++i) {
-      // The mask multiplies, as in torch: an infinite or NaN share reaches the messages that lost, too.
+      // As in torch, the mask is a factor: an infinite or NaN share therefore makes the gradients of messages that lost
+      // NaN, too.
       const C mask = rounded_to<T>(product(weight, x.v[i])) == best.v[i] ? C(1) : C(0);
       found.v[i] = fma(mask * share.v[i], weight, found.v[i]);
     }
@@ -113,7 +115,7 @@ struct GradXTask : ExtremumPiece<T, VW> {
   }
 };
 
-// 16-byte loads need rows that start on 16 bytes, and a piece whose elements share a weight.
+// 16-byte loads need rows that are aligned to 16 bytes, and pieces whose elements share one weight.
 template <typename T>
 bool can_vectorise(const ExtremumArgs<T>& args) {
   const int64_t unit = args.weight != nullptr ? args.head_dim : args.heads * args.head_dim;

@@ -1,4 +1,4 @@
-// Weight gradient of a max or min aggregation: per edge and head, the sum of x times the shares that the edge's
+// Weight gradient of a max or min aggregation: for each edge and head, the sum of x times the shares that the edge's
 // messages receive. Edge-parallel, like SDDMM.
 #include "gnna/cuda_api.h"
 #include "gnna/edge_pairs.cuh"
@@ -7,10 +7,11 @@ namespace gnna::cuda {
 
 namespace {
 
-// The mask multiplies, as in torch: an infinite or NaN share reaches the edges that lost, too.
+// As in torch, the mask is a factor: an infinite or NaN share therefore makes the gradients of edges that lost NaN,
+// too.
 template <typename T>
 struct WinnerTerm {
-  // Fewer registers were 3 to 17 % slower from width 64 on, as were four pieces a lane (H200).
+  // No register limit: with fewer registers it was 3 to 17 % slower from width 64 on (H200).
   static constexpr int kBlocks = 1;
 
   const T* x;

@@ -1,7 +1,7 @@
-// Feature rows copied to the edges that read them: out[e] = x[index[e]], whatever the elements are. A few lanes copy a
-// row in accesses of 16 bytes, or of 4 or 2 where rows and pointers allow no more, several rows at once, so that all
-// their loads are in flight together; what is written is not read again here and leaves the cache first. Per edge: its
-// id, one row read, one written.
+// Copies feature rows to the edges that read them: out[e] = x[index[e]], for elements of any type. A team of lanes
+// copies several rows at once, so that their loads are in flight together. Accesses are 16 bytes, or 4 or 2 if the row
+// size or the pointers require it. Stores are streaming, because the kernel does not read them again. Memory per edge:
+// its id, one row read, one row written.
 #include "gnna/cuda_api.h"
 #include "gnna/launch.cuh"
 #include "gnna/pack.cuh"
@@ -11,8 +11,8 @@ namespace gnna::cuda {
 namespace {
 
 constexpr int kGatherBlock = 256;
-// Rows that a team copies at once: 4 were 2 to 15 % faster than 1 (rows of 4 to 512 bytes of DD, com-dblp,
-// facebook-links, cnr-2000; H200), and as fast as 2 or 8.
+// Rows that a team copies at once. 4 were 2 to 15 % faster than 1, and as fast as 2 or 8 (four graphs, rows of 4 to 512
+// bytes, H200).
 constexpr int kGatherRows = 4;
 
 template <typename Unit, typename Id>
@@ -22,7 +22,8 @@ __global__ void __launch_bounds__(kGatherBlock, 1)
   const int64_t first = static_cast<int64_t>(blockIdx.x) * teams * kGatherRows + (threadIdx.x >> lanes_log2);
   const Unit* from[kGatherRows];
 #pragma unroll
-  for (int i = 0; i < kGatherRows; ++i) {  // past the end the last row is read again: no branch comes between the loads
+  for (int i = 0; i < kGatherRows; ++i) {
+    // Past the end, read the last row again, so that no branch separates the loads.
     const int64_t edge = first + i * teams < edges ? first + i * teams : edges - 1;
     from[i] = x + static_cast<int64_t>(__ldg(index + edge)) * units;
   }

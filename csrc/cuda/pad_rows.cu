@@ -1,5 +1,5 @@
-// Features copied into rows that can be read by whole loads of 16 bytes. A warp copies a few rows at a time, its lanes
-// neighbouring elements. Per row: width elements read, padded elements written.
+// Copies features into rows that can be read in 16-byte loads only. A warp copies kRows rows at a time, with
+// neighbouring lanes on neighbouring elements. Memory per row: `width` elements read, `padded` elements written.
 #include "gnna/cuda_api.h"
 #include "gnna/launch.cuh"
 #include "gnna/pack.cuh"
@@ -8,7 +8,7 @@ namespace gnna::cuda {
 
 namespace {
 
-constexpr int kBlock = 256, kRows = 4;  // rows of a warp, whose loads leave together
+constexpr int kBlock = 256, kRows = 4;  // kRows: rows that a warp copies at once, with their loads in flight together
 
 template <typename T>
 __global__ void __launch_bounds__(kBlock)
@@ -40,7 +40,7 @@ cudaError_t pad_rows(const T* x, int64_t stride, int64_t rows, int64_t width, in
   const int64_t blocks = ceil_div(rows, kBlock / 32 * kRows);
   if (blocks > kMaxIndex) return cudaErrorInvalidValue;
   if (blocks == 0 || padded == 0) return cudaSuccess;
-  if constexpr (sizeof(T) == 2) {  // two elements at a time, where they lie so
+  if constexpr (sizeof(T) == 2) {  // copy two elements at a time if sizes and alignment allow it
     if (width % 2 == 0 && stride % 2 == 0 && is_aligned(x, 4)) {
       return pad_rows(reinterpret_cast<const float*>(x), stride / 2, rows, width / 2, padded / 2,
                       reinterpret_cast<float*>(out), stream);

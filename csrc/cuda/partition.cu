@@ -1,6 +1,6 @@
-// Partitions of rows over blocks: the chunks of split rows, and the neighbour groups of all other rows. Each list is
-// made in three steps: a count per row, a scan of the counts, and the list itself. The chunks of a row differ by at
-// most one edge. A row's chunks and groups depend on its degree and on the limits alone.
+// Builds partitions: the chunks of split rows and the neighbour groups of all other rows. Each list is built in three
+// steps: a count per row, a scan of the counts, and the list itself. The chunks of a row differ by at most one edge. A
+// row's chunks and groups depend only on its degree and on the limits, not on other rows.
 #include <cub/device/device_scan.cuh>
 
 #include "gnna/cuda_api.h"
@@ -28,7 +28,7 @@ struct GroupsOf {
   }
 };
 
-// One more element than rows, so that the scan's last element is the total.
+// Writes one more element than there are rows, so that the scan's last element is the total.
 template <typename CountOf>
 __global__ void __launch_bounds__(kBlock)
     count_pieces(const int64_t* rowptr, int64_t rows, CountOf count_of, int64_t* count) {
@@ -70,7 +70,7 @@ cudaError_t scan(void* temporary, size_t& bytes, int64_t* values, int64_t rows, 
 
 bool in_range(int64_t rows) { return rows >= 0 && rows < kMaxIndex; }
 
-// first [rows + 1]: the sum of the counts of all rows before each.
+// Writes first [rows + 1]: first[r] is the sum of the counts of all rows before r.
 template <typename CountOf>
 cudaError_t count_and_scan(const int64_t* rowptr, int64_t rows, CountOf count_of, int64_t* first, void* scan_workspace,
                            size_t scan_bytes, cudaStream_t stream) {
@@ -87,7 +87,7 @@ cudaError_t count_and_scan(const int64_t* rowptr, int64_t rows, CountOf count_of
 
 size_t partition_scan_bytes(int64_t rows) {
   size_t bytes = 0;
-  // A failing query shows again in the count, which asks the same and can return it.
+  // An error of this query is returned by count_and_scan, which repeats the query.
   if (rows < 0 || rows >= kMaxIndex || scan(nullptr, bytes, nullptr, rows, nullptr) != cudaSuccess) return 0;
   return bytes;
 }

@@ -1,5 +1,5 @@
-// A plan's neighbour lists stored in another order of the rows: the degrees in that order, a scan that gives each row
-// its start, and a copy, one warp a row. Reads and writes 8 bytes an edge, once per plan.
+// Stores a plan's neighbour lists in another order of the rows: the degrees in that order, a scan that gives each row
+// its start, and a copy by one warp per row. Memory per edge: col and perm are read and written once, 4 bytes each.
 #include <cub/device/device_scan.cuh>
 
 #include "gnna/cuda_api.h"
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kBlock = 256;
 
-// One element more than there are rows, so that the scan's last element is the number of edges.
+// Writes one more element than there are rows, so that the scan's last element is the number of edges.
 __global__ void __launch_bounds__(kBlock)
     degrees_in_order(const int64_t* rowptr, const int32_t* places, int64_t rows, int64_t* degrees) {
   const int64_t place = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x;

@@ -1,4 +1,4 @@
-// SDDMM: one dot product of a source and a destination row per edge and head.
+// SDDMM: one dot product of a source row and a destination row per edge and head.
 #include "gnna/cuda_api.h"
 #include "gnna/edge_pairs.cuh"
 
@@ -8,7 +8,8 @@ namespace {
 
 template <typename T>
 struct DotTerm {
-  // 64 warps with two pieces a lane were 8 to 18 % faster than 32 or 40 with up to four (H200, float).
+  // 64 warps per multiprocessor and two pieces per lane were 8 to 18 % faster than 32 or 40 warps with up to four
+  // pieces (H200, float; docs/profile-h200.md, Registers).
   static constexpr int kBlocks = 16;
 
   const T* a;

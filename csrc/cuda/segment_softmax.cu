@@ -1,7 +1,8 @@
-// Softmax over the edges of a row, and its gradient, without atomics. First a row task (row_task.cuh) finds what the
-// edges of a row have in common: the largest score and the sum of exponentials, or the sum of out * grad. Then every
-// edge, in the user's order, is computed from its row's total. Per edge and head: in the first part its place in the
-// user's list and one score, or out and grad; in the second its row, the same again, its row's total and the result.
+// Softmax over the edges of a row, and its gradient, without atomics. First a row task (row_task.cuh) computes each
+// row's total: the largest score and the sum of exponentials or, for the gradient, the sum of out * grad. Then an
+// edge-parallel kernel computes every edge, in the user's order, from its row's total.
+// Memory per edge and head: first, the position in the user's list and one score (or out and grad); then the row id,
+// the same values again, the row's total and the result.
 #include "gnna/row_task.cuh"
 
 namespace gnna::cuda {
@@ -13,16 +14,16 @@ constexpr int kEdgeBlock = 256;
 __device__ __forceinline__ float exponential(float x) { return expf(x); }
 __device__ __forceinline__ double exponential(double x) { return exp(x); }
 
-// What lies in the user's order: the first head of the slot's edge.
+// Returns the index of the first head of a slot's edge in arrays that are in the user's order.
 __device__ __forceinline__ int64_t scores_at(const CsrView& csr, int64_t slot, int64_t heads) {
   return (csr.perm != nullptr ? __ldg(csr.perm + slot) : slot) * heads;
 }
 
-// The largest score so far and the sum of exp(score - most).
+// Finds a row's largest score and the sum of exp(score - largest score).
 template <typename T>
 struct SoftmaxTask {
   using C = Compute<T>;
-  using Found = Pack<C, 2>;  // most, sum
+  using Found = Pack<C, 2>;  // largest score so far, sum relative to it
   static constexpr int kPiece = 1, kBlocks = kTaskBlocks<T, 1>;
   struct Args : SegmentSoftmaxArgs<T> {
     Found* totals;  // [rows, heads]
@@ -36,8 +37,8 @@ struct SoftmaxTask {
 
   __device__ __forceinline__ Found start() const { return {{static_cast<C>(-INFINITY), C(0)}}; }
 
-  // By what a sum relative to `most` is multiplied when `next` takes its place. Equals need no exponential, which would
-  // make NaN of minus infinity; of infinity it should.
+  // Returns the factor that changes a sum relative to `most` into one relative to `next`. If they are equal it is 1
+  // without an exponential, because for -inf the difference would be NaN. For +inf NaN is the right result.
   static __device__ __forceinline__ C rescale(C most, C next) {
     return most == next && most != static_cast<C>(INFINITY) ? C(1) : exponential(most - next);
   }
@@ -48,7 +49,7 @@ struct SoftmaxTask {
     found.v[0] = larger;
   }
 
-  // A NaN never becomes the largest, but stays in the sum.
+  // A NaN score never becomes the largest score, but makes the sum NaN.
   __device__ __forceinline__ void add(Found& found, int64_t slot) const {
     const C score = widen(load_one(args.scores + scores_at(args.csr, slot, args.heads) + head));
     if (score > found.v[0]) {
@@ -66,7 +67,7 @@ struct SoftmaxTask {
   }
 };
 
-// The sum of out * grad.
+// Computes a row's sum of out * grad.
 template <typename T>
 struct GradientTask {
   using C = Compute<T>;
@@ -104,7 +105,7 @@ __global__ void __launch_bounds__(kEdgeBlock, 1)
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kEdgeBlock + threadIdx.x;
   if (at >= elements) return;
   int64_t edge = at, head = 0;
-  if (args.heads > 1) {  // 64-bit division is an order of magnitude slower
+  if (args.heads > 1) {  // 64-bit division is about ten times slower than 32-bit
     edge = elements <= UINT32_MAX ? static_cast<uint32_t>(at) / static_cast<uint32_t>(args.heads) : at / args.heads;
     head = at - edge * args.heads;
   }

@@ -1,4 +1,5 @@
-// spmm as cuda_api.h promises it: picks the reduction's instantiation, each of which is compiled in a file of its own.
+// spmm (cuda_api.h): selects the instantiation for the reduction. Each instantiation is compiled in its own file
+// (spmm_<type>_<reduction>.cu).
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {

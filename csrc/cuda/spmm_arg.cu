@@ -1,6 +1,6 @@
-// Max and min with the edge that won, by DGL's rules: a row starts at -inf (+inf for min) and only a strictly better
-// message wins, so NaN never does, and of equals the first edge of the row. Runs as a row task (row_task.cuh). Per
-// edge: the column id, its weight if there is one, and one row of x.
+// Max and min with the winning edge, by DGL's rules: a row starts at -inf (+inf for min) and only a strictly better
+// message wins. NaN therefore never wins, and the first of equal messages in the row does. Implemented as a row task
+// (row_task.cuh). Memory per edge: the column id, its weight if it has one, and one row of x.
 #include "gnna/row_task.cuh"
 
 namespace gnna::cuda {
@@ -19,11 +19,11 @@ struct ArgTask {
   using Args = ArgRows<T>;
   using C = Compute<T>;
   static constexpr int kPiece = VW, kBlocks = kTaskBlocks<T, VW>;
-  // Candidates of a piece: each message in what the kernel computes in, and its slot, -1 for the start value.
+  // The best messages so far of a piece, before rounding, and their slots (-1 for the start value). For double there
+  // are twice as many slots as are used, because padding in their place would stay uninitialised.
   struct Found {
     Pack<C, VW> value;
-    int32_t
-        slot[VW * sizeof(C) / 4];  // for double twice as many as there are, in place of padding, which nobody writes
+    int32_t slot[VW * sizeof(C) / 4];
   };
 
   const ArgRows<T>& args;
@@ -44,7 +44,7 @@ struct ArgTask {
 
   static __device__ __forceinline__ bool beats(C a, C b) { return kMax ? a > b : a < b; }
 
-  // A thread's slots ascend, so that a strict comparison keeps the first of equals.
+  // A thread's slots ascend, so a strict comparison keeps the first of equal messages.
   __device__ __forceinline__ void add(Found& found, int64_t slot) const {
     Pack<C, VW> message = load_pack<VW>(args.x + __ldg(args.csr.col + slot) * args.x_stride + column);
     if (args.weight != nullptr) {
@@ -61,8 +61,8 @@ struct ArgTask {
     }
   }
 
-  // The earlier slot of equals. A start value, with slot -1, equals only other start values: nothing else that is
-  // equal to it ever won.
+  // Keeps the earlier slot of equal values. A start value has slot -1 and equals only other start values, because a
+  // message that equals it never wins.
   static __device__ __forceinline__ void combine(Found& found, const Found& other) {
 #pragma unroll
     for (int i = 0; i < VW; ++i) {

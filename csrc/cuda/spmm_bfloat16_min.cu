@@ -1,4 +1,4 @@
-// The row and the neighbour-group kernel for bfloat16 min.
+// Instantiates kernels `row` and `group` for bfloat16 min.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {

@@ -1,4 +1,4 @@
-// The row and the neighbour-group kernel for double max.
+// Instantiates kernels `row` and `group` for double max.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {

@@ -1,4 +1,4 @@
-// The row and the neighbour-group kernel for double min.
+// Instantiates kernels `row` and `group` for double min.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {

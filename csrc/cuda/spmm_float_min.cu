@@ -1,4 +1,4 @@
-// The row and the neighbour-group kernel for float min.
+// Instantiates kernels `row` and `group` for float min.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {

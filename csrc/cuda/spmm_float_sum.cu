@@ -1,4 +1,4 @@
-// The row and the neighbour-group kernel for float sum and mean.
+// Instantiates kernels `row` and `group` for float sum and mean.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {

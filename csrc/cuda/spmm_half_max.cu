@@ -1,4 +1,4 @@
-// The row and the neighbour-group kernel for float16 max.
+// Instantiates kernels `row` and `group` for float16 max.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {

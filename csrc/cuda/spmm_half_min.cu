@@ -1,4 +1,4 @@
-// The row and the neighbour-group kernel for float16 min.
+// Instantiates kernels `row` and `group` for float16 min.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {

@@ -1,4 +1,4 @@
-// The row and the neighbour-group kernel for float16 sum and mean.
+// Instantiates kernels `row` and `group` for float16 sum and mean.
 #include "gnna/spmm_launch.cuh"
 
 namespace gnna::cuda {

@@ -1,7 +1,7 @@
-"""What is measured on: graphs as checked NumPy arrays, from a file, by name, as a stand-in or generated.
+"""Graphs for measurements as checked NumPy arrays: read from a file, found by name, or generated.
 
-Formats have a file each; load.py decides which one reads a source. A caller turns the arrays into its own structures.
-problem.py holds the single aggregations that are timed on a graph, with their operands and exact answers.
+Each file format has a module, and load.py chooses the reader of a source. Callers turn the arrays into their own
+structures. problem.py holds the single aggregations that are timed on a graph, with their operands and exact results.
 """
 
 from gnna_plugin.data.graph import Graph, row_normalised

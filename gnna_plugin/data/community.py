@@ -1,7 +1,7 @@
-"""The generated community graph: a default that needs no download, with the structure that real graphs have.
+"""Draws the community graph, the default graph, which needs no download.
 
-This file owns how that graph is drawn: communities of uneven size whose nodes mostly keep to themselves, degrees with
-a heavy tail, ids that follow the communities with mild noise, and labels that a model can learn from the features.
+It has communities of uneven size with most edges inside them, heavy-tailed degrees, ids that follow the communities
+with some noise, and labels that a model can learn from the features.
 """
 
 import numpy as np
@@ -12,27 +12,39 @@ NUM_CLASSES = 10
 
 _INSIDE = 0.8  # share of edges that stay in their community
 _ID_NOISE = 8.0  # standard deviation of a node id around its place, in nodes
-_SIGNAL = 0.3  # size of a class centre per feature, beside noise of 1: enough with neighbours, too little without
+# Standard deviation of the class centres, where the noise of a node has 1. The mean over a node's neighbours is enough
+# to tell its class, its own features are not.
+_SIGNAL = 0.3
 
 
 def community_graph(num_nodes, num_edges, *, seed=0):
-    """Draw a symmetric graph without loops or repeated edges, as the keyword arguments of gnna_plugin.data.Graph.
+    """Draw a symmetric graph without self-loops or repeated edges.
 
-    ``num_edges`` counts directed edges and must be even. Returns a dict with num_nodes; src, dst int64 [num_edges]
-    sorted by (dst, src); x float32 [num_nodes, 64]; y int64 [num_nodes], one of 10 classes given by the community;
-    train_mask, val_mask, test_mask bool [num_nodes], covering 10, 10 and 80 per cent. The same arguments give the same
-    arrays. Raises ValueError for a size that has no such graph.
+    The same arguments give the same arrays.
+
+    Args:
+        num_nodes: number of nodes.
+        num_edges: number of directed edges, an even number.
+        seed: seed of the random numbers.
+
+    Returns:
+        The keyword arguments of gnna_plugin.data.Graph as a dict: num_nodes; src and dst, int64 [num_edges], sorted by
+        (dst, src); x, float32 [num_nodes, 64]; y, int64 [num_nodes], one of 10 classes, chosen by the community;
+        train_mask, val_mask and test_mask, bool [num_nodes], with 10, 10 and 80 per cent of the nodes.
+
+    Raises:
+        ValueError: there is no such graph of this size.
     """
     if num_nodes < 2 or num_edges < 2 or num_edges % 2:
-        raise ValueError(f"community:{num_nodes}x{num_edges}: needs 2 nodes or more and an even number of edges")
+        raise ValueError(f"community:{num_nodes}x{num_edges}: needs an even number of edges, and at least 2 nodes")
     if num_edges > num_nodes * (num_nodes - 1) // 2:
-        raise ValueError(f"community:{num_nodes}x{num_edges}: more than half of all possible edges, draw fewer")
+        raise ValueError(f"community:{num_nodes}x{num_edges}: more than half of all possible edges; ask for fewer")
     rng = np.random.default_rng(seed)
     starts = _community_starts(rng, num_nodes)
     community = np.searchsorted(starts, np.arange(num_nodes), side="right") - 1
     low, high = _undirected_edges(rng, num_nodes, num_edges // 2, starts, community)
 
-    # Nodes were drawn in community order; each is now moved a few places, as a crawl or an export would leave them.
+    # The ids follow the communities exactly up to here. Real ids, from a crawl or an export, do so only roughly.
     old_id = np.argsort(np.arange(num_nodes) + rng.normal(0, _ID_NOISE, num_nodes))
     place = np.argsort(old_id)
     low, high = place[low], place[high]
@@ -49,7 +61,10 @@ def community_graph(num_nodes, num_edges, *, seed=0):
 
 
 def _community_starts(rng, num_nodes):
-    """First node of each community, ascending from 0; sizes are heavy-tailed around 60 to 2,000 nodes."""
+    """Return the first node of each community, ascending from 0.
+
+    The sizes have a heavy tail from 60 to 2,000 nodes.
+    """
     draws = max(1, num_nodes // 60)
     sizes = np.minimum(60 * (1 + rng.pareto(1.5, draws)), 2_000).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -57,7 +72,10 @@ def _community_starts(rng, num_nodes):
 
 
 def _undirected_edges(rng, num_nodes, wanted, starts, community):
-    """Distinct pairs low < high, int64 [wanted] each, endpoints drawn in proportion to a heavy-tailed propensity."""
+    """Draw distinct pairs low < high and return them as two arrays, int64 [wanted].
+
+    Endpoints are drawn in proportion to a heavy-tailed propensity.
+    """
     propensity = np.minimum(1 + rng.pareto(2.0, num_nodes), 100.0)
     upto = np.concatenate([[0.0], np.cumsum(propensity)])
     ends = np.concatenate([starts[1:], [num_nodes]])
@@ -70,18 +88,22 @@ def _undirected_edges(rng, num_nodes, wanted, starts, community):
         inside = rng.random(draws) < _INSIDE
         first = np.where(inside, upto[starts[community[u]]], 0.0)
         last = np.where(inside, upto[ends[community[u]]], upto[-1])
-        # A dense request exhausts the likely pairs; later rounds draw evenly, so that the loop always ends.
+        # In a dense graph the likely pairs run out. Later rounds draw uniformly, so that the loop always ends.
         v = _draw(rng, upto, first, last) if rounds < 8 else rng.integers(0, num_nodes, draws)
         u = u if rounds < 8 else rng.integers(0, num_nodes, draws)
         pairs = (np.minimum(u, v) * num_nodes + np.maximum(u, v))[u != v]
         fresh = np.setdiff1d(pairs, found)
-        # Kept at random: the pairs come sorted, and cutting the tail off would starve the highest ids.
+        # A random selection, because the pairs are sorted and cutting off the tail would leave out the highest ids.
         found = np.concatenate([found, rng.permutation(fresh)[:missing]])
         rounds += 1
     return np.divmod(found, num_nodes)
 
 
 def _draw(rng, upto, first, last):
-    """Nodes drawn in proportion to their propensity from the span (first, last) of its running sum ``upto``."""
+    """Draw nodes in proportion to their propensity.
+
+    ``upto`` is the running sum of the propensities from 0. Entry i of the result is drawn from the part of ``upto``
+    between first[i] and last[i].
+    """
     at = np.searchsorted(upto, first + rng.random(len(first)) * (last - first), side="right") - 1
     return np.clip(at, 0, len(upto) - 2)

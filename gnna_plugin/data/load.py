@@ -1,6 +1,6 @@
-"""Which reader a source of a graph belongs to: a file's suffix, a name in GNNA_DATA, or a name with a prefix.
+"""Loads a graph from the source that a user names: a file, a name in the folder GNNA_DATA, or a name with a prefix.
 
-This file owns the names that users give graphs, and the sentence for one that does not exist.
+This file owns the names of graphs and the error for a graph that does not exist.
 """
 
 import os
@@ -15,7 +15,7 @@ from gnna_plugin.data.text import load_edge_list, load_matrix_market
 from gnna_plugin.frameworks import FRAMEWORKS
 
 READERS = {".npz": load_npz, ".mtx": load_matrix_market, **dict.fromkeys((".txt", ".tsv", ".csv"), load_edge_list)}
-# Prefix -> the framework that loads the data set.
+# Prefix of a data set: the framework that loads it.
 DATASETS = dict.fromkeys(("planetoid", "tu", "reddit", "suitesparse", "ogb"), "pyg")
 _SIZED = re.compile(r"community:(\d+)x(\d+)")
 
@@ -23,25 +23,33 @@ _SIZED = re.compile(r"community:(\d+)x(\d+)")
 def load_graph(source, *, seed=0):
     """Load a graph.
 
-    ``source`` is one of
-      * a path that ends in .npz, with the key num_nodes and either in-neighbour CSR (row = destination): indptr, and
-        indices or indices_delta (the first differences of indices); or the edge lists of GNNAdvisor's artifact: src_li
-        and dst_li. Optionally x [N, F] or x_indptr, x_indices, x_data, x_shape (CSR features, returned dense), y,
-        train_mask, val_mask, test_mask;
-      * a path that ends in .mtx: a square Matrix Market coordinate matrix, entry (i, j) the edge i -> j (needs SciPy);
-      * a path that ends in .txt, .tsv or .csv: one edge "src dst" per line, split by white space or commas, further
-        columns ignored, comments after # or %; the nodes are 0 .. the largest id;
-      * a name: NAME.npz in the folder that the environment variable GNNA_DATA names;
-      * planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, ogb:ogbn-arxiv and the like: a data set that PyTorch
-        Geometric or ogb downloads into the folder GNNA_DATASETS (default ~/.cache/gnna_plugin) and reads;
-      * "standin:NAME": a generated graph of the published size of NAME (gnna_plugin.data.standin), from ``seed``;
-      * "community" or "community:NODESxEDGES": a generated graph (gnna_plugin.data.community), drawn from ``seed``.
+    Users' own files are never unpickled. Data sets with a prefix are read by their framework, by its own rules.
 
-    Nothing of a user's own file is ever unpickled; the data sets with a prefix are read by their framework's rules.
+    Args:
+        source: one of
+          * a path that ends in .npz. The archive has the key num_nodes and one of two forms. In-neighbour CSR (row =
+            destination) has indptr, and indices or indices_delta (the first differences of indices). The edge list of
+            GNNAdvisor's artifact has src_li and dst_li. Optional keys: x [N, F] or x_indptr, x_indices, x_data, x_shape
+            (CSR features, returned dense), y, train_mask, val_mask, test_mask;
+          * a path that ends in .mtx: a square Matrix Market coordinate matrix, whose entry (i, j) is the edge i -> j
+            (needs SciPy);
+          * a path that ends in .txt, .tsv or .csv: one edge "src dst" per line, separated by white space or commas.
+            Further columns are ignored, comments start with # or %, and the nodes are 0 to the largest id;
+          * a name: NAME.npz in the folder that the environment variable GNNA_DATA names;
+          * a data set such as planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601 or ogb:ogbn-arxiv. PyTorch
+            Geometric or ogb downloads it into the folder GNNA_DATASETS (default ~/.cache/gnna_plugin) and reads it;
+          * "standin:NAME": a generated graph of the published size of NAME (gnna_plugin.data.standin);
+          * "community" or "community:NODESxEDGES": a generated graph (gnna_plugin.data.community).
+        seed: seed of generated graphs.
 
-    Raises ValueError, in one sentence that names the file and the fault, for a damaged or unfit file, an unknown
-    stand-in and a data set that cannot be loaded; ImportError for a missing optional package other than the framework;
-    and FileNotFoundError, with the names that GNNA_DATA holds, for a graph that is not there.
+    Returns:
+        A Graph.
+
+    Raises:
+        ValueError: a file is damaged or no graph, a stand-in is unknown, or a data set cannot be loaded. The text is
+            one sentence that names the file and the fault.
+        ImportError: an optional package other than the framework is missing.
+        FileNotFoundError: there is no such graph. The text lists the names in GNNA_DATA.
     """
     text = os.fspath(source)
     prefix, _, rest = text.partition(":")
@@ -63,7 +71,10 @@ def load_graph(source, *, seed=0):
 
 
 def available_graphs():
-    """The names that GNNA_DATA holds, sorted; an empty list when it is not set or not a folder."""
+    """Return the sorted names of the graphs in the folder GNNA_DATA.
+
+    The list is empty if GNNA_DATA is not set or is no folder.
+    """
     folder = os.environ.get("GNNA_DATA")
     return sorted(p.stem for p in Path(folder).glob("*.npz")) if folder and Path(folder).is_dir() else []
 

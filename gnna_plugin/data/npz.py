@@ -1,18 +1,22 @@
-"""Graphs in .npz archives: in-neighbour CSR, and the edge lists of GNNAdvisor's original artifact.
+"""Reads graphs from .npz archives: in-neighbour CSR, and the edge lists of GNNAdvisor's original artifact.
 
-This file owns the archives' keys and what is said about a damaged one. Nothing is ever unpickled.
+This file owns the keys of the archives and the errors for damaged ones. Nothing is ever unpickled.
 """
 
 import numpy as np
 
 from gnna_plugin.data.graph import Graph, first_line, too_many_nodes
 
-# A damaged shape must not make the reader reserve the whole machine: 16 GiB of float32.
+# Limit of dense features, 16 GiB of float32, so that a damaged shape does not exhaust the memory.
 _MAX_DENSE_VALUES = 1 << 32
 
 
 def load_npz(path):
-    """The Graph in the archive at ``path``, its keys as load_graph describes them; ValueError for an unfit one."""
+    """Read the Graph in the archive at ``path``. load_graph() describes the keys.
+
+    Raises:
+        ValueError: the archive is damaged or holds no graph.
+    """
     data = _Archive(path)
     n = data.scalar("num_nodes")
     if n < 1:
@@ -23,7 +27,7 @@ def load_npz(path):
 
 
 def _csr_edges(data, n):
-    """(src, dst), int64 [E], of the in-neighbour CSR: row = destination."""
+    """Return (src, dst), int64 [E], of the in-neighbour CSR, where row = destination."""
     path = data.path
     indptr = data.integers("indptr")
     if "indices" in data.arrays:
@@ -31,21 +35,22 @@ def _csr_edges(data, n):
     elif "indices_delta" in data.arrays:
         indices = np.cumsum(data.integers("indices_delta"), dtype=np.int64)
     else:
-        raise ValueError(f"{path}: neither 'indices' nor 'indices_delta' is in the file")
+        raise ValueError(f"{path}: neither 'indices' nor 'indices_delta' is in the file; one of them is needed")
     _check_csr(path, "", n, n, indptr, indices)
     return indices, np.repeat(np.arange(n, dtype=np.int64), np.diff(indptr))
 
 
 def _edge_list(data, n):
-    """(src, dst), int64 [E], of the original artifact's lists src_li and dst_li: edges src -> dst, as they are named.
+    """Return (src, dst), int64 [E], of the artifact's lists src_li and dst_li.
 
-    The artifact itself then gathered dst_li at src_li: the same on a symmetric graph, the reverse on a directed one.
+    The edges are src_li -> dst_li, as the names say. The artifact itself reduced the features of dst_li into src_li.
+    That is the same on a symmetric graph, and the reverse on a directed one.
     """
     ends = [data.integers("src_li"), data.integers("dst_li")]
     if len(ends[0]) != len(ends[1]):
         raise ValueError(f"{data.path}: 'src_li' has {len(ends[0])} entries, 'dst_li' has {len(ends[1])}")
     if too_many_nodes(n, len(ends[0])):
-        raise ValueError(f"{data.path}: num_nodes is {n} for {len(ends[0])} edges")
+        raise ValueError(f"{data.path}: num_nodes is {n} for {len(ends[0])} edges, too many to be plausible")
     for key, ids in zip(("src_li", "dst_li"), ends, strict=True):
         _check_range(data.path, key, ids, n)
     return ends
@@ -59,16 +64,19 @@ def _check_range(path, key, ids, limit):
 
 
 def _check_csr(path, prefix, num_rows, num_cols, indptr, indices):
-    """Raise ValueError unless (indptr, indices) is a CSR matrix [num_rows, num_cols]; ``prefix`` names its keys."""
+    """Raise ValueError unless (indptr, indices) is a CSR matrix.
+
+    The matrix is [num_rows, num_cols]. ``prefix`` is that of its keys in the archive.
+    """
     ptr, ind = f"'{prefix}indptr'", f"'{prefix}indices'"
     if len(indptr) != num_rows + 1:
         raise ValueError(f"{path}: {ptr} has {len(indptr)} entries, {num_rows} rows need {num_rows + 1}")
     if indptr[0] != 0:
         raise ValueError(f"{path}: {ptr} starts at {indptr[0]}, not at 0")
-    # Compared, not subtracted: a difference of two damaged int64 values can overflow to a positive number.
+    # Not np.diff, because the difference of two damaged int64 values can overflow to a positive number.
     falls = indptr[1:] < indptr[:-1]
     if falls.any():
-        raise ValueError(f"{path}: {ptr} falls after row {int(falls.argmax())}, it must ascend")
+        raise ValueError(f"{path}: {ptr} falls after row {int(falls.argmax())}; it must ascend")
     if indptr[-1] != len(indices):
         raise ValueError(f"{path}: {ptr} ends at {indptr[-1]}, but {ind} has {len(indices)} entries")
     _check_range(path, f"{prefix}indices", indices, num_cols)
@@ -78,22 +86,24 @@ def _features(data, n):
     if "x" in data.arrays:
         x = data.array("x")
         if x.ndim != 2 or len(x) != n or x.dtype.kind not in "fiub":
-            raise ValueError(f"{data.path}: 'x' is {x.dtype} {list(x.shape)}, numbers [{n}, F] are needed")
+            raise ValueError(f"{data.path}: 'x' is {x.dtype} {list(x.shape)}; it must hold numbers [{n}, F]")
         return np.ascontiguousarray(x, dtype=np.float32)
     if "x_indptr" not in data.arrays:
         return None
     shape = data.integers("x_shape")
     if len(shape) != 2 or shape[0] != n or shape[1] < 1:
-        raise ValueError(f"{data.path}: 'x_shape' is {shape.tolist()[:4]}, [{n}, F] is needed")
+        raise ValueError(f"{data.path}: 'x_shape' is {shape.tolist()[:4]}; it must be [{n}, F]")
     width = int(shape[1])
     if n * width > _MAX_DENSE_VALUES:
         raise ValueError(f"{data.path}: features of {n} x {width} are too large to hold as a dense matrix")
     indptr, indices, values = data.integers("x_indptr"), data.integers("x_indices"), data.array("x_data")
     _check_csr(data.path, "x_", n, width, indptr, indices)
     if values.dtype.kind not in "fiub" or values.shape not in ((1,), indices.shape):
-        raise ValueError(f"{data.path}: 'x_data' is {values.dtype} {list(values.shape)}, not numbers [{len(indices)}]")
+        raise ValueError(
+            f"{data.path}: 'x_data' is {values.dtype} {list(values.shape)}; it must hold 1 or {len(indices)} numbers"
+        )
     x = np.zeros((n, width), dtype=np.float32)
-    x[np.repeat(np.arange(n), np.diff(indptr)), indices] = values  # a single value stands for every entry
+    x[np.repeat(np.arange(n), np.diff(indptr)), indices] = values  # a single value applies to every entry
     return x
 
 
@@ -109,15 +119,18 @@ def _labels(data, n):
 
 
 class _Archive:
-    """The arrays of one .npz file, each read with its faults turned into one ValueError sentence."""
+    """The arrays of one .npz file.
+
+    Every fault is raised as a ValueError of one sentence.
+    """
 
     def __init__(self, path):
         self.path = path
         try:
-            # A .npy file or a pickle named .npz ends in an object that is no archive: said as "not an archive" too.
+            # A .npy file that is named .npz gives an array, which `with` rejects.
             with np.load(path, allow_pickle=False) as archive:
                 self.arrays = {key: None for key in archive.files}
-        except Exception as error:  # the zip and npy readers raise a dozen types for damaged bytes
+        except Exception as error:  # the zip and npy readers raise many types of exceptions for damaged bytes
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ValueError(f"{path}: not a readable .npz archive") from error
@@ -128,11 +141,11 @@ class _Archive:
         try:
             with np.load(self.path, allow_pickle=False) as archive:
                 return np.asarray(archive[key])
-        except Exception as error:  # as above, and object arrays, which only a pickle could restore
+        except Exception as error:  # as above, and for object arrays, which would have to be unpickled
             raise ValueError(f"{self.path}: the array '{key}' cannot be read ({first_line(error)})") from error
 
     def integers(self, key):
-        """The array as int64 [n]."""
+        """Return the array as int64 [n]."""
         values = self.array(key)
         if values.dtype.kind not in "iu" or values.ndim != 1:
             raise ValueError(f"{self.path}: '{key}' is {values.dtype} {list(values.shape)}, not a list of integers")
@@ -151,5 +164,5 @@ class _Archive:
             return None
         values = self.array(key)
         if values.dtype != np.bool_ or values.shape != (n,):
-            raise ValueError(f"{self.path}: '{key}' is {values.dtype} {list(values.shape)}, bool [{n}] is needed")
+            raise ValueError(f"{self.path}: '{key}' is {values.dtype} {list(values.shape)}; it must be bool [{n}]")
         return values

@@ -1,6 +1,6 @@
-"""One aggregation to be timed, its random operands, and its float64 answer, computed the plain way in column chunks.
+"""Defines an aggregation that is timed: its function, its random operands, and its float64 result.
 
-Every peer computes the same function of the same operands; this file owns what that function is.
+Every peer (another library, or torch itself) computes this function of the same operands.
 """
 
 from __future__ import annotations
@@ -11,21 +11,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_CHUNK_ELEMENTS = 1 << 25  # float64 messages that exist at a time: 256 MiB
+_CHUNK_ELEMENTS = 1 << 25  # elements of the float64 messages that exist at a time: 256 MiB
 _SCATTER = {"sum": "sum", "mean": "mean", "max": "amax", "min": "amin"}
 
 
 class Unsupported(Exception):
-    """A peer has no such operation; the text says what it lacks."""
+    """Raised if a peer has no such operation. The text says what limits the peer."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is computed, over edges src -> dst, int64 [E] each, between ``num_nodes`` nodes.
+    """The aggregation that is computed, over the edges src -> dst.
 
-    ``kind`` is "spmm" (operands x [N, F], and the weight [E] where there is one; with heads x [N, H, F / H] and the
-    weight [E, H]), "segment" (messages [E, F]) or "sddmm" (a, b [N, F], or [N, H, F / H]). ``weight`` is "none",
-    "static" (no gradient) or "learned".
+    Attributes:
+        kind: "spmm", "segment" or "sddmm". The operands of spmm are x [N, F] and, if there is one, the weight [E].
+            Those of segment are messages [E, F], those of sddmm a and b [N, F]. With H heads, [N, F] becomes [N, H, F /
+            H], [E, F] becomes [E, H, F / H], and the weight is [E, H].
+        src, dst: int64 [E].
+        num_nodes: number of nodes N.
+        width: elements F per node or message.
+        reduce: "sum", "mean", "max" or "min".
+        weight: "none", "static" (no gradient) or "learned".
+        heads: number of heads H.
+        dtype: dtype of the operands.
     """
 
     kind: str
@@ -46,7 +54,10 @@ class Problem:
         return (self.width,) if self.heads == 1 else (self.heads, self.width // self.heads)
 
     def operands(self, seed: int = 0) -> list[Tensor]:
-        """Random operands, drawn from ``seed``; those that are differentiated require a gradient."""
+        """Draw random operands from ``seed``.
+
+        Those that are differentiated require a gradient.
+        """
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*shape):
@@ -67,7 +78,7 @@ class Problem:
         return (self.num_nodes, *self.feature_shape())
 
     def plain(self, *operands: Tensor) -> Tensor:
-        """The function in torch's own gather, product and scatter."""
+        """Compute the function with torch's own gather, product and scatter."""
         if self.kind == "sddmm":
             a, b = operands
             return (a.index_select(0, self.src) * b.index_select(0, self.dst)).sum(-1)
@@ -83,14 +94,19 @@ class Problem:
 
 
 def exact(problem: Problem, operands: list[Tensor], grad: Tensor | None) -> list[Tensor]:
-    """[output] in float64, or, with ``grad`` in the output's shape, the gradients of the operands that require one."""
+    """Compute the problem in float64, in chunks of feature columns.
+
+    Returns:
+        [output] if ``grad`` is None. Otherwise ``grad`` has the output's shape, and the result is the list of gradients
+        of the operands that require one.
+    """
     last = operands[0].size(-1)
     leading = problem.edges * operands[0][0].numel() // max(last, 1)
     step = max(1, min(last, _CHUNK_ELEMENTS // max(leading, 1)))
     parts: list[list[Tensor]] = []
     for begin in range(0, last, step):
         columns = slice(begin, begin + step)
-        # A weight has no feature columns: every chunk sees all of it, and its gradient is the sum over the chunks.
+        # A weight has no feature columns. Every chunk uses all of it, and its gradient is the sum over the chunks.
         cut = [
             t.detach().double() if _is_weight(problem, i) else t.detach()[..., columns].double()
             for i, t in enumerate(operands)
@@ -114,10 +130,11 @@ def _is_weight(problem: Problem, position: int) -> bool:
 
 
 def error_of(found: list[Tensor], expected: list[Tensor], by_norm: bool) -> float:
-    """The largest |found - expected| over the largest |expected|, of the worst tensor; nan where there is one.
+    """Return the largest relative error of any tensor.
 
-    ``by_norm`` takes Euclidean norms instead: among millions of maxima a few are so close that rounding picks another
-    winner, and its gradient goes elsewhere.
+    The error of a tensor is max |found - expected| / max |expected|. The result is nan if any error is nan. ``by_norm``
+    compares Euclidean norms instead of maxima. It is for gradients of max and min: among millions of maxima, a few are
+    so close that rounding selects another winner, which then gets the gradient.
     """
     worst = 0.0
     for have, want in zip(found, expected, strict=True):

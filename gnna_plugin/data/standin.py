@@ -1,8 +1,8 @@
-"""Stand-ins: generated graphs of the published size and kind of graphs that cannot be had everywhere.
+"""Draws stand-ins: generated graphs in place of real graphs that are not available everywhere.
 
-This file owns the table of facts, and the one generator that draws all of them. A stand-in has exactly the nodes and
-edges of its original, its kind of degree distribution and communities of its size; it is never the original, so that
-its name starts with "standin:" in every table.
+A stand-in has exactly as many nodes and edges as its original, the same kind of degree distribution and communities of
+similar size. It is never the original, so its name starts with "standin:" in every table. This file owns the table of
+facts and the generator.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,21 @@ _PAPER, _SNAP, _OGB = "GNNAdvisor, OSDI 2021, table 1", "SNAP", "OGB, NeurIPS 20
 
 @dataclass(frozen=True)
 class Facts:
-    """What a stand-in is drawn from.
+    """The properties of a stand-in.
 
-    ``edges`` counts directed edges as stored. ``kind`` is "symmetric" (every edge both ways, without loops), "directed"
-    (both ends skewed; also where the published count is odd, which no symmetric graph without loops has) or "even"
-    (directed, out-degrees near-regular). ``exponent`` is that of the degrees' power law, None for near-regular degrees;
-    ``max_degree`` the in-degree to which the law is cut, of the order of the original's. ``community`` is the mean
-    number of nodes of one, ``inside`` the share of edges that stay in it (1: block diagonal, a batch of small graphs).
-    ``ids`` follow the communities ("ordered"), roughly ("noisy") or not at all ("shuffled"). ``source`` gave nodes and
-    edges; the other columns are aims, not measurements of the original.
+    nodes and edges are those of the original. The other properties are aims, not measurements of the original.
+
+    Attributes:
+        edges: number of directed edges as stored.
+        kind: "symmetric" (every edge both ways, without self-loops), "directed" (both ends skewed) or "even" (directed,
+            with nearly equal out-degrees). An original with an odd number of edges is "directed" or "even", because no
+            symmetric graph without self-loops has that number.
+        exponent: exponent of the power law of degrees; None for nearly equal degrees.
+        max_degree: in-degree at which the power law is cut, about that of the original.
+        community: mean number of nodes of a community.
+        inside: share of edges inside communities; 1 gives a block-diagonal matrix, like a batch of small graphs.
+        ids: "ordered" (ids follow the communities), "noisy" (they do roughly) or "shuffled" (they do not).
+        source: publication that gives nodes and edges.
     """
 
     nodes: int
@@ -59,11 +65,21 @@ STANDINS = {
 
 
 def standin_graph(name, *, seed=0):
-    """The stand-in for the graph ``name``, a key of STANDINS in upper or lower case: a Graph named standin:NAME.
+    """Draw the stand-in for the graph ``name``.
 
-    It has no features or labels. Edges are distinct, without loops, sorted by (dst, src). The same name and seed give
-    the same graph. Takes one or two seconds and at most 350 MB of memory per 10 million edges. Raises ValueError for an
-    unknown name.
+    Takes one or two seconds and at most 350 MB of memory per 10 million edges. The same name and seed give the same
+    graph.
+
+    Args:
+        name: a key of STANDINS, in upper or lower case.
+        seed: seed of the random numbers.
+
+    Returns:
+        A Graph named standin:NAME without features or labels. Its edges are distinct, without self-loops, and sorted by
+        (dst, src).
+
+    Raises:
+        ValueError: the name is unknown.
     """
     spelled = {known.lower(): known for known in STANDINS}
     if name.lower() not in spelled:
@@ -96,7 +112,10 @@ def standin_graph(name, *, seed=0):
 
 
 def _both_ways(keys, n):
-    """The keys low * n + high of pairs as the keys of both directions; written so that few copies live at once."""
+    """Return the keys of both directions of undirected pairs low * n + high.
+
+    Overwrites ``keys`` and works in place, so that few copies exist at a time.
+    """
     half = len(keys)
     both = np.empty(2 * half, np.int64)
     both[:half] = keys
@@ -108,24 +127,29 @@ def _both_ways(keys, n):
 
 
 def _community_starts(rng, facts):
-    """First node of every community and the number of nodes, int64 [C + 1], ascending from 0."""
+    """Return the first node of every community, int64 [C + 1].
+
+    The last entry is the number of nodes.
+    """
     mean, count = facts.community, 2 * facts.nodes // facts.community + 16
-    if facts.inside == 1:  # a batch of graphs: sizes from half to one and a half of the mean
+    if facts.inside == 1:  # a batch of small graphs, with sizes from 0.5 to 1.5 times the mean
         sizes = rng.integers(max(2, mean // 2), mean + mean // 2 + 1, count)
     else:
         sizes = np.maximum(8, np.minimum(mean / 3 * (1 + rng.pareto(1.5, count)), 20 * mean)).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    kept = starts[: int(np.searchsorted(starts, facts.nodes - 1))]  # the last one has two nodes at least
+    kept = starts[: int(np.searchsorted(starts, facts.nodes - 1))]  # the last community has at least two nodes
     return np.concatenate([kept, [facts.nodes]])
 
 
 def _stubs(rng, facts):
-    """(stubs int32 [about E], first_stub int64 [N + 1]): node i is stubs[first_stub[i]:first_stub[i + 1]], as often as
-    its degree is to be."""
+    """Draw the degrees and return (stubs int32 [about E], first_stub int64 [N + 1]).
+
+    stubs[first_stub[i]:first_stub[i + 1]] are all i, as many as the degree of node i.
+    """
     n, mean = facts.nodes, facts.edges / facts.nodes
     weight = np.ones(n)
     if facts.exponent is not None:
-        # Quantiles instead of draws: the tail is the same for every seed.
+        # Quantiles of the power law instead of random draws, so that the tail is the same for every seed.
         weight = ((np.arange(n) + 0.5) / n) ** (-1 / (facts.exponent - 1))
         for _ in range(50):
             weight = np.minimum(weight, facts.max_degree / mean * weight.mean())
@@ -136,7 +160,10 @@ def _stubs(rng, facts):
 
 
 def _labels(rng, facts):
-    """The final id of every node, int32 [N]; nodes are numbered by community before."""
+    """Return the final id of every node, int32 [N].
+
+    The nodes are numbered by community before.
+    """
     n = facts.nodes
     if facts.ids == "ordered":
         return np.arange(n, dtype=np.int32)

@@ -1,6 +1,6 @@
-"""Graphs in text files: edge lists, and Matrix Market files of sparse matrices.
+"""Reads graphs from text files: edge lists and Matrix Market files.
 
-This file owns both formats and the sentence about the first bad line of one.
+This file owns both formats and the error that names the first bad line of a file.
 """
 
 import re
@@ -14,12 +14,16 @@ _INTEGER = re.compile(rb"[+-]?[0-9]{1,18}")
 
 
 def load_edge_list(path):
-    """The Graph of an edge list, "src dst" per line; ValueError names the first bad line."""
+    """Read the Graph of an edge list with "src dst" on each line.
+
+    Raises:
+        ValueError: the file is no edge list. The text names the first bad line.
+    """
     raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b",", b" ")
     lines = raw.splitlines()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy only warns where it reads "1.5" as an integer, or finds no edge
+            warnings.simplefilter("error")  # NumPy only warns if it reads "1.5" as an integer or finds no edge
             pairs = np.loadtxt(lines, dtype=np.int64, comments=["#", "%"], usecols=(0, 1), ndmin=2, encoding="latin-1")
     except (ValueError, OverflowError, Warning) as error:
         raise ValueError(_first_bad_line(path, lines) or f"{path}: not an edge list ({first_line(error)})") from error
@@ -32,14 +36,17 @@ def load_edge_list(path):
 
 
 def _first_bad_line(path, lines):
-    """The sentence about the first line that is no edge, or None. Slow, so it runs on a file known to be bad only."""
+    """Return the error text for the first line that is no edge, or None.
+
+    This is slow, so it is called only for a file that is known to be bad.
+    """
     edges = 0
     for number, line in enumerate(lines, 1):
         fields = re.split(rb"[#%]", line, maxsplit=1)[0].split()
         if not fields:
             continue
         if len(fields) < 2:
-            return f"{path}, line {number}: one column, an edge needs a source and a destination"
+            return f"{path}, line {number}: one column; an edge needs a source and a destination"
         for field in fields[:2]:
             shown = field[:40].decode("utf-8", "replace")
             if not _INTEGER.fullmatch(field):
@@ -51,10 +58,14 @@ def _first_bad_line(path, lines):
 
 
 def load_matrix_market(path):
-    """The Graph of a Matrix Market file (.mtx): entry (i, j) is the edge i -> j, values are ignored.
+    """Read the Graph of a Matrix Market file (.mtx).
 
-    Coordinate matrices, pattern, real or integer; the mirrored half of a symmetric one is added. Needs SciPy, else
-    ImportError. ValueError for a damaged file and for a matrix that is no graph.
+    Entry (i, j) is the edge i -> j. Reads coordinate matrices of pattern, real or integer values, and ignores the
+    values. The other half of a symmetric matrix is added.
+
+    Raises:
+        ImportError: SciPy is not installed.
+        ValueError: the file is damaged, or the matrix is no graph.
     """
     try:
         from scipy.io import mminfo, mmread
@@ -65,12 +76,12 @@ def load_matrix_market(path):
     except (ValueError, OverflowError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path}: not a Matrix Market file ({first_line(error)})") from error
     if layout != "coordinate" or field not in ("pattern", "real", "integer", "unsigned-integer", "double"):
-        raise ValueError(f"{path}: a {layout} {field} matrix; coordinate pattern, real or integer is read")
+        raise ValueError(f"{path}: a {layout} {field} matrix; accepted are coordinate pattern, real or integer")
     if rows != columns or rows < 1:
         raise ValueError(f"{path}: a {rows} x {columns} matrix; an adjacency matrix is square and not empty")
-    # Said before anything is reserved: an entry is four characters long at least, such as "1 1" and its line end.
+    # Checked before memory is allocated. An entry has at least four characters, such as "1 1" and its line end.
     if entries > path.stat().st_size // 4 + 1 or too_many_nodes(rows, entries):
-        raise ValueError(f"{path}: the header claims {rows} rows and {entries} entries, the file is too short for them")
+        raise ValueError(f"{path}: the header claims {rows} rows and {entries} entries; the file is too short for them")
     try:
         matrix = mmread(path)
     except (ValueError, OverflowError, RuntimeError, EOFError) as error:

@@ -1,7 +1,7 @@
 """The command line: `python -m gnna_plugin` and the console script `gnna`.
 
-This file owns the list of subcommands and what an exit status means: 0 done, 1 a measuring process failed, 2 the
-request cannot be met as given. Each subcommand's arguments live with it.
+This file owns the list of subcommands and the exit statuses: 0 for success, 1 if a measuring process failed, 2 if the
+request cannot be met as given, 130 if it was interrupted. Each subcommand defines its own arguments.
 """
 
 import argparse
@@ -18,24 +18,25 @@ from gnna_plugin.tools.tune import command as tune
 COMMANDS = {"bench": bench, "compare": compare, "demo": demo, "explain": explain, "tune": tune}
 
 _EPILOG = """examples:
-  gnna demo                                      what the plug-in does, in a minute or two
-  gnna compare --model gin --graph edges.csv     your own graph, with and without it
-  gnna explain --model gcn --graph edges.csv     how its layers run there, and why
-  gnna bench spmm --graph edges.csv              the kernels alone, beside every installed peer
-  gnna tune --graph edges.csv                    measure launches on this machine, for later runs
-  gnna compare --help                            all that can be compared
+  gnna demo                                      see what the plug-in does, in a minute or two
+  gnna compare --model gin --graph edges.csv     train on your own graph, with and without the plug-in
+  gnna explain --model gcn --graph edges.csv     see how each layer runs on that graph, and why
+  gnna bench spmm --graph edges.csv              time one operation against every installed library
+  gnna tune --graph edges.csv                    find the fastest GPU launches for that graph, for later runs
+  gnna compare --help                            see all options of a command
 
-environment:
-  GNNA_DATA      a folder of .npz graphs, which --graph then takes by name
-  GNNA_STRICT    0 or 1: what enable() takes for strict if its caller leaves that open; GNNA_MIN_WORK the same
-  GNNA_TUNED     the file of what `gnna tune` measured; default: ~/.cache/gnna_plugin/tuned.json; 0: none
-  GNNA_DATASETS  where data sets such as planetoid:Cora are kept; default: ~/.cache/gnna_plugin"""
+environment variables:
+  GNNA_DATA      folder of .npz graphs, which --graph accepts by name
+  GNNA_STRICT    default of enable(strict=...): 1 raises an error instead of falling back to the framework, 0 does not
+  GNNA_MIN_WORK  default of enable(min_work=...): smallest edges x feature width that the plug-in accelerates
+  GNNA_TUNED     file that `gnna tune` writes and enable() reads (default: ~/.cache/gnna_plugin/tuned.json); 0: none
+  GNNA_DATASETS  folder for downloaded data sets such as planetoid:Cora (default: ~/.cache/gnna_plugin)"""
 
 
 def build_parser():
-    """The argparse parser of all subcommands."""
+    """Return the argparse parser of all subcommands."""
     parser = argparse.ArgumentParser(
-        prog="gnna", description="Faster neighbour aggregation for PyTorch Geometric and DGL, by one added line.",
+        prog="gnna", description="Faster neighbour aggregation for PyTorch Geometric and DGL, with one added line.",
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"gnna_plugin {gnna_plugin.__version__}")
@@ -47,7 +48,11 @@ def build_parser():
 
 
 def main(argv=None):
-    """Run the command line ``argv`` (default: sys.argv[1:]) and return the exit status; --help and misuse exit."""
+    """Run a command line (default: sys.argv[1:]) and return the exit status.
+
+    Raises:
+        SystemExit: after --help, or if the arguments are wrong.
+    """
     args = build_parser().parse_args(argv)
     try:
         return COMMANDS[args.command].run(args)

@@ -1,6 +1,6 @@
-"""The subcommand `demo`: what the plug-in does, shown on this machine in a minute or two.
+"""The subcommand `demo`: shows on this machine what the plug-in does, in a minute or two.
 
-This file owns what is shown and in which order; everything measured comes from gnna_plugin.tools.compare.
+This file owns what is shown and in which order. gnna_plugin.tools.compare does the measurements.
 """
 
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ HELP = "show what the plug-in does, on this machine, in a minute or two"
 EXAMPLE = Path(__file__).parent.parent / "examples" / "gcn_pyg.py"
 ADDED_LINE = "gnna_plugin.enable()"
 
-# Chosen so that the plain framework, which is the slow one, leaves room for everything within a minute on two cores.
+# Chosen so that the whole demo takes about a minute on two cores, most of it for the plain framework.
 GENERATED = "community"
 SMALL = ("cora", "pubmed")
 SECONDS = 1.5
@@ -22,25 +22,32 @@ SECONDS = 1.5
 def add_arguments(parser):
     """Add the arguments to an argparse parser."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="default: cuda where it can be used")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own choice")
+                        help="where to run (default: cuda if it can be used, else cpu)")
+    parser.add_argument("--threads", type=int, help="number of CPU threads (default: torch's choice)")
 
 
 def cases(available):
-    """The (graph name, Case) pairs of the demo; ``available`` are the names of the graphs that can be loaded."""
+    """Return the Cases of the demo.
+
+    ``available`` are the names of the graphs that can be loaded.
+    """
     chosen = [Case(graph=name, model="gcn", epochs=30, budget_s=1.5) for name in SMALL if name in available]
-    for model in ("gcn", "gin", "weighted"):  # one of them tells how far two right loss curves are apart
+    for model in ("gcn", "gin", "weighted"):  # gcn also trains with reordered edges, to show what rounding does
         chosen.append(Case(graph=GENERATED, model=model, epochs=30, budget_s=SECONDS, reorder=model == "gcn"))
     return chosen
 
 
 def dgl_cases():
-    """The Cases of the demo that DGL's models run, on the generated graph."""
+    """Return the Cases of the demo for DGL's models, on the generated graph."""
     return [Case(graph=GENERATED, model="gcn", framework="dgl", epochs=10, budget_s=1.0, reorder=False)]
 
 
 def run(args):
-    """Run the demo; returns the exit status 0. Raises UsageError and WorkerError."""
+    """Run the demo and return the exit status 0.
+
+    Raises:
+        UsageError, WorkerError: see gnna_plugin.tools.compare.spec.
+    """
     from rich.console import Console
 
     from gnna_plugin.data import available_graphs
@@ -61,10 +68,10 @@ def run(args):
     console.print(report.comparison_table(results, accuracy=False))
     for line in report.noise_lines(results):
         console.print(line, highlight=False)
-    console.print("'weighted' is a layer that no library knows: a class whose message is w * x_j, with learned w.\n")
+    console.print("'weighted' is a user-written layer, known to no library: its message is w * x_j, with learned w.\n")
     if find_spec("dgl") is not None:
         results += _show_dgl(console, graphs, device, args.threads)
-    console.print("[bold]The proof[/bold]")
+    console.print("[bold]Correctness[/bold]")
     for line in report.proof_lines(results):
         console.print(f"  {line}", highlight=False)
     _show_next(console, available_graphs())
@@ -72,7 +79,7 @@ def run(args):
 
 
 def _show_dgl(console, graphs, device, threads):
-    """The same for DGL; returns its Results, none where DGL does not run here."""
+    """Show the same line in DGL. Returns the Results, or [] if DGL cannot run here."""
     from gnna_plugin.tools.compare import report, runner
     from gnna_plugin.tools.compare.command import command_line, progress
 
@@ -105,9 +112,9 @@ def _show_next(console, available):
     console.print("\n[bold]What to type next[/bold]")
     for command, what in (
         (f"python {EXAMPLE}", "the script above"),
-        ("python -m gnna_plugin compare --model gin --graph community", "the larger generated graph"),
-        (f"python -m gnna_plugin compare --model gcn --graph {graph} --json results.json", "a graph of yours"),
-        ("import gnna_plugin; gnna_plugin.enable()", "in your own script"),
+        ("python -m gnna_plugin compare --model gin --graph community", "another model on the generated graph"),
+        (f"python -m gnna_plugin compare --model gcn --graph {graph} --json results.json", "your own graph"),
+        ("import gnna_plugin; gnna_plugin.enable()", "the lines to add to your own script"),
     ):
         console.print(f"  {command}", highlight=False, style="cyan", soft_wrap=True)
         console.print(f"      {what}", style="dim")

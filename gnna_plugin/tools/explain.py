@@ -1,4 +1,4 @@
-"""The subcommand `explain`: the decisions for one of compare's models on a graph, as text or JSON."""
+"""The subcommand `explain`: shows the decisions for one of compare's models on a graph, as text or JSON."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.compare.command import add_config
 from gnna_plugin.tools.compare.spec import Case
 
-HELP = "say how a model's aggregations run on a graph, and why"
+HELP = "show how a model's aggregations run on a graph, and why"
 
 _EPILOG = """examples:
   gnna explain --model gin --graph community
@@ -18,17 +18,26 @@ def add_arguments(parser):
     """Add the arguments to an argparse parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
-    parser.add_argument("--graph", required=True, metavar="G", help="as for compare")
-    parser.add_argument("--framework", choices=sorted(FRAMEWORKS), default="pyg", help="default: %(default)s")
-    parser.add_argument("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
-    parser.add_argument("--dim", type=int, default=96, help="features per node where the graph has none (%(default)s)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--graph", required=True, metavar="G",
+                        help="a graph file or a graph's name; `gnna compare --help` lists the forms")
+    parser.add_argument("--framework", choices=sorted(FRAMEWORKS), default="pyg",
+                        help="framework of the model (default: %(default)s)")
+    parser.add_argument("--model", choices=("gcn", "gin"), default="gcn",
+                        help="model to explain (default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=96,
+                        help="random features per node if the graph has none (default: %(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="where to run (default: cuda if it can be used, else cpu)")
     add_config(parser)
-    parser.add_argument("--json", metavar="FILE", help="write it as JSON too")
+    parser.add_argument("--json", metavar="FILE", help="also write the explanation to FILE, as JSON")
 
 
 def run(args):
-    """Print the explanation; returns the exit status 0. Raises UsageError."""
+    """Print the explanation and return the exit status 0.
+
+    Raises:
+        UsageError: see gnna_plugin.tools.compare.spec.
+    """
     from types import SimpleNamespace
 
     import torch

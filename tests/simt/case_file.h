@@ -1,7 +1,8 @@
-// The file through which tests/simt_driver.py hands over what to compute, and gets the results. A case is a line "case
-// <operation> <numbers> <arrays>", a line "<name> <value>" per number, and per array a line "<name> <bytes> <shift>"
-// and the bytes. Every array lies in an allocation of exactly its size, so that AddressSanitizer sees an access past
-// its end; `shift` moves its start off the 256 bytes that device allocations are aligned to.
+// The files through which tests/simt_driver.py passes cases to the driver and reads the results. A case is a line "case
+// <operation> <numbers> <arrays>", a line "<name> <value>" for each number, and for each array a line "<name> <bytes>
+// <shift>" followed by its bytes. Every array is allocated on its own and ends where its allocation ends, so that
+// AddressSanitizer sees an access past its end. Allocations are aligned to 256 bytes, as on a device, and `shift` moves
+// the start of an array off that alignment.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +40,7 @@ class Buffer {
   size_t bytes() const { return bytes_; }
 
  private:
-  static constexpr int kUnwritten = 0xa5;  // as an index far away, as a number no result
+  static constexpr int kUnwritten = 0xa5;  // out of range as an index, and unlike any result as a number
   unsigned char* memory_ = nullptr;
   size_t bytes_ = 0, shift_ = 0;
 };
@@ -74,7 +75,7 @@ struct Case {
     if (found == numbers.end()) fail("%s lacks the number %s", operation.c_str(), name.c_str());
     return found->second;
   }
-  // nullptr for an array that is not given.
+  // nullptr if the case has no such array.
   template <typename T>
   T* array(const std::string& name) const {
     const auto found = arrays.find(name);

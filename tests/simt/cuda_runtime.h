@@ -1,5 +1,5 @@
-// Stands in for the toolkit's header of this name, so that g++ compiles the kernels as C++: the words and functions of
-// CUDA that they use, on top of the scheduler in simt.h. What is missing here is used nowhere yet; add it when it is.
+// Replaces the CUDA toolkit's header of this name, so that g++ compiles the kernels as C++. Defines the keywords and
+// functions of CUDA that the kernels use, on top of the scheduler in simt.h. Add others when a kernel needs them.
 #pragma once
 
 #include <math.h>  // not cmath: device code calls fma without std::, in all its overloads
@@ -141,7 +141,7 @@ inline int __any_sync(unsigned mask, int predicate) {
   return simt::warp_exchange("__any_sync", mask, predicate != 0, simt::kBallot) != 0;
 }
 
-// ---- arithmetic: rounded once, never contracted (the emulation is compiled with -ffp-contract=off) -----------------
+// ---- arithmetic: not contracted, because the emulation is compiled with -ffp-contract=off --------------------------
 
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline double __dmul_rn(double a, double b) { return a * b; }

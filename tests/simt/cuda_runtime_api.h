@@ -1,3 +1,3 @@
-// Stands in for the toolkit's header of this name, see cuda_runtime.h.
+// Replaces the CUDA toolkit's header of this name, see cuda_runtime.h.
 #pragma once
 #include "cuda_runtime.h"

@@ -1,6 +1,6 @@
-// Runs the operations of gnna/cuda_api.h on the cases of a file, each under several schedules, which must all give the
-// same bits: driver <cases> <results>. Memory that a caller of the API would allocate is allocated here, in the size
-// that the API asks for and full of rubbish.
+// Usage: driver <cases> <results>. Runs the operations of gnna/cuda_api.h on the cases of a file. Each case runs under
+// several schedules, which must all give the same bits. The driver allocates the memory that a caller of the API would
+// allocate, in exactly the required size, and fills it with a pattern (Buffer::kUnwritten).
 #include <algorithm>
 #include <fstream>
 #include <string>
@@ -26,7 +26,7 @@ void put(Results& results, const std::string& name, int64_t value) { *output<int
 
 void put_error(Results& results, cudaError_t error) {
   put(results, "error", error);
-  if (cudaGetLastError() != cudaSuccess) simt::fail("an error of a launch was not taken");
+  if (cudaGetLastError() != cudaSuccess) simt::fail("the operation left an error for cudaGetLastError()");
 }
 
 CsrView csr_of(const Case& c, const std::string& prefix) {
@@ -41,7 +41,7 @@ CsrView csr_of(const Case& c, const std::string& prefix) {
           c.array<int32_t>(prefix + "order")};
 }
 
-// What is dealt out, with its memory: chunks of split rows, and neighbour groups.
+// A cuda::Partition with its memory: chunks of split rows, and neighbour groups.
 struct Partition {
   Buffer chunks, group_first, group_row;
   int64_t chunk_count = 0, group_count = 0;

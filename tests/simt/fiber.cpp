@@ -1,4 +1,4 @@
-// The switch between call stacks, see fiber.h.
+// Switches between call stacks, see fiber.h.
 #include "fiber.h"
 
 #include <sys/mman.h>
@@ -13,7 +13,8 @@
 #endif
 
 #if defined(__x86_64__)
-// Saves what a function must preserve on the old stack, and takes the same from the new one.
+// Pushes the callee-saved registers on the current stack, stores the stack pointer in *save, continues on the stack
+// `load` and pops the registers from there.
 extern "C" void simt_switch(void** save, void* load);
 asm(R"(
 .text
@@ -42,8 +43,8 @@ simt_switch:
 namespace simt {
 
 namespace {
-thread_local Fiber* leaving = nullptr;  // whom the latest switch stopped
-thread_local Fiber* entering = nullptr;
+thread_local Fiber* leaving = nullptr;   // the fiber that the latest switch stopped
+thread_local Fiber* entering = nullptr;  // the fiber that it continues
 }  // namespace
 
 void Fiber::start(void (*entry)()) {
@@ -57,7 +58,8 @@ void Fiber::start(void (*entry)()) {
     stack_ = static_cast<unsigned char*>(memory) + kGuard;
   }
 #if defined(__SANITIZE_ADDRESS__)
-  // What the latest use ended in never returned, and so never cleared the marks around its variables.
+  // The last frames of the stack's previous use never returned, so AddressSanitizer's marks around their variables are
+  // still set.
   constexpr size_t kLastFrames = 4096;
   ASAN_UNPOISON_MEMORY_REGION(stack_ + kStackBytes - kLastFrames, kLastFrames);
 #endif
@@ -65,7 +67,7 @@ void Fiber::start(void (*entry)()) {
   bytes_ = kStackBytes;
   fake_stack_ = nullptr;
 #if defined(__x86_64__)
-  // Six registers, the address that `ret` takes, and one word more, so that the entry sees the alignment of a call.
+  // Six registers, the return address for `ret`, and one more word that gives entry() the stack alignment of a call.
   auto** top = reinterpret_cast<void**>(stack_ + kStackBytes) - 8;
   for (int i = 0; i < 8; ++i) top[i] = nullptr;
   top[6] = reinterpret_cast<void*>(entry);
@@ -98,7 +100,7 @@ void Fiber::arrived() {
   const void* bottom = nullptr;
   size_t bytes = 0;
   __sanitizer_finish_switch_fiber(entering->fake_stack_, &bottom, &bytes);
-  if (leaving->bottom_ == nullptr) {  // the thread's own stack, whose place nobody has told us
+  if (leaving->bottom_ == nullptr) {  // the thread's own stack, whose bounds are not known yet
     leaving->bottom_ = bottom;
     leaving->bytes_ = bytes;
   }

@@ -1,5 +1,6 @@
-// A call stack of its own that code can be switched to and away from: what each CUDA thread of the emulation runs on.
-// On x86-64 a switch is a dozen instructions; elsewhere it is ucontext's. AddressSanitizer is told of every switch.
+// A call stack that the host thread can switch to and away from. Each CUDA thread of the emulation runs on one. On
+// x86-64 a switch is a dozen instructions, on other architectures it uses ucontext. Every switch is announced to
+// AddressSanitizer.
 #pragma once
 
 #include <cstddef>
@@ -16,21 +17,22 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // Makes the fiber start at entry(), which must never return, when it is switched to next. The stack may be used again
-  // for a new start once nobody will switch back to the old one.
+  // Makes the next switch to this fiber call entry(), which must never return. A fiber may be started again if its
+  // previous run will not be continued.
   void start(void (*entry)());
 
-  // Stops `from`, which runs, and continues `to`. A Fiber that was never started stands for the thread's own stack.
+  // Stops `from`, which must be the running fiber, and continues `to`. A Fiber that was never started stands for the
+  // host thread's own stack.
   static void switch_to(Fiber& from, Fiber& to);
 
-  // The first thing that entry() calls.
+  // Completes a switch. entry() must call it first.
   static void arrived();
 
-  // Touching the page below the stack is a fault, not a write into somebody else's memory.
+  // The page below the stack is protected, so that an overflow faults.
   static constexpr size_t kStackBytes = 128 << 10;
 
  private:
-  unsigned char* stack_ = nullptr;  // kept until the process ends
+  unsigned char* stack_ = nullptr;  // never freed
   const void* bottom_ = nullptr;
   size_t bytes_ = 0;
   void* fake_stack_ = nullptr;

@@ -1,16 +1,16 @@
-// The emulation's own test: a correct kernel, and kernels with one mistake each, which must end the process or give
-// different bits under different schedules. They are what tells a quiet emulation from a blind one.
+// Kernels that test the emulation: a correct one, and kernels with one mistake each. A mistake must end the process or
+// give different bits under different schedules.
 #include "self_test.h"
 
 #include "gnna/launch.cuh"
 
-// Where the emulation defines the dynamic shared memory. No unnamed namespace: the declarations in the kernels would
-// mean another variable there.
+// simt.cpp defines shared_bytes in this namespace. The kernels must not be in an unnamed namespace, because their
+// extern declarations would then name another variable.
 namespace gnna::cuda {
 
 constexpr unsigned kAll = 0xffffffffu;
 
-// The sum of all thread numbers of a grid, by shuffles, shared memory and an atomic.
+// Sums the thread numbers of a grid by shuffles, shared memory and an atomic.
 static __global__ void correct(unsigned* result) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   auto* sums = reinterpret_cast<unsigned*>(shared_bytes);
@@ -52,7 +52,8 @@ static __global__ void no_barrier(unsigned* result) {
   if (threadIdx.x == 33) atomicAdd(result, word);
 }
 
-// The last block reads what others stored; the atomic may come before a neighbour's store.
+// The last block reads what other blocks stored. Without a barrier, thread 0 may signal its block's arrival before the
+// other threads of the block have stored.
 static __global__ void no_barrier_before_arrival(unsigned* result) {
   __shared__ bool is_last;
   result[2 + blockIdx.x * blockDim.x + threadIdx.x] = 1;

@@ -1,4 +1,4 @@
-// Kernels with the mistakes that the emulation must notice; see self_test.cpp.
+// Runs one of the kernels in self_test.cpp, which test the emulation, and returns its result.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The scheduler: fibers of a block, and blocks that take turns. See simt.h.
+// The scheduler: switches between the fibers of a block and between blocks. See simt.h.
 #include "simt.h"
 
 #include <algorithm>
@@ -23,7 +23,7 @@
 #endif
 
 namespace gnna::cuda {
-// What `extern __shared__` in a kernel refers to.
+// The dynamic shared memory that kernels declare as `extern __shared__`.
 constexpr size_t kMostShared = 48 << 10;
 alignas(256) thread_local unsigned char shared_bytes[kMostShared];
 }  // namespace gnna::cuda
@@ -35,16 +35,16 @@ thread_local Here here;
 namespace {
 
 constexpr unsigned kWarp = 32, kMostThreads = 1024, kMostBlocksY = 65535;
-constexpr int kResident = 3;  // blocks that take turns in a shuffling schedule
+constexpr int kResident = 3;  // blocks in progress at once in a random schedule
 
 struct Lane {
   Fiber fiber;
-  const char* waits_in = nullptr;  // the latest operation, for the message of a deadlock
+  const char* waits_in = nullptr;  // the latest operation, for the message about a deadlock
   unsigned source = 0;
   uint64_t value = 0, result = 0;
 };
 
-// The operation that some lanes of a warp are in; bit i of a mask is lane i.
+// The operation in which lanes of a warp are waiting. Bit i of a mask is lane i.
 struct Warp {
   const char* operation = nullptr;
   unsigned mask = 0, waiting = 0, gone = 0;
@@ -52,12 +52,13 @@ struct Warp {
 
 uint64_t the_schedule = 0;
 const char* the_task = "";
-std::mt19937_64 shuffler;  // one for all: only one thread of the process runs at a time
+std::mt19937_64 shuffler;  // shared without a lock, because only one host thread runs at a time
 
 bool shuffling() { return the_schedule > 1; }
 bool chance(unsigned one_in) { return shuffler() % one_in == 0; }
 
-// Lets one of several blocks run, each on a thread of its own.
+// Lets one of `count` host threads run at a time. Each of them runs blocks, one after another. `me` is the number of
+// the calling thread.
 class Turns {
  public:
   explicit Turns(int count) : live_(count, true) {}
@@ -96,7 +97,7 @@ class Turns {
 
 class Block;
 thread_local Block* running = nullptr;
-thread_local Fiber own_stack;  // what this thread runs on when it runs no block
+thread_local Fiber own_stack;  // the host thread's own stack, on which it starts and ends blocks
 
 class Block {
  public:
@@ -205,10 +206,10 @@ class Block {
     } else {
       go(next(), lane.fiber);
     }
-    std::abort();  // nobody comes back
+    std::abort();  // not reached: a thread that has left is never continued
   }
 
-  // Lanes of a range whose bit in the mask (by lane of the warp) is set become ready; the calling one is among them.
+  // Makes those threads of a range ready whose lane is in the mask. The calling thread is one of them.
   void wake(unsigned first, unsigned count, unsigned mask) {
     const size_t from = ready_.size();
     for (unsigned t = first; t < first + count; ++t) {
@@ -218,7 +219,7 @@ class Block {
     if (shuffling()) std::shuffle(ready_.begin() + from, ready_.end(), shuffler);
   }
 
-  // Lets one of those that are ready run; the caller is ready itself, or waits for somebody to wake it.
+  // Switches to a ready thread. Returns when the calling thread, which is ready or waiting, is chosen again.
   void yield() {
     Fiber& from = lanes_[current_]->fiber;
     const unsigned to = next();
@@ -234,7 +235,7 @@ class Block {
   }
 
   unsigned next() {
-    if (first_ready_ == ready_.size()) fail("a thread has left, and the others of its block wait for ever");
+    if (first_ready_ == ready_.size()) fail("a thread has left the kernel, and the others of its block wait for ever");
     if (depth_first_) {
       const unsigned t = ready_.back();
       ready_.pop_back();
@@ -269,16 +270,17 @@ class Block {
 
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<Warp> warps_;
-  std::vector<unsigned> ready_;  // from first_ready_ on
+  std::vector<unsigned> ready_;  // valid from first_ready_ on
   size_t first_ready_ = 0;
   unsigned threads_ = 0, current_ = 0, done_ = 0, arrived_ = 0;
   bool depth_first_ = false;
-  unsigned turn_odds_ = 1;  // one in so many chances to let another block go first is taken
+  unsigned turn_odds_ = 1;  // another block gets a turn at one in turn_odds_ opportunities
   const std::function<void()>* body_ = nullptr;
   Turns* turns_ = nullptr;
   int me_ = 0;
 };
 
+// Fills the launch's dynamic shared memory with a pattern and poisons the rest for AddressSanitizer.
 void limit_shared(size_t bytes) {
   ASAN_UNPOISON_MEMORY_REGION(gnna::cuda::shared_bytes, gnna::cuda::kMostShared);
   std::memset(gnna::cuda::shared_bytes, 0xcd, bytes);

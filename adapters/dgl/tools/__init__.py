@@ -1,1 +1,1 @@
-"""DGL models to train and peers to time, for the command line; enable() imports none of them."""
+"""DGL models and peers for the command line. enable() imports none of them."""

@@ -1,7 +1,7 @@
-"""The DGL models that the command line trains: written as any DGL user writes them, with nothing of the plug-in.
+"""The DGL models that the command line trains. They are written as any DGL user writes them and do not use the plug-in.
 
-This file owns the models and how arrays become a DGLGraph; what is measured on them is gnna_plugin.tools'. It offers
-the same names as the other frameworks' models: MODELS, make_graph, make_model, make_bench_model and versions.
+This file owns the models and the conversion of arrays to a DGLGraph; gnna_plugin.tools owns the measurements. The
+models of every framework define the same names: MODELS, make_graph, make_model, make_bench_model and versions.
 """
 
 import dgl
@@ -15,7 +15,10 @@ _HEADS = 4
 
 
 class GCN(nn.Module):
-    """GraphConv layers with ReLU and dropout 0.5 between them: x [N, in_dim] float -> class scores [N, classes]."""
+    """GraphConv layers with ReLU and dropout 0.5 between them.
+
+    x [N, in_dim] float -> class scores [N, classes].
+    """
 
     def __init__(self, in_dim, hidden, classes, layers):
         super().__init__()
@@ -31,7 +34,10 @@ class GCN(nn.Module):
 
 
 class GIN(nn.Module):
-    """GINConv layers, each with an update of two linear maps: x [N, in_dim] float -> class scores [N, classes]."""
+    """GINConv layers, each with an update of two linear maps.
+
+    x [N, in_dim] float -> class scores [N, classes].
+    """
 
     def __init__(self, in_dim, hidden, classes, layers):
         super().__init__()
@@ -48,28 +54,35 @@ class GIN(nn.Module):
 
 
 def make_graph(src, dst, num_nodes, device):
-    """The structure that the models take, here a DGLGraph on ``device``, with self-loops added as DGL's examples do.
+    """Return the structure that the models take, here a DGLGraph on ``device``.
 
-    ``src`` and ``dst`` are int64 NumPy arrays [E]; an edge carries a message from src to dst.
+    Every node gets one self-loop, as in DGL's examples. ``src`` and ``dst`` are int64 NumPy arrays [E]; an edge carries
+    a message from src to dst.
     """
     graph = dgl.graph((torch.from_numpy(src), torch.from_numpy(dst)), num_nodes=num_nodes)
     return dgl.add_self_loop(dgl.remove_self_loop(graph)).to(device)
 
 
 def make_model(name, in_dim, hidden, classes, layers, graph, num_nodes):
-    """Build a model of MODELS on the CPU in float32, its weights drawn from torch's global generator.
+    """Build a model of MODELS on the CPU in float32.
 
-    Raises ValueError for another name, or for fewer than 1 layer.
+    Its weights come from torch's global random generator.
+
+    Raises:
+        ValueError: name is not in MODELS, or layers is less than 1.
     """
     if layers < 1:
-        raise ValueError(f"a model needs at least 1 layer, not {layers}")
+        raise ValueError(f"layers is {layers}; a model needs at least 1 layer")
     if name not in MODELS:
-        raise ValueError(f"no model '{name}', there are {', '.join(MODELS)}")
+        raise ValueError(f"model is '{name}'; it must be one of {', '.join(MODELS)}")
     return (GCN if name == "gcn" else GIN)(in_dim, hidden, classes, layers)
 
 
 class Deep(nn.Module):
-    """Layers with ReLU between them, and BatchNorm and dropout 0.5 where ``norm``: x [N, in_dim] -> [N, classes]."""
+    """Layers with ReLU between them: x [N, in_dim] -> class scores [N, classes].
+
+    ``norm`` adds batch normalisation and dropout 0.5 between the layers.
+    """
 
     def __init__(self, name, in_dim, hidden, classes, layers, norm):
         super().__init__()
@@ -99,10 +112,13 @@ def _conv(name, a, b, last):
 
 
 def make_bench_model(name, in_dim, hidden, classes, layers, norm, cached):
-    """GCN, GIN, SAGE (mean) or GAT (4 heads) from dgl.nn, in float32; a DGLGraph needs no cache."""
+    """Build GCN, GIN, SAGE (mean) or GAT (4 heads) from dgl.nn, in float32.
+
+    ``norm`` adds batch normalisation and dropout 0.5. ``cached`` has no effect, because a DGLGraph needs no cache.
+    """
     return Deep(name, in_dim, hidden, classes, layers, norm)
 
 
 def versions():
-    """The framework's packages and their versions, as a dict of strings."""
+    """Return the framework's packages and their versions, as a dict of strings."""
     return {"dgl": dgl.__version__}

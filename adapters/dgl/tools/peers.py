@@ -1,7 +1,7 @@
-"""How a DGL user aggregates, to be timed beside the plug-in: dgl.ops on a graph whose formats exist already.
+"""The way in which a DGL user aggregates, for comparison with the plug-in: dgl.ops on a graph with existing formats.
 
-Nothing here uses the plug-in's hooks. PEERS are for single aggregations (gnna_plugin.tools.bench.kernels),
-STRUCTURES for whole models (gnna_plugin.tools.bench.epoch), which are in models.py.
+Nothing here uses the plug-in's hooks. PEERS run single aggregations (gnna_plugin.tools.bench.kernels). STRUCTURES are
+graph structures for whole models (gnna_plugin.tools.bench.epoch); the models are in models.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from gnna_plugin.data.problem import Problem, Unsupported
 
 
 def graph_of(problem: Problem) -> dgl.DGLGraph:
-    """The problem's edges as a DGLGraph with every sparse format made, int64 ids."""
+    """Return the problem's edges as a DGLGraph.
+
+    It has int64 ids, and all its sparse formats are created.
+    """
     graph = dgl.graph((problem.src, problem.dst), num_nodes=problem.num_nodes)
     graph.create_formats_()
     return graph
@@ -41,7 +44,7 @@ def _ops(problem: Problem):
     return lambda x, weight: op(graph, x, weight.unsqueeze(-1))
 
 
-_ops.empty_rows_are_infinite = True  # of max and min, by DGL's rules for dgl.ops
+_ops.empty_rows_are_infinite = True  # for max and min, by DGL's rules for dgl.ops
 PEERS = {"DGL": _ops}
 
 
@@ -50,7 +53,7 @@ PEERS = {"DGL": _ops}
 
 def _graph(src, dst, num_nodes, device, model):
     graph = dgl.graph((torch.from_numpy(src), torch.from_numpy(dst)), num_nodes=num_nodes)
-    if model in ("gcn", "gat"):  # whose layers in PyG add them
+    if model in ("gcn", "gat"):  # because PyG's layers add self-loops for these
         graph = dgl.add_self_loop(dgl.remove_self_loop(graph))
     return graph.to(device)
 
@@ -66,7 +69,10 @@ PLANS = {"DGL, graph and both formats": _formats}  # gnna_plugin.tools.bench.pla
 
 
 def host_calls(src, dst, num_nodes, width):
-    """{name: call} of g-SpMM in DGL's ways of asking for it, on a tiny graph (gnna_plugin.tools.bench.host)."""
+    """Return {name: call} of g-SpMM through DGL's interfaces, on a tiny graph.
+
+    gnna_plugin.tools.bench.host times them.
+    """
     graph = dgl.graph((src, dst), num_nodes=num_nodes)
     x, weight = torch.randn(num_nodes, width, device=src.device), torch.rand(src.numel(), 1, device=src.device)
     leaf = x.clone().requires_grad_()

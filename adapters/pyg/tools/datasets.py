@@ -1,7 +1,7 @@
 """Public data sets by name, downloaded and read by PyTorch Geometric's own classes and by ogb.
 
 This file owns the names (planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, ogb:ogbn-arxiv), the folder layout
-below the data folder, and the sentence for one that cannot be loaded.
+below the data folder, and the error message for a data set that cannot be loaded.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ _HINT = {"suitesparse": "suitesparse:GROUP/NAME, such as suitesparse:SNAP/amazon
 
 
 def load(source: str, folder: Path) -> Graph:
-    """The data set `source` as a Graph of that name, kept below `folder`, where a second call finds it.
+    """Return the data set `source` as a Graph of that name.
 
-    Arrays are as the data set gives them: edges as stored, x float32, y and masks only where they are one per node.
-    Many small graphs (tu:) become one block-diagonal graph.
+    The files are kept below `folder`, so that a second call does not download them again. The edges are as stored and x
+    is float32. y and masks are kept only if they have one element per node. Many small graphs (tu:) become one
+    block-diagonal graph.
 
     Raises:
-        ValueError: a name that is not well formed; a download or a file that failed, in one sentence.
+        ValueError: the name is malformed, or the download or a file failed.
         ImportError: a package that this data set needs is not installed.
     """
     prefix, _, name = source.partition(":")
@@ -42,7 +43,7 @@ def load(source: str, folder: Path) -> Graph:
         raise ImportError(f"{source}: loading it needs {package}: pip install {package}") from error
     except MemoryError:
         raise
-    except Exception as error:  # the network, the archive and the reader each raise types of their own
+    except Exception as error:  # network, archive and reader raise unrelated types
         said = (str(error).strip().splitlines() or [""])[0][:200]
         raise ValueError(
             f"{source}: cannot be loaded ({type(error).__name__}: {said}); check the name and the network, or put the "
@@ -73,7 +74,7 @@ def _suitesparse(root: str, group: str, name: str) -> Data:
 
     data = SuiteSparseMatrixCollection(root, group, name)[0]
     if data.get("size") is not None:
-        raise ValueError(f"a {' x '.join(map(str, data.size))} matrix is no adjacency matrix")
+        raise ValueError(f"a {' x '.join(map(str, data.size))} matrix is not square, so it is not an adjacency matrix")
     return data
 
 

@@ -1,8 +1,8 @@
-"""The PyG models that the command line trains: written as any PyG user writes them, with nothing of the plug-in.
+"""The PyG models that the command line trains. They are written as any PyG user writes them and do not use the plug-in.
 
-This file owns the models and how arrays become PyG's structures; what is measured on them is gnna_plugin.tools'.
-`bench epoch` trains those of make_bench_model, the other subcommands those of make_model. Another framework offers the
-same names: MODELS, make_graph, make_model, make_bench_model and versions.
+This file owns the models and the conversion of arrays to PyG's structures; gnna_plugin.tools owns the measurements.
+`bench epoch` trains the models of make_bench_model, the other subcommands those of make_model. The models of every
+framework define the same names: MODELS, make_graph, make_model, make_bench_model and versions.
 """
 
 import torch
@@ -16,7 +16,10 @@ MODELS = ("gcn", "gin", "weighted")
 
 
 class GCN(nn.Module):
-    """GCNConv layers with ReLU and dropout 0.5 between them: x [N, in_dim] float -> class scores [N, classes]."""
+    """GCNConv layers with ReLU and dropout 0.5 between them.
+
+    x [N, in_dim] float -> class scores [N, classes].
+    """
 
     def __init__(self, in_dim, hidden, classes, layers):
         super().__init__()
@@ -30,7 +33,10 @@ class GCN(nn.Module):
 
 
 class GIN(nn.Module):
-    """GINConv layers, each with an update of two linear maps: x [N, in_dim] float -> class scores [N, classes]."""
+    """GINConv layers, each with an update of two linear maps.
+
+    x [N, in_dim] float -> class scores [N, classes].
+    """
 
     def __init__(self, in_dim, hidden, classes, layers):
         super().__init__()
@@ -47,7 +53,7 @@ class GIN(nn.Module):
 
 
 class EdgeWeightedConv(MessagePassing):
-    """A layer that no library knows: every edge has a learned weight, and a node sums w * x over its in-edges.
+    """A user-written layer with a learned weight per edge: sums w * x over in-edges.
 
     x [N, in_dim], edge_index int64 [2, E] -> [N, out_dim]; ``edge_weight`` float32 [E] starts at 1 / in-degree.
     """
@@ -65,7 +71,10 @@ class EdgeWeightedConv(MessagePassing):
 
 
 class EdgeWeighted(nn.Module):
-    """EdgeWeightedConv layers with ReLU between them: x [N, in_dim] float -> class scores [N, classes]."""
+    """EdgeWeightedConv layers with ReLU between them.
+
+    x [N, in_dim] float -> class scores [N, classes].
+    """
 
     def __init__(self, in_dim, hidden, classes, layers, edge_index, num_nodes):
         super().__init__()
@@ -83,31 +92,38 @@ class EdgeWeighted(nn.Module):
 
 
 def make_graph(src, dst, num_nodes, device):
-    """The structure that the models take, here PyG's edge_index, int64 [2, E] on ``device``.
+    """Return the structure that the models take, here PyG's edge_index.
 
-    ``src`` and ``dst`` are int64 NumPy arrays [E]; an edge carries a message from src to dst.
+    It is int64 [2, E] on ``device``. ``src`` and ``dst`` are int64 NumPy arrays [E]; an edge carries a message
+    from src to dst.
     """
     return torch.stack([torch.from_numpy(src), torch.from_numpy(dst)]).to(device)
 
 
 def make_model(name, in_dim, hidden, classes, layers, graph, num_nodes):
-    """Build a model of MODELS on the CPU in float32, its weights drawn from torch's global generator.
+    """Build a model of MODELS on the CPU in float32.
 
-    Raises ValueError for another name, or for fewer than 1 layer.
+    Its weights come from torch's global random generator.
+
+    Raises:
+        ValueError: name is not in MODELS, or layers is less than 1.
     """
     if layers < 1:
-        raise ValueError(f"a model needs at least 1 layer, not {layers}")
+        raise ValueError(f"layers is {layers}; a model needs at least 1 layer")
     if name == "gcn":
         return GCN(in_dim, hidden, classes, layers)
     if name == "gin":
         return GIN(in_dim, hidden, classes, layers)
     if name == "weighted":
         return EdgeWeighted(in_dim, hidden, classes, layers, graph, num_nodes)
-    raise ValueError(f"no model '{name}', there are {', '.join(MODELS)}")
+    raise ValueError(f"model is '{name}'; it must be one of {', '.join(MODELS)}")
 
 
 class ReadyMade(nn.Module):
-    """One of PyG's own ready-made models as module(x [N, in_dim], structure) -> class scores [N, classes]."""
+    """One of PyG's ready-made models.
+
+    module(x [N, in_dim], structure) -> class scores [N, classes].
+    """
 
     def __init__(self, net):
         super().__init__()
@@ -118,7 +134,10 @@ class ReadyMade(nn.Module):
 
 
 def make_bench_model(name, in_dim, hidden, classes, layers, norm, cached):
-    """torch_geometric.nn.models' GCN, GIN, GraphSAGE or GAT (4 heads), in float32; ``cached`` is GCNConv's."""
+    """Build GCN, GIN, GraphSAGE or GAT (4 heads) from torch_geometric.nn.models.
+
+    The model is in float32. ``norm`` adds batch normalisation and dropout 0.5. ``cached`` is the option of GCNConv.
+    """
     kinds = {"gcn": ready_made.GCN, "gin": ready_made.GIN, "sage": ready_made.GraphSAGE, "gat": ready_made.GAT}
     options = {"gcn": {"cached": cached}, "gat": {"heads": 4}}.get(name, {})
     if norm:
@@ -127,5 +146,5 @@ def make_bench_model(name, in_dim, hidden, classes, layers, norm, cached):
 
 
 def versions():
-    """The framework's packages and their versions, as a dict of strings."""
+    """Return the framework's packages and their versions, as a dict of strings."""
     return {"torch_geometric": torch_geometric.__version__}

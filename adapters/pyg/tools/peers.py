@@ -1,7 +1,8 @@
-"""How a PyG user aggregates, to be timed beside the plug-in: message passing, EdgeIndex, SparseTensor, compiled.
+"""The ways in which a PyG user can aggregate, for comparison with the plug-in: message passing, EdgeIndex,
+SparseTensor, torch.compile.
 
-Nothing here uses the plug-in's hooks. PEERS are for single aggregations (gnna_plugin.tools.bench.kernels),
-STRUCTURES for whole models (gnna_plugin.tools.bench.epoch), which are in models.py.
+Nothing here uses the plug-in's hooks. PEERS run single aggregations (gnna_plugin.tools.bench.kernels). STRUCTURES are
+graph structures for whole models (gnna_plugin.tools.bench.epoch); the models are in models.py.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ except ImportError:
 
 
 class Aggregate(MessagePassing):
-    """x [N, *S] float, edge_index int64 [2, E], weight [E, *W] or None -> [N, *S], as a user's own layer would."""
+    """A user-written layer.
+
+    x [N, *S] float, edge_index int64 [2, E], weight [E, *W] or None -> [N, *S].
+    """
 
     def __init__(self, reduce):
         super().__init__(aggr=reduce, node_dim=0)
@@ -40,14 +44,14 @@ def _edge_index(problem: Problem):
 
 def _message_passing(problem: Problem):
     if problem.kind != "spmm":
-        raise Unsupported("layers only")
+        raise Unsupported("aggregations of a layer (spmm) only")
     layer, ends = Aggregate(problem.reduce), _edge_index(problem)
     return lambda x, weight=None: layer(x, ends, weight)
 
 
 def _compiled(problem: Problem):
     if problem.kind != "spmm":
-        raise Unsupported("layers only")
+        raise Unsupported("aggregations of a layer (spmm) only")
     layer, ends = torch.compile(Aggregate(problem.reduce), dynamic=False), _edge_index(problem)
     return lambda x, weight=None: layer(x, ends, weight)
 
@@ -90,10 +94,10 @@ def _ends(src, dst, num_nodes, device, model):
 
 def _torch_csr(src, dst, num_nodes, device, model):
     if model == "gat":
-        raise Unsupported("GATConv takes no weighted torch.sparse matrix")
+        raise Unsupported("GATConv does not accept a torch.sparse matrix with weights")
     ends = _ends(src, dst, num_nodes, device, model)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch's sparse tensors are in beta, as it says every time
+        warnings.simplefilter("ignore", UserWarning)  # torch warns every time that its sparse tensors are in beta
         return to_torch_csr_tensor(ends.flip(0), size=(num_nodes, num_nodes))
 
 
@@ -121,7 +125,10 @@ PLANS = {"PyG EdgeIndex, sort and caches of both directions": _edge_index_cache}
 
 
 class _NoWork(Aggregate):
-    """Message passing that neither gathers nor reduces: what is left is PyG's own part."""
+    """Message passing that neither gathers nor reduces.
+
+    What remains is PyG's own overhead.
+    """
 
     def _index_select(self, src, index):
         return src
@@ -134,7 +141,10 @@ class _NoWork(Aggregate):
 
 
 def host_calls(src, dst, num_nodes, width):
-    """{name: call} of message passing as layers do it, on a tiny graph (gnna_plugin.tools.bench.host)."""
+    """Return {name: call} of message passing as layers run it, on a tiny graph.
+
+    gnna_plugin.tools.bench.host times them.
+    """
     ends, x = torch.stack([src, dst]), torch.randn(num_nodes, width, device=src.device)
     weight, leaf = torch.rand(src.numel(), device=src.device), x.clone().requires_grad_()
     nothing = _NoWork("sum")
@@ -152,7 +162,10 @@ def host_calls(src, dst, num_nodes, width):
 
 
 def training_steps(edges, width, device):
-    """{layer: forward and backward pass} on a random graph with 5 edges per node (gnna_plugin.tools.tune)."""
+    """Return {layer: forward and backward pass} for gnna_plugin.tools.tune.
+
+    The graph is random, with 5 edges per node.
+    """
     nodes = max(edges // 5, 2)
     ends = torch.randint(0, nodes, (2, edges), device=device)
     x = torch.randn(nodes, width, device=device, requires_grad=True)

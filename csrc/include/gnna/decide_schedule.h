@@ -15,7 +15,7 @@ enum class ScheduleKind : int { Ascending, Degree, Community, ByHand };
 // many rows, so that rows that run beside each other end together.
 int64_t degree_window(const GraphFacts& graph, const DeviceFacts& device);
 // The same in words: "rows ascend", "rows by degree", "rows by degree in windows of 1024".
-std::string as_kept(const GraphFacts& graph, const DeviceFacts& device);
+std::string describe_default_order(const GraphFacts& graph, const DeviceFacts& device);
 
 struct ScheduleFacts {
   GraphFacts graph;

@@ -1,7 +1,8 @@
-// Edge-parallel reduction over the width: out[e, h] = sum over d of term(source row, destination row), for SDDMM and
-// for the weight gradient of max and min. A few lanes share one (edge, head) pair, neighbouring teams neighbouring
-// pairs, which they read and write side by side; the lanes' partial sums meet by shuffles in a fixed order. Per pair:
-// two ids, which stream past the caches, head_dim elements of every operand that the term reads, and the result.
+// Edge-parallel reduction over the width: out[e, h] = sum over d of term(source row, destination row). Used by SDDMM
+// and by the weight gradient of max and min. A team of a few lanes shares one (edge, head) pair, and neighbouring teams
+// take neighbouring pairs, so that reads of ids and writes of results are contiguous. The lanes' partial sums are
+// combined by shuffles in a fixed order.
+// Memory per pair: two ids (streaming loads), head_dim elements of every operand that the term reads, and the result.
 #pragma once
 
 #include "gnna/launch.cuh"
@@ -11,9 +12,10 @@ namespace gnna::cuda {
 
 constexpr int kPairBlock = 128;
 
-// Term::add<VW>(acc, source offset, destination offset, pair) -> acc plus VW elements' worth. A lane takes V pieces of
-// VW elements from each row at once: their number is known to the compiler, so that all these loads leave together.
-// Term::kBlocks blocks share a multiprocessor, which holds a thread to 65536 / (kBlocks * 128) registers.
+// Term::add<VW>(acc, source offset, destination offset, pair) returns acc plus the contribution of VW elements. Each
+// lane takes V pieces of VW elements per step. V is a template parameter so that the loads of all V pieces are issued
+// together. Term::kBlocks is the number of blocks per multiprocessor for the launch bound; it limits a thread to 65536
+// / (kBlocks * 128) registers.
 template <typename T, int VW, int V, typename Id, typename Term>
 __global__ void __launch_bounds__(kPairBlock, resident_blocks(Term::kBlocks, kPairBlock))
     edge_pairs(const Id* src, const Id* dst, int64_t pairs, int heads, int head_dim, T* out, int lanes_log2,
@@ -21,14 +23,14 @@ __global__ void __launch_bounds__(kPairBlock, resident_blocks(Term::kBlocks, kPa
   const int lanes = 1 << lanes_log2;
   const int lane = threadIdx.x & (lanes - 1);
   const int64_t mine = static_cast<int64_t>(blockIdx.x) * (kPairBlock >> lanes_log2) + (threadIdx.x >> lanes_log2);
-  const int64_t pair = mine < pairs ? mine : pairs - 1;  // the shuffles name the whole warp, so nobody leaves
+  const int64_t pair = mine < pairs ? mine : pairs - 1;  // the shuffles need every thread of the warp
   int64_t edge = pair;
   int column = lane * VW;
-  if (heads > 1) {  // 64-bit division is an order of magnitude slower
+  if (heads > 1) {  // 64-bit division is about ten times slower than 32-bit
     edge = pairs <= UINT32_MAX ? static_cast<uint32_t>(pair) / static_cast<uint32_t>(heads) : pair / heads;
     column += static_cast<int>(pair - edge * heads) * head_dim;
   }
-  // Ids and widths have 31 bits, and the product of two such numbers is one instruction.
+  // Ids and widths fit in 31 bits, so their 64-bit product takes a single instruction.
   const auto row_start = [&](Id id) { return static_cast<int64_t>(static_cast<int>(id)) * (heads * head_dim); };
   const int64_t source = row_start(__ldcs(src + edge)) + column;
   const int64_t destination = row_start(__ldcs(dst + edge)) + column;
@@ -49,10 +51,10 @@ __global__ void __launch_bounds__(kPairBlock, resident_blocks(Term::kBlocks, kPa
   if (mine < pairs && lane == 0) out[pair] = narrow<T>(acc);
 }
 
-// Lanes load 64 bytes of a row at a time, 128 of rows from 512 bytes on, half of a short one, and up to two pieces
-// each before they use them: with the term's pieces and registers the fastest of 155 shapes (lanes, pieces, pairs at
-// once, registers), or within 2 %, on DD, com-dblp, facebook-links, cnr-2000 and a stand-in of ogbn-arxiv at widths 16
-// to 128 (H200, float). A count of pieces that the compiler does not know costs 20 to 35 %, twice the lanes 15 to 60 %.
+// The lanes of a team together load 64 bytes of a row at a time: 128 if the row has at least 512 bytes, half of the row
+// if it has fewer than 128. Each lane loads two pieces of a row before it uses them, if the row has so many. This shape
+// was within 2 % of the fastest of 155 (lanes, pieces, pairs at once and registers) on five graphs at widths 16 to 128
+// (H200, float).
 template <typename T, int VW, typename Id, typename Term>
 cudaError_t launch_edge_pairs(const Id* src, const Id* dst, int64_t edges, int64_t heads, int64_t head_dim, T* out,
                               const Term& term, cudaStream_t stream) {

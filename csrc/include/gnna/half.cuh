@@ -1,7 +1,6 @@
-// The 16-bit types on the device: widen gives the float that their bits stand for, narrow rounds a float once, to
-// nearest even (NaN stays NaN, what is too large becomes infinite, subnormals are kept). Both are the identity for the
-// types that kernels compute in. nvcc takes the toolkit's conversions; a host compiler (tests/simt) has none, and gets
-// the same by bit arithmetic.
+// Conversions of the 16-bit types on the device. widen converts to float. narrow rounds a float once, to nearest even:
+// NaN stays NaN, overflow gives infinity, and subnormals are kept. Both are the identity for types that kernels compute
+// in. nvcc uses the toolkit's conversions. A host compiler (tests/simt) has none and uses equivalent bit arithmetic.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -49,7 +48,7 @@ __device__ __forceinline__ float widen(Float16 value) {
 #else
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000) << 16, rest = value.bits & 0x7fff;
   if (rest >= 0x7c00) return bits_to_float(sign | 0x7f800000 | (rest & 0x3ff) << 13);  // infinity, NaN
-  if (rest >= 0x400) return bits_to_float(sign | ((rest << 13) + (112u << 23)));  // the exponents' biases: 127 - 15
+  if (rest >= 0x400) return bits_to_float(sign | ((rest << 13) + (112u << 23)));  // rebias the exponent by 127 - 15
   const float magnitude = static_cast<float>(rest) * 0x1p-24f;                    // subnormal
   return sign ? -magnitude : magnitude;
 #endif
@@ -79,14 +78,15 @@ __device__ __forceinline__ T narrow(Compute<T> value) {
       const uint32_t rebased = magnitude - (112u << 23);
       return {static_cast<uint16_t>(sign | (rebased + 0xfff + (rebased >> 13 & 1)) >> 13)};
     }
-    // Subnormal: adding 0.5 lets the float unit round at 2^-24, and leaves the significand in the lowest bits.
+    // Subnormal: adding 0.5 makes the floating-point unit round at 2^-24 and leaves the significand in the lowest bits.
     return {static_cast<uint16_t>(sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000))};
 #endif
   }
 }
 
-// weight * x rounded to the type in which results are stored: what the backward of max and min compares with them.
-// Rounding is monotonic, so the largest product's rounding is the largest of the rounded products.
+// Rounds a value, such as weight * x, to the type of stored results. The backward of max and min compares the rounded
+// product with the forward result. Rounding is monotonic, so rounding the largest product gives the largest of the
+// rounded products.
 template <typename T>
 __device__ __forceinline__ Compute<T> rounded_to(Compute<T> value) {
   return widen(narrow<T>(value));

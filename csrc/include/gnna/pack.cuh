@@ -1,6 +1,6 @@
-// Device building blocks that several kernels share: a piece of a feature row held in registers (16 bytes of memory or
-// one element) with its loads and stores, the product whose rounding forward and backward must agree on, the three
-// reductions with their identities, and whose row a place of a plan holds.
+// Device building blocks that several kernels share: a piece of a feature row in registers (16 bytes of memory or one
+// element) with its loads and stores, the three reductions with their identities, and the product whose rounding
+// forward and backward must agree on.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,14 +16,15 @@ namespace gnna::cuda {
 constexpr unsigned kFullWarp = 0xffffffffu;
 constexpr int kVectorBytes = 16;
 
-// The row whose list is stored at this place of a plan.
+// Returns the row whose neighbour list is stored at this place of a plan.
 __device__ __forceinline__ int64_t row_at(const int32_t* order, int64_t place) {
   return order != nullptr ? __ldg(order + place) : place;
 }
 
-// The same number, which the compiler takes for another one: it does not keep what was computed from the first.
+// Hides a value's origin from the optimizer, so that values derived from it need not stay in registers: they are
+// recomputed from the result.
 template <typename N>
-__device__ __forceinline__ N found_again(N n) {
+__device__ __forceinline__ N hide_origin(N n) {
 #ifdef __CUDACC__
   static_assert(sizeof(N) == 4);
   asm volatile("" : "+r"(n));
@@ -31,25 +32,28 @@ __device__ __forceinline__ N found_again(N n) {
   return n;
 }
 
+// Elements in a 16-byte access.
 template <typename T>
 constexpr int kVectorWidth = kVectorBytes / static_cast<int>(sizeof(T));
 
-// N consecutive elements of a feature row to compute with; aligned, so that it moves in accesses of 16 bytes.
+// N consecutive elements of a feature row in the type that kernels compute in. Aligned, so that it is moved in accesses
+// of up to 16 bytes.
 template <typename T, int N>
 struct alignas(sizeof(T) * N < kVectorBytes ? sizeof(T) * N : kVectorBytes) Pack {
   T v[N];
 };
 
-// N elements as memory has them, in the registers that a load fills: eight 16-bit elements are four words, and take
-// twice as many registers once they are widened.
+// Eight 16-bit elements as loaded, in four registers. Widened to float they need eight registers, so they are widened
+// only when they are used.
 struct alignas(kVectorBytes) Words {
   uint32_t v[4];
 };
 
+// N elements as they are in memory.
 template <typename T, int N>
 using Raw = std::conditional_t<sizeof(T) == 2 && N == 8, Words, Pack<T, N>>;
 
-// The elements of a raw piece as numbers.
+// Converts a raw piece to the type that kernels compute in.
 template <typename T, int N>
 __device__ __forceinline__ Pack<Compute<T>, N> widen_pack(const Raw<T, N>& raw) {
   if constexpr (std::is_same_v<Raw<T, N>, Words>) {
@@ -66,9 +70,10 @@ __device__ __forceinline__ Pack<Compute<T>, N> widen_pack(const Raw<T, N>& raw) 
   }
 }
 
-// Feature loads, through the read-only path and predicated in the instruction itself: the compiler turns an `if` around
-// many loads into branches, and then they no longer leave together. Where `wanted` is false what r holds means nothing,
-// but r counts as read and written, so that one set of registers serves all batches of a thread.
+// Loads a feature piece through the read-only path. The load instruction itself is predicated: the compiler turns an
+// `if` around many loads into branches, and the loads are then no longer issued together. If `wanted` is false, the
+// content of r is unspecified. The asm takes r as both input and output, so that one set of registers serves all
+// batches of a thread.
 #ifdef __CUDACC__
 template <int N>
 __device__ __forceinline__ void load_raw_if(bool wanted, const float* p, Pack<float, N>& r) {
@@ -112,7 +117,8 @@ __device__ __forceinline__ void load_raw_if(bool wanted, const T* p, Raw<T, N>& 
   }
 }
 #else
-// PTX means nothing to a host compiler; what is not wanted is filled with NaN, which no reduction would hide.
+// A host compiler cannot compile PTX. Unwanted pieces are filled with NaN here, so that a reduction that uses one by
+// mistake shows it.
 template <int N, typename T>
 void load_raw_if(bool wanted, const T* p, Raw<T, N>& r) {
   std::memset(&r, 0xff, sizeof r);
@@ -120,13 +126,14 @@ void load_raw_if(bool wanted, const T* p, Raw<T, N>& r) {
 }
 #endif
 
-// One element, as memory has it.
+// Loads one element through the read-only path, without widening it.
 __device__ __forceinline__ float load_one(const float* p) { return __ldg(p); }
 __device__ __forceinline__ double load_one(const double* p) { return __ldg(p); }
 __device__ __forceinline__ Float16 load_one(const Float16* p) { return {__ldg(&p->bits)}; }
 __device__ __forceinline__ BFloat16 load_one(const BFloat16* p) { return {__ldg(&p->bits)}; }
 
-// N elements as numbers, in 16-byte loads; float also in twos of them, where it goes with 16-bit pieces.
+// Loads N elements through the read-only path and widens them. Every load is 16 bytes, except for N = 1. Eight floats,
+// which go with a 16-bit piece, take two loads.
 template <int N, typename T>
 __device__ __forceinline__ Pack<Compute<T>, N> load_pack(const T* p) {
   Pack<Compute<T>, N> r;
@@ -148,9 +155,10 @@ __device__ __forceinline__ Pack<Compute<T>, N> load_pack(const T* p) {
   return r;
 }
 
-// Written by other blocks of the same launch: read from L2, where their fenced stores are.
+// Loads a piece that another block of the same launch wrote. It is read from L2, where that block's fenced stores are
+// visible.
 template <int N>
-__device__ __forceinline__ Pack<float, N> load_shared_by_blocks(const float* p) {
+__device__ __forceinline__ Pack<float, N> load_from_l2(const float* p) {
   Pack<float, N> r;
   if constexpr (N == 1) {
     r.v[0] = __ldcg(p);
@@ -165,7 +173,7 @@ __device__ __forceinline__ Pack<float, N> load_shared_by_blocks(const float* p) 
 }
 
 template <int N>
-__device__ __forceinline__ Pack<double, N> load_shared_by_blocks(const double* p) {
+__device__ __forceinline__ Pack<double, N> load_from_l2(const double* p) {
   if constexpr (N == 2) {
     const double2 f = __ldcg(reinterpret_cast<const double2*>(p));
     return {{f.x, f.y}};
@@ -174,7 +182,7 @@ __device__ __forceinline__ Pack<double, N> load_shared_by_blocks(const double* p
   }
 }
 
-// The one place where 16-bit results are rounded.
+// Stores a piece, rounded to T.
 template <typename T, typename C, int N>
 __device__ __forceinline__ void store_pack(T* p, const Pack<C, N>& value) {
   static_assert(std::is_same_v<C, Compute<T>>);
@@ -192,8 +200,8 @@ __device__ __forceinline__ void store_pack(T* p, const Pack<C, N>& value) {
   *reinterpret_cast<Raw<T, N>*>(p) = raw;
 }
 
-// weight * x rounded once and never contracted into an fma: the backward of max and min finds the winners by comparing
-// this product with the forward result, bit for bit.
+// Returns a * b rounded once and never contracted into an fma. The backward of max and min finds the winners by
+// comparing weight * x with the forward result bit for bit.
 __device__ __forceinline__ float product(float a, float b) { return __fmul_rn(a, b); }
 __device__ __forceinline__ double product(double a, double b) { return __dmul_rn(a, b); }
 
@@ -212,7 +220,8 @@ struct SumOp {
   }
 };
 
-// The larger and the smaller of two; a NaN wins and stays: it beats every number (b != b), and no number beats it.
+// Return the larger and the smaller of two values. The result is NaN if one of them is: b != b lets a NaN replace any
+// number, and no comparison lets a number replace a NaN.
 template <typename T>
 __device__ __forceinline__ T larger(T a, T b) {
   return (b > a || b != b) ? b : a;

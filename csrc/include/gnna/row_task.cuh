@@ -1,19 +1,20 @@
-// A row kernel for tasks other than sums: something is found out about every element of a row from the row's edges.
-// A team, a warp or a part of one, takes a row: `lanes` threads cover the width in pieces, the team's other lanes take
-// other edges, and they meet by shuffles. A split row is cut into chunks, one block each, whose results are combined
-// (combine_chunks.cuh). So there are no atomics on results, and the bits do not change from run to run.
+// A row kernel for operations other than SpMM: a Task reduces the edges of a row to one Found per piece of the width
+// (softmax totals, max with its winning edge, gradients of max and min).
+// A team, which is a warp or a part of one, takes a row. Its threads form groups of `lanes` threads: the lanes of a
+// group cover the width in pieces, the groups take the row's edges in turn, and their results are combined by shuffles.
+// A split row is cut into chunks, one block each, whose results are combined (combine_chunks.cuh). Results need no
+// atomics, so every run gives the same bits.
 //
-// A Task is made for one piece of one row; it has
-//   Args                         what the launch is given: its kernel parameter
+// A Task object is constructed for one piece of one row. A Task has
+//   Args                         the kernel's parameter, with the members csr and width()
 //   kPiece                       elements of the width in a piece
-//   kBlocks                      that share a multiprocessor, which holds a thread to 512 / kBlocks registers
-//   Found                        what is known of a piece so far: plain data of whole 32-bit words
-//   Task(args, row, column)      reads what it needs of the row
-//   Found start()                nothing yet
-//   void add(Found&, slot)       takes in one edge
+//   kBlocks                      blocks per multiprocessor; limits a thread to 512 / kBlocks registers
+//   Found                        partial result of a piece: plain data made of whole 32-bit words
+//   Task(args, row, column)      loads what it needs of the row
+//   Found start()                the result of no edges
+//   void add(Found&, slot)       adds one edge
 //   static void combine(Found&, const Found&)
-//   void finish(const Found&)    stores the result
-// Args has csr and width().
+//   void finish(const Found&)    stores the row's result
 #pragma once
 
 #include <cstring>
@@ -26,17 +27,17 @@
 namespace gnna::cuda {
 
 constexpr int kTaskBlock = 128, kTaskWarps = kTaskBlock / 32;
-// What most tasks want: 64 warps of 32 registers, a thread with one edge under way, were faster on an H200 than four
-// edges in 48 to 68 registers: max with its edge 19 to 26 %, its sharers 56 to 64 %, a softmax 5 to 20 % (float, five
-// graphs, widths 16 to 128). Pieces of eight 16-bit elements need more than 32 registers; they and double were not
-// timed.
+// Blocks per multiprocessor for most tasks: 64 warps of 32 registers, each thread with one edge in flight. They were
+// faster than four edges in 48 to 68 registers, a softmax for instance by 5 to 20 % (H200, float; docs/profile-h200.md,
+// Registers). Pieces of eight 16-bit elements need more than 32 registers. Those pieces and double were not measured.
 template <typename T, int VW>
 constexpr int kTaskBlocks = sizeof(T) == 2 && VW > 1 ? 8 : 16;
-// Edges that a lane of a team takes of a row of average degree. 8 were up to 25 % faster than 4; with few rows every
-// lane counts: 1 was 30 % faster on cora (H200). What are few is an estimate.
+// Edges per group of a row of average degree: teams are enlarged, up to a warp, until a group has at most kTaskEdges. 8
+// edges were up to 25 % faster than 4 (H200). With at most kTaskFewRows rows (an estimate) a group takes one edge,
+// because the device then has idle lanes.
 constexpr int64_t kTaskEdges = 8, kTaskFewRows = 8192;
 
-// The words of plain data, for shuffles and for loads that other blocks' stores must be seen by.
+// A Found as 32-bit words, for shuffles and for loads from L2.
 template <typename Found>
 struct WordsOf {
   static_assert(sizeof(Found) % sizeof(int32_t) == 0);
@@ -55,8 +56,10 @@ __device__ __forceinline__ Found shuffle_xor(const Found& found, int offset) {
   return other;
 }
 
+// Loads a Found that another block of the same launch wrote. It is read from L2, where that block's fenced stores are
+// visible.
 template <typename Found>
-__device__ __forceinline__ Found load_found_by_blocks(const Found* p) {
+__device__ __forceinline__ Found load_found_from_l2(const Found* p) {
   WordsOf<Found> words;
 #pragma unroll
   for (int i = 0; i < WordsOf<Found>::kCount; ++i) words.word[i] = __ldcg(reinterpret_cast<const int32_t*>(p) + i);
@@ -76,25 +79,26 @@ struct TaskParams {
   int lanes_log2, team_log2;
 };
 
-// What is left for the block of chunk blockIdx.x once its results are in p.partials.
+// Combines the partial results of the row of chunk blockIdx.x and stores the row's result, once this block's partial
+// results are in p.partials. The row's last block stores.
 template <typename Task>
 __device__ __forceinline__ void finish_chunks(const TaskParams<Task>& p, bool& is_last) {
   using Found = typename Task::Found;
-  const RowChunk& chunk = p.chunks[found_again(blockIdx.x)];
+  const RowChunk& chunk = p.chunks[hide_origin(blockIdx.x)];
   if (chunk.count == 1) return;
-  const uint32_t thread = found_again(threadIdx.x);
+  const uint32_t thread = hide_origin(threadIdx.x);
   const auto pieces = static_cast<uint32_t>((p.args.width() + Task::kPiece - 1) / Task::kPiece);
   const auto partial = [&](int32_t place, uint32_t piece) {
     return p.partials + static_cast<int64_t>(chunk.first + place) * pieces + piece;
   };
-  const auto stored = [](int32_t) {};  // before, and by gather
+  const auto stored = [](int32_t) {};  // run_task and gather have already stored
   const auto gather = [&](int32_t place, int32_t step, int32_t members) {
     const int32_t end = place + members * step;
     for (uint32_t piece = thread; piece < pieces; piece += kTaskBlock) {
-      Found found = load_found_by_blocks(partial(place, piece));
-#pragma unroll 1  // more cost every edge of every row registers
+      Found found = load_found_from_l2(partial(place, piece));
+#pragma unroll 1  // unrolling would raise the register count of the whole kernel
       for (int32_t other = place + step; other < end; other += step) {
-        Task::combine(found, load_found_by_blocks(partial(other, piece)));
+        Task::combine(found, load_found_from_l2(partial(other, piece)));
       }
       *partial(place, piece) = found;
       __threadfence();
@@ -120,7 +124,8 @@ __global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTa
   const int64_t width = p.args.width(), pieces = (width + Task::kPiece - 1) / Task::kPiece;
   const bool is_chunk = blockIdx.x < p.chunk_count;
 
-  // The threads that share an edge range: a team for a row, the block for a chunk, whose warps are the teams then.
+  // The threads that share an edge range: a team for a row, the whole block for a chunk. The teams of a chunk's block
+  // are its warps.
   const int team_log2 = is_chunk ? 5 : p.team_log2;
   const int groups = 1 << (team_log2 - p.lanes_log2);
   const int64_t stride = is_chunk ? kTaskWarps * groups : groups;
@@ -136,7 +141,7 @@ __global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTa
   } else {
     place = static_cast<int64_t>(blockIdx.x - p.chunk_count) * (kTaskBlock >> team_log2) + (threadIdx.x >> team_log2);
     owns = place < csr.rows;
-    if (!owns) place = csr.rows - 1;  // somebody else's; the shuffles below name the whole warp, so nobody leaves
+    if (!owns) place = csr.rows - 1;  // any valid place: the shuffles below need every thread of the warp
     begin = __ldg(csr.rowptr + place);
     end = __ldg(csr.rowptr + place + 1);
     owns = owns && end - begin <= p.split_above;
@@ -171,12 +176,12 @@ __global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTa
         __threadfence();
       }
     }
-    __syncthreads();  // before the next tile overwrites what the first warp reads
+    __syncthreads();  // the next tile overwrites `met`, which the first warp reads
   }
   if (is_chunk) finish_chunks(p, is_last);
 }
 
-// scratch: task_scratch_bytes of T for these chunks and this width.
+// Launches a Task on all rows of args.csr. scratch has task_scratch_bytes<T>(split_rows, args.width()) bytes.
 template <typename T, typename Task>
 cudaError_t launch_task(const typename Task::Args& args, const SplitRows& split_rows, void* scratch,
                         cudaStream_t stream) {

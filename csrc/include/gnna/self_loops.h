@@ -1,5 +1,5 @@
-// What layers compute from a list of edges before they aggregate: self-loops taken out and put in, and the symmetric
-// normalisation. One pass over the edges each, on raw pointers.
+// What layers compute from an edge list before they aggregate: self-loops removed or added, and the symmetric
+// normalisation. Functions on raw pointers, each with one pass over the edges.
 #pragma once
 
 #include <cstdint>
@@ -16,22 +16,22 @@ struct EdgeList {
 
 int64_t count_self_loops(const EdgeList& list);
 
-// The edges that are no self-loops, all of them if `all`, in their order; returns their number. weight and out_weight
-// may be nullptr.
+// Copies the edges that are not self-loops, or all edges if `all`, in their order. Returns their number. weight and
+// out_weight [edges] may both be nullptr.
 template <typename T>
 int64_t copy_edges(const EdgeList& list, bool all, const T* weight, int64_t* row, int64_t* col, T* out_weight);
 
-// Overwrites weights [nodes] by those of the self-loops in the list: of several the last one. False if an id is not
-// below `nodes`.
+// Overwrites out [nodes] with the weights of the self-loops in the list. The last of several loops of a node counts.
+// Returns false if the id of a self-loop is out of range.
 template <typename T>
 bool take_loop_weights(const EdgeList& list, const T* weight, int64_t nodes, T* out);
 
-// degree[i] += the weights of the edges with this id, in their order; nullptr stands for ones. False if an id is not
-// below `nodes`.
+// Adds weight[e] of every edge e to degree[id[e * stride]], in the order of the edges. A nullptr weight means ones.
+// Returns false if an id is out of range [0, nodes).
 template <typename T>
 bool add_degrees(const int64_t* id, int64_t stride, int64_t edges, const T* weight, int64_t nodes, T* degree);
 
-// out[e] = scale[row[e]] * weight[e] * scale[col[e]], of edges begin to end - 1.
+// out[e] = scale[row[e]] * weight[e] * scale[col[e]] for edges begin to end - 1. A nullptr weight means ones.
 template <typename T>
 void scale_by_ends(const EdgeList& list, const T* weight, const T* scale, T* out, int64_t begin, int64_t end);
 

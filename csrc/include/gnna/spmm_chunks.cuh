@@ -1,5 +1,5 @@
-// What a block does with a chunk of a split row, in both kernels: its teams take the chunk's edges in turn and meet in
-// shared memory, and the partial results of a row are combined (combine_chunks.cuh).
+// Finishes a chunk of a split row, for both kernels: combines the results of the block's groups in shared memory, then
+// the partial results of the row's chunks (combine_chunks.cuh).
 #pragma once
 
 #include "gnna/combine_chunks.cuh"
@@ -7,18 +7,21 @@
 
 namespace gnna::cuda {
 
-// The whole block calls it, for chunk blockIdx.x, whose edges `acc` holds the sums of. shared: lanes * V pieces per
-// warp; is_last is shared memory too. The gather itself is the kernel's, where one serves rows and chunks: inlined
-// twice it costs every thread registers. So does what a thread knows of itself, if it lasts over the gather until here:
-// it is found out again (left to the compiler, spills cost rows with weights per head 10 %).
+// Combines the results of chunk blockIdx.x across the block, then with the row's other chunks. The row's last block
+// stores the row. The whole block calls it, after its threads have gathered the chunk's edges into `acc`. `shared`
+// holds lanes * V pieces per warp, and is_last is in shared memory, too.
+//
+// The kernel itself gathers, with the same code for rows and chunks, because inlining the gather twice costs every
+// thread registers. For the same reason the thread's indices are recomputed here through hide_origin. If they stayed in
+// registers over the gather, spills would slow down rows with weights per head by 10 %.
 template <typename T, int VW, int V, Weighting W, typename Op>
 __device__ __forceinline__ void finish_chunk(const RowParams<T>& p, typename RowLane<T, VW, V, W, Op>::Piece (&acc)[V],
                                              typename RowLane<T, VW, V, W, Op>::Piece* shared, bool& is_last) {
   using Lane = RowLane<T, VW, V, W, Op>;
-  const int lanes_log2 = found_again(p.lanes_log2);
-  const uint32_t thread = found_again(threadIdx.x), lanes = 1u << lanes_log2;
-  const int64_t tile = p.first_tile + found_again(blockIdx.y);
-  const RowChunk& chunk = p.chunks[found_again(blockIdx.x)];
+  const int lanes_log2 = hide_origin(p.lanes_log2);
+  const uint32_t thread = hide_origin(threadIdx.x), lanes = 1u << lanes_log2;
+  const int64_t tile = p.first_tile + hide_origin(blockIdx.y);
+  const RowChunk& chunk = p.chunks[hide_origin(blockIdx.x)];
   const Lane lane(p, thread & (lanes - 1), lanes, tile);
   const auto team = static_cast<int32_t>(thread >> lanes_log2);
   const auto teams = static_cast<int32_t>(blockDim.x >> lanes_log2);
@@ -41,7 +44,7 @@ __device__ __forceinline__ void finish_chunk(const RowParams<T>& p, typename Row
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         if (!lane.active[v]) continue;
-        Lane::combine(acc[v], load_shared_by_blocks<VW>(partial(place + member * step) + v * lane.step));
+        Lane::combine(acc[v], load_from_l2<VW>(partial(place + member * step) + v * lane.step));
       }
     }
     Lane::combine_block(lanes, shared, acc);
@@ -50,7 +53,7 @@ __device__ __forceinline__ void finish_chunk(const RowParams<T>& p, typename Row
   if (!combine_chunks(chunk, is_last, store, gather, counter)) return;
   if (thread >= lanes) return;
   const int64_t place = chunk.row;
-  // Only a mean asks for more than that the row is not empty.
+  // store_row needs the exact degree for a mean only. Otherwise any number above 0 will do.
   const int64_t degree = p.mean ? __ldg(p.rowptr + place + 1) - __ldg(p.rowptr + place) : chunk.end - chunk.begin;
   lane.store_row(row_at(p.order, place), degree, acc);
 }

@@ -1,14 +1,16 @@
-// The neighbour-group kernel (GNNAdvisor, OSDI 2021: Coarse-grained Neighbor Partitioning, Warp-aware Memory
-// Customization). A row's edges are cut into groups of at most group_size; a team of `lanes` threads (the dimension
-// workers, dw) takes one group, so that teams differ in work by less than group_size edges however the degrees are
-// spread. A row of one group is stored from registers; of a longer row the groups leave their partial results in shared
-// memory, where the leader, the team of the row's first group, adds them in order and stores once. The paper's kernel
-// adds to out atomically when a row's groups fall into several blocks; here a block takes all groups of the rows that
-// start in its share of the list (so it works on less than twice its share), and rows with more groups than a block has
-// teams are chunks (spmm_chunks.cuh). The same bits follow on every run, whatever rows lie around.
+// Kernel `group`, the neighbour-group kernel of GNNAdvisor (OSDI 2021: Coarse-grained Neighbor Partitioning, Warp-aware
+// Memory Customization). A row's edges are cut into groups of at most group_size. A team of `lanes` threads (the
+// dimension workers, dw) takes one group, so that the work of two teams differs by less than group_size edges, whatever
+// the degrees.
+// A row of one group is stored from registers. If a row has several groups, they write their partial results to shared
+// memory, and the team of the row's first group (the leader) combines them in order and stores the row once.
+// The paper's kernel adds to the output atomically if a row's groups fall into several blocks. Here a block takes all
+// groups of the rows that start in its share of the list, so it works on less than twice its share. A row with more
+// groups than a block has teams is cut into chunks (spmm_chunks.cuh). A row's result therefore has the same bits on
+// every run, whatever the neighbouring rows are.
 //
-// Memory per group: 4 bytes of row id, 32 of group and row pointers, and, in shared memory, one tile of the width.
-// Per edge as in the row kernel.
+// Memory per group: 4 bytes of row id, 32 of group and row pointers, and one tile of the width in shared memory. Memory
+// per edge: as in kernel `row`.
 #pragma once
 
 #include "gnna/spmm_chunks.cuh"
@@ -21,7 +23,7 @@ struct GroupParams : RowParams<T> {
   int group_size;
 };
 
-// Where the first row that starts at or after place g of the list starts.
+// Returns the first position in the group list, from g on, at which a row's groups start (or groups.count).
 __device__ __forceinline__ int64_t row_start(const NeighbourGroups& groups, int64_t g) {
   if (g >= groups.count) return groups.count;
   const int64_t row = __ldg(groups.row + g);
@@ -29,7 +31,8 @@ __device__ __forceinline__ int64_t row_start(const NeighbourGroups& groups, int6
   return first == g ? g : __ldg(groups.first + row + 1);
 }
 
-// Two of the largest blocks fit a multiprocessor, in 64 registers a thread: at most 24 of them are spilled.
+// The launch bound lets two of the largest blocks share a multiprocessor, with 64 registers per thread. At most 24
+// registers are spilled.
 template <typename T, int VW, int V, Weighting W, typename Op>
 __global__ void __launch_bounds__(most_threads(Kernel::Group), 2) spmm_group(const __grid_constant__ GroupParams<T> p) {
   using Lane = RowLane<T, VW, V, W, Op>;
@@ -44,7 +47,7 @@ __global__ void __launch_bounds__(most_threads(Kernel::Group), 2) spmm_group(con
   const Lane lane(p, in_team, lanes, tile);
   const bool is_chunk = blockIdx.x < p.chunk_count;
   const uint32_t team = threadIdx.x >> p.lanes_log2, teams = blockDim.x >> p.lanes_log2;
-  int64_t start = 0, stop = teams;  // of the list; a chunk is one turn for every team
+  int64_t start = 0, stop = teams;  // positions in the group list; for a chunk, one iteration per team
   if (!is_chunk) {
     const int64_t share = static_cast<int64_t>(blockIdx.x - p.chunk_count) * teams;
     start = row_start(p.groups, share);

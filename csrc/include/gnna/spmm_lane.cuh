@@ -1,5 +1,6 @@
-// What one thread does in both kernels (spmm_row.cuh, spmm_group.cuh): it owns V pieces of VW elements of a feature
-// row, gathers them over a range of edges, combines them with the threads that took other edges, and stores the result.
+// The work of one thread in kernels `row` and `group` (spmm_row.cuh, spmm_group.cuh): it owns V pieces of VW elements
+// of a feature row, gathers them over a range of edges, combines them with threads that took other edges, and stores
+// the result.
 #pragma once
 
 #include "gnna/cuda_api.h"
@@ -8,7 +9,8 @@
 
 namespace gnna::cuda {
 
-// PerEdge: one weight for the whole row of x, so one load per edge. PerHead: one for each piece of a lane.
+// PerEdge: one weight for the whole row of x, so one weight load per edge. PerHead: one weight load per edge and piece
+// of a lane.
 enum class Weighting { None, PerEdge, PerHead };
 
 template <typename T>
@@ -25,31 +27,31 @@ struct RowParams {
   int32_t* counters;     // [chunk_count, tiles], zero at launch
   int64_t rows;
   int64_t width;
-  int64_t partial_width;  // of a row of partial results: of whole packs
+  int64_t partial_width;  // elements in a row of partials: the width rounded up to whole packs
   int64_t x_stride;
   int64_t heads;
   int64_t head_dim;
   int64_t split_above;
-  int64_t tiles;       // column tiles of the whole width
-  int64_t first_tile;  // of this launch, which covers gridDim.y tiles
+  int64_t tiles;       // column tiles over the whole width
+  int64_t first_tile;  // first tile of this launch, which covers gridDim.y tiles
   uint32_t chunk_count;
   int lanes_log2;
   int groups_log2;
   bool mean;
-  bool whole_packs;  // out can be written by packs; otherwise by elements
+  bool whole_packs;  // out can be written in packs, otherwise element by element
 };
 
-// How many loads wait at the same time is what limits a gather: those of a thread, in `neighbours` edges of a group,
-// times the threads that registers leave room for, said as the largest block of which a multiprocessor holds two: 768
-// threads leave each 40 registers, 640 48, 576 56, 512 64, 448 72, 384 80. Of 90 pairs (1 to 8 neighbours, 32 to 96
-// registers) those without weights were the fastest on seven graphs of degree 2 to 26 at widths 16 to 128 (H200), 2.0 %
-// behind the best of each case. With weights, of 28 pairs and nine graphs at widths 16 to 256, the pairs that the
-// decider takes are 1.3 % behind for float32 with one weight per edge in slot order, 3.5 % in the user's order and 2.5
-// % per head, 1.4 to 3.2 % for bfloat16. Single elements and double were not tuned.
+// How many edges a thread gathers at a time, and its register budget. A gather is limited by the number of loads in
+// flight: the loads of one thread times the number of threads that registers leave room for. two_blocks_of gives the
+// register budget as a launch bound, the largest block of which a multiprocessor holds two: 768 threads leave 40
+// registers each, 640 48, 576 56, 512 64, 448 72, 384 80.
+// The pairs used without weights were the fastest on average of 90 (1 to 8 neighbours, 32 to 96 registers): 2.0 %
+// slower than the best pair of each case (H200; docs/profile-h200.md, Registers). Those with weights were chosen from
+// 28 pairs. Single elements and double were not tuned.
 struct LaneShape {
   uint32_t neighbours;
   int two_blocks_of;
-  bool weights_ahead = false;  // as RowLane::kAhead, where that leaves registers enough
+  bool weights_ahead = false;  // load weight positions a batch ahead (kWeightsAhead); set if registers allow it
 };
 
 template <typename T, int VW, int V, Weighting W>
@@ -62,39 +64,39 @@ constexpr LaneShape shape_of() {
     return {1, none ? 512 : heads ? 384 : 448, true};
   }
   constexpr bool wide = sizeof(T) == 8;
-  constexpr int fewer = wide ? 64 : 0;  // so that weights of twice the size are not spilled
+  constexpr int fewer = wide ? 64 : 0;  // fewer threads, so that weights of twice the size are not spilled
   if (V == 1) return none ? LaneShape{3, 768 - fewer} : LaneShape{4, (heads ? 576 : 640) - fewer, heads && !wide};
   if (V == 2) return {2, (none ? 640 : heads ? 512 : 576) - fewer, !wide};
   return {1, (heads ? 512 : 576) - fewer, !wide};
 }
 
-// The same as a launch bound, of which every architecture can hold two.
+// Returns two_blocks_of as a launch bound, limited to a block of which this architecture can hold two.
 constexpr int launch_bound(LaneShape shape) {
   return shape.two_blocks_of < kResidentThreads / 2 ? shape.two_blocks_of : kResidentThreads / 2;
 }
 
-// What one thread owns of a row: pieces of VW elements, `step` elements apart, so that the lanes of a group read one
-// contiguous run per piece.
+// The part of a row that one thread owns: V pieces of VW elements. The pieces are `step` elements apart, so that the
+// lanes of a group read contiguous memory for each piece.
 template <typename T, int VW, int V, Weighting W, typename Op>
 struct RowLane {
   static constexpr int kWeights = W == Weighting::PerHead ? V : 1;
   using C = Compute<T>;
   using Piece = Pack<C, VW>;
   static constexpr uint32_t kUnroll = shape_of<T, VW, V, W>().neighbours;
-  // The ids of the next batch are asked for before this one's features are there: a batch then waits for memory once.
+  // Load the ids of the next batch before this batch's features arrive, so that a batch waits for memory once.
   static constexpr bool kAhead = VW > 1;
   static constexpr bool kWeightsAhead = W != Weighting::None && shape_of<T, VW, V, W>().weights_ahead;
   static_assert(kAhead || !kWeightsAhead);
 
   struct Batch {
     int32_t id[kAhead ? kUnroll : 1];         // columns
-    int32_t at[kWeightsAhead ? kUnroll : 1];  // positions of the weights
+    int32_t at[kWeightsAhead ? kUnroll : 1];  // positions of the weights, as rows of p.weight
   };
 
   const RowParams<T>& p;
-  uint32_t column;  // of the first piece
+  uint32_t column;  // first element of the first piece
   uint32_t step;
-  bool active[V];  // the piece lies inside the width
+  bool active[V];  // the piece starts inside the width
   int32_t head[kWeights];
 
   __device__ __forceinline__ RowLane(const RowParams<T>& params, uint32_t lane, uint32_t lanes, int64_t tile)
@@ -109,13 +111,13 @@ struct RowLane {
     }
   }
 
-  // Slot u of the batch that starts at k; where it is missing, k again.
+  // Returns the slot of edge u of the batch that starts at slot k, or k if that slot is not below `end`.
   template <bool kFull>
   static __device__ __forceinline__ uint32_t slot_of(uint32_t u, uint32_t k, uint32_t end, uint32_t stride) {
     return kFull || k + u * stride < end ? k + u * stride : k;
   }
 
-  // Where the batch's weights are.
+  // Computes the positions of a batch's weights.
   template <bool kFull, uint32_t kCount>
   __device__ __forceinline__ void find_weights(uint32_t k, uint32_t end, uint32_t stride, int32_t (&at)[kCount]) const {
 #pragma unroll
@@ -125,7 +127,7 @@ struct RowLane {
     for (uint32_t u = 0; u < kCount; ++u) at[u] = __ldg(p.weight_index + at[u]);
   }
 
-  // What to know of a batch before its features can be asked for.
+  // Loads a batch's column ids and, with kWeightsAhead, the positions of its weights.
   __device__ __forceinline__ void look_ahead(uint32_t k, uint32_t end, uint32_t stride, Batch& batch) const {
     if (k >= end) return;
 #pragma unroll
@@ -133,10 +135,10 @@ struct RowLane {
     if constexpr (kWeightsAhead) find_weights<false>(k, end, stride, batch.at);
   }
 
-  // Adds slots k, k + stride, ... of one batch. All column ids are asked for first, then all features, so that the
-  // batch waits for memory twice at most and not twice per edge. A batch that is not full ends before `end`: what is
-  // missing reads the ids and weights of slot k again and adds nothing. Pieces that are not active hold garbage, which
-  // nobody stores.
+  // Adds slots k, k + stride, ... of one batch. All column ids are loaded first, then all features, so that the batch
+  // waits for memory at most twice, not twice per edge. In the last batch (kFull = false) some slots may not be below
+  // `end`. They read the ids and weights of slot k again and add nothing. Inactive pieces accumulate garbage, which is
+  // never stored.
   template <bool kFull>
   __device__ __forceinline__ void add_batch(uint32_t k, uint32_t end, uint32_t stride, Batch& batch,
                                             Raw<T, VW> (&piece)[kUnroll][V], Piece (&acc)[V]) const {
@@ -190,8 +192,8 @@ struct RowLane {
     }
   }
 
-  // Slots k, k + stride, ... below end. Slots are below 2^31 and the stride at most a block: no sum here
-  // overflows.
+  // Adds slots k, k + stride, ... below `end`. 32-bit sums cannot overflow, because slots are below 2^31 and the stride
+  // is at most the size of a block.
   __device__ __forceinline__ void gather(uint32_t k, uint32_t end, uint32_t stride, Piece (&acc)[V]) const {
     Batch batch;
     Raw<T, VW> piece[kUnroll][V]{};
@@ -215,7 +217,8 @@ struct RowLane {
     for (int i = 0; i < VW; ++i) acc.v[i] = Op::combine(acc.v[i], other.v[i]);
   }
 
-  // Threads a multiple of `lanes` apart, up to `spread`, combine what they hold. The whole warp calls it.
+  // Combines, by shuffles, the pieces of threads that are a multiple of `lanes` apart, among each `spread` neighbouring
+  // threads. All threads of the warp must call it.
   static __device__ __forceinline__ void combine_groups(uint32_t lanes, uint32_t spread, Piece (&acc)[V]) {
     __syncwarp();
     for (uint32_t offset = lanes; offset < spread; offset *= 2) {
@@ -229,8 +232,8 @@ struct RowLane {
     }
   }
 
-  // Every group of the block combines; the threads below `lanes` end with the result. shared: lanes * V pieces per
-  // warp.
+  // Combines the pieces of all groups of a block. The threads below `lanes` hold the result. `shared` holds lanes * V
+  // pieces per warp. The whole block must call it.
   static __device__ __forceinline__ void combine_block(uint32_t lanes, Piece* shared, Piece (&acc)[V]) {
     combine_groups(lanes, 32, acc);
     const uint32_t in_warp = threadIdx.x & 31;
@@ -248,6 +251,7 @@ struct RowLane {
     }
   }
 
+  // Stores the thread's pieces of a row: zeros if the degree is 0, for a mean the sums divided by the degree.
   __device__ __forceinline__ void store_row(int64_t row, int64_t degree, Piece (&acc)[V]) const {
     T* out = p.out + row * p.width + column;
 #pragma unroll

@@ -1,6 +1,6 @@
-// The host side of both kernels: checks a configuration against the pointers it is meant for, lays out the scratch of
-// the split rows and launches. One translation unit per element type and reduction instantiates it, to keep builds
-// short.
+// The host side of kernels `row` and `group`: checks the configuration against the arguments, lays out the scratch of
+// the split rows and launches. It is instantiated in one translation unit per element type and reduction, to keep
+// compilation short.
 #pragma once
 
 #include "gnna/launch.cuh"
@@ -9,11 +9,12 @@
 
 namespace gnna::cuda {
 
-// Column tiles under a configuration.
+// Returns the number of column tiles that a configuration needs for this width.
 inline int64_t tiles_of(const KernelConfig& config, int64_t width) {
   return ceil_div(width, static_cast<int64_t>(config.lanes) * config.vectors * config.vector_width);
 }
 
+// Returns the width rounded up to whole packs.
 inline int64_t whole_packs_of(int64_t width, const KernelConfig& config) {
   return ceil_div(width, config.vector_width) * config.vector_width;
 }
@@ -34,7 +35,7 @@ cudaError_t check_config(const SpmmArgs<T>& args, const KernelConfig& config, in
       shared_elements(config) * static_cast<int64_t>(sizeof(Compute<T>)) > kMaxShared) {
     return cudaErrorInvalidValue;
   }
-  if (groups) {  // a row that is not a chunk has at most one group for each team
+  if (groups) {  // a row that is not split may have at most one group per team
     if (config.group_size < 1 ||
         config.split_above > static_cast<int64_t>(config.group_size) * (config.block / config.lanes)) {
       return cudaErrorInvalidValue;
@@ -53,7 +54,7 @@ cudaError_t check_config(const SpmmArgs<T>& args, const KernelConfig& config, in
   return cudaSuccess;
 }
 
-// More tiles than one grid may have are several launches.
+// Launches the kernel on all column tiles. If they exceed the limit of grid.y, it takes several launches.
 template <typename P>
 cudaError_t launch_tiles(void (*kernel)(P), P params, int64_t blocks, const KernelConfig& config, size_t shared,
                          cudaStream_t stream) {
@@ -106,7 +107,7 @@ cudaError_t launch_vectors(const RowParams<T>& params, const KernelConfig& confi
   return launch_weighting<T, VW, 4, Op>(params, config, partition, stream);
 }
 
-// Sum (and mean, which divides at the row's end), max or min, as Op says.
+// Launches the reduction Op. A mean is a sum that store_row divides by the degree.
 template <typename T, typename Op>
 cudaError_t spmm_op(const SpmmArgs<T>& args, const KernelConfig& config, const Partition& partition, void* scratch,
                     cudaStream_t stream) {
@@ -143,7 +144,7 @@ cudaError_t spmm_op(const SpmmArgs<T>& args, const KernelConfig& config, const P
   params.x_stride = args.x_stride;
   params.heads = args.heads;
   params.head_dim = args.head_dim;
-  // Without chunks the row blocks process split rows, too.
+  // If there are no chunks, long rows are processed like all others.
   params.split_above = split_rows.count > 0 ? config.split_above : INT64_MAX;
   params.tiles = tiles_of(config, width);
   params.lanes_log2 = log2_of(config.lanes);

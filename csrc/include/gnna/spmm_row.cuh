@@ -1,10 +1,11 @@
-// The row kernel, gnna's SpMM on CUDA. A row belongs to `groups` neighbour groups of `lanes` threads inside one warp:
-// the lanes cover a tile of the width with `V` pieces of `VW` elements each, the groups take the row's edges in turn.
-// Partial sums stay in registers, groups meet by shuffles, and the result is stored once; there are no floating-point
-// atomics. Rows longer than split_above are chunks, which the first blocks of the grid take (spmm_chunks.cuh).
+// Kernel `row`, the default SpMM on CUDA. A row is processed by `groups` neighbour groups of `lanes` threads inside one
+// warp: the lanes of a group cover a tile of the width with V pieces of VW elements each, and the groups take the row's
+// edges in turn. Partial sums stay in registers, groups are combined by shuffles, and the result is stored once, so
+// there are no floating-point atomics. Rows with more than split_above edges are cut into chunks, which the first
+// blocks of the grid process (spmm_chunks.cuh).
 //
-// Memory per edge: 4 bytes of column id, the weight, and one row tile of x. Per row: 16 bytes of rowptr, 4 of the
-// order where the plan has one, one tile of out.
+// Memory per edge: 4 bytes of column id, the weight, and one row tile of x. Memory per row: 16 bytes of rowptr, 4 of
+// the order if the plan has one, and one tile of out.
 #pragma once
 
 #include "gnna/spmm_chunks.cuh"
@@ -24,7 +25,7 @@ __global__ void __launch_bounds__(launch_bound(shape_of<T, VW, V, W>()), 2)
   const Lane lane(p, threadIdx.x & (lanes - 1), lanes, tile);
   const bool is_chunk = blockIdx.x < p.chunk_count;
 
-  // The team of threads that shares an edge range: part of a warp for a row, the block for a chunk.
+  // The team of threads that shares an edge range: part of a warp for a row, the whole block for a chunk.
   const uint32_t team_log2 = p.lanes_log2 + p.groups_log2;
   const uint32_t stride = is_chunk ? blockDim.x >> p.lanes_log2 : 1u << p.groups_log2;
   uint32_t group = threadIdx.x >> p.lanes_log2;
@@ -42,7 +43,7 @@ __global__ void __launch_bounds__(launch_bound(shape_of<T, VW, V, W>()), 2)
     if (owns) {
       begin = __ldg(p.rowptr + place);
       end = __ldg(p.rowptr + place + 1);
-      row = row_at(p.order, place);  // asked for here, so that the store does not wait for it
+      row = row_at(p.order, place);  // loaded early, so that the store does not wait for it
       owns = end - begin <= p.split_above;
     }
   }
@@ -53,7 +54,7 @@ __global__ void __launch_bounds__(launch_bound(shape_of<T, VW, V, W>()), 2)
     finish_chunk<T, VW, V, W, Op>(p, acc, reinterpret_cast<Piece*>(shared_bytes), is_last);
     return;
   }
-  // No thread has left: the shuffles name the whole warp, also for rows past the end and rows that are cut.
+  // The shuffles need every thread of the warp, including those whose row is past the end or split.
   Lane::combine_groups(lanes, 1u << team_log2, acc);
   if (owns && group == 0) lane.store_row(row, end - begin, acc);
 }

@@ -1,12 +1,12 @@
-// What every kernel works on: a neighbour list in CSR form, the reduction, and the arguments of each
-// operation as plain structs of raw pointers. No torch and no CUDA header is needed to read this file.
+// The data that kernels work on: a neighbour list in CSR form, the reduction, and the arguments of each operation as
+// plain structs of raw pointers. Includes neither torch nor CUDA headers.
 #pragma once
 
 #include <cstdint>
 
 namespace gnna {
 
-// The 16-bit types as bits; kernels compute on them in float and round once, to nearest even, when they store.
+// The 16-bit types as bits. Kernels compute on them in float and round once, to nearest even, when they store.
 struct Float16 {
   uint16_t bits;
 };
@@ -14,7 +14,7 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// What a kernel computes and accumulates in.
+// The type that a kernel computes and accumulates in.
 template <typename T>
 struct ComputeOf {
   using Type = T;
@@ -30,14 +30,14 @@ struct ComputeOf<BFloat16> {
 template <typename T>
 using Compute = typename ComputeOf<T>::Type;
 
-// How a row combines the messages that reach it. An empty row gives 0 for all four.
-// Max and Min propagate NaN, as torch.scatter_reduce does.
+// The reduction of a row's messages. An empty row gives 0 for all four. Max and Min propagate NaN, as
+// torch.scatter_reduce does.
 enum class Reduce : int { Sum = 0, Mean = 1, Max = 2, Min = 3 };
 
-// Neighbour lists: row r gathers columns col[rowptr[r] .. rowptr[r + 1]).
-// In a forward plan rows are destinations and columns sources; in a transposed plan it is the other way round.
-// With an order the lists are stored in the order in which rows are processed (the schedule): the list at place p is
-// that of row order[p], and whatever belongs to a row, other than its list, is still found under its own number.
+// Neighbour lists: row r gathers columns col[rowptr[r] .. rowptr[r + 1]). An index into col is a slot. In a forward
+// plan rows are destinations and columns are sources; in a transposed plan it is the other way round. If there is an
+// order, the lists are stored in the order in which rows are processed (the schedule): place p holds the list of row
+// order[p]. rowptr is then indexed by place, and everything else that belongs to a row is still indexed by row.
 struct CsrView {
   int64_t rows = 0;
   int64_t cols = 0;
@@ -54,7 +54,7 @@ struct SpmmArgs {
   CsrView csr;
   const T* x = nullptr;  // [cols, heads * head_dim], rows x_stride elements apart
   int64_t x_stride = 0;
-  bool x_padded = false;                  // every row of x, also the last, may be read to the end of its stride
+  bool x_padded = false;                  // every row of x, including the last, may be read to the end of its stride
   const T* weight = nullptr;              // [edges, heads] or nullptr (all ones)
   const int32_t* weight_index = nullptr;  // slot -> row of weight; nullptr: weight is stored in slot order
   T* out = nullptr;                       // [rows, heads * head_dim], contiguous
@@ -74,9 +74,8 @@ struct SddmmArgs {
   int64_t head_dim = 0;
 };
 
-// Gradient of a max / min aggregation. A message m[e] = weight[e] * x[src[e]] shares the gradient of its row when it
-// equals the row's result; the shares are grad / (number of equal messages + (result == 0)), torch.scatter_reduce's
-// rule.
+// Gradient of a max or min aggregation. A message m[e] = weight[e] * x[src[e]] shares the gradient of its row if it
+// equals the row's result. Each share is grad / (number of equal messages + (result == 0)), as in torch.scatter_reduce.
 template <typename T>
 struct ExtremumArgs {
   const T* grad = nullptr;      // [destinations, heads * head_dim]
@@ -99,8 +98,8 @@ struct SegmentSoftmaxArgs {
   int64_t heads = 1;
 };
 
-// Its gradient: grad_scores[e, h] = out[e, h] * (grad[e, h] - sum of out[k, h] * grad[k, h] over the edges k of e's
-// row).
+// Gradient of the softmax: grad_scores[e, h] = out[e, h] * (grad[e, h] - sum of out[k, h] * grad[k, h] over the edges k
+// of e's row).
 template <typename T>
 struct SegmentSoftmaxBackwardArgs {
   CsrView csr;               // row pointers and perm only

@@ -1,4 +1,4 @@
-// Building and keeping the partitions of plans on the GPU.
+// Builds partitions of plans on the GPU and keeps them in the plans.
 #include "device/cuda_partition.h"
 
 #include <ATen/ops/empty.h>
@@ -27,6 +27,7 @@ void use_tensor_on(const at::Tensor& tensor, int64_t stream_id, c10::cuda::CUDAS
 
 namespace {
 
+// The total of a list of starts. Waits for the stream.
 int64_t last_of(const at::Tensor& first) { return first[first.numel() - 1].item<int64_t>(); }
 
 KeptPartition build(const Plan& plan, const PartitionKey& key, cudaStream_t stream) {
@@ -57,7 +58,8 @@ KeptPartition build(const Plan& plan, const PartitionKey& key, cudaStream_t stre
     C10_CUDA_CHECK(cuda::list_groups(kept.group_first.const_data_ptr<int64_t>(), plan.rows,
                                      kept.group_row.mutable_data_ptr<int32_t>(), stream));
   }
-  // Reading the counts back has waited for most of this; waiting for the rest makes it safe on every stream.
+  // Makes the partition safe to read on every stream. This adds little waiting, because reading the counts back has
+  // already waited for most of the work.
   C10_CUDA_CHECK(cudaStreamSynchronize(stream));
   return kept;
 }
@@ -66,27 +68,27 @@ PartitionKey key_of(const KernelConfig& config) {
   return {config.split_above, config.chunk_edges, config.kernel == Kernel::Group ? config.group_size : 0};
 }
 
-bool needs_none(const Plan& plan, const KernelConfig& config) {
+bool needs_no_partition(const Plan& plan, const KernelConfig& config) {
   return config.kernel == Kernel::Row && plan.max_degree <= config.split_above;
 }
 
 }  // namespace
 
 bool has_partition(const Plan& plan, const KernelConfig& config) {
-  return needs_none(plan, config) || plan.partitions.find(key_of(config)) != nullptr;
+  return needs_no_partition(plan, config) || plan.partitions.find(key_of(config)) != nullptr;
 }
 
 std::shared_ptr<const KeptPartition> partition_for(const Plan& plan, const KernelConfig& config,
                                                    c10::cuda::CUDAStream stream) {
   static const auto none = std::make_shared<const KeptPartition>();
-  if (needs_none(plan, config)) return none;
+  if (needs_no_partition(plan, config)) return none;
   const PartitionKey key = key_of(config);
   const bool captured = capturing();
   auto kept = plan.partitions.find(key);
   if (!kept) {
     TORCH_CHECK(!captured,
-                "gnna: rows cannot be dealt out while a CUDA graph is captured; run one forward and backward step with "
-                "the same settings before capturing");
+                "gnna: the rows of a graph cannot be partitioned while a CUDA graph is captured; run one forward and "
+                "backward step with the same settings before capturing");
     const c10::InferenceMode normal(false);
     KeptPartition built = build(plan, key, stream);
     built.stream_id = static_cast<int64_t>(stream.id());

@@ -1,5 +1,5 @@
-// The events of cuda_timer.h, used again and again, per device. Nothing here raises: a time that cannot be had is not
-// worth an error, and one of the kernel itself shows at its own launch.
+// CudaTimer, with a pool of CUDA events for each device. Nothing here raises: a missing time is not worth an error, and
+// the error of a kernel is reported by its own launch.
 #include "device/cuda_timer.h"
 
 #include <c10/cuda/CUDAGraphsC10Utils.h>
@@ -12,9 +12,10 @@
 namespace gnna {
 namespace {
 
-// Two events cost some microseconds of the host's time: the first calls of a kind, then one in so many.
+// Two events cost some microseconds of host time, so only a sample is timed: all calls of a kind up to number kAllUpTo,
+// then one in kOneIn.
 constexpr int64_t kAllUpTo = 24, kOneIn = 16;
-constexpr size_t kMostPending = 64;
+constexpr size_t kMostPending = 64;  // times not read back yet; at this number no new ones are started
 
 struct Pending {
   std::weak_ptr<Usage> usage;
@@ -46,7 +47,7 @@ cudaEvent_t take_event(State& s, c10::DeviceIndex device) {
   return event;
 }
 
-// Hands on what has happened by now, in the order it was asked for.
+// Reports the times of finished launches to their plans, oldest first, up to the first launch that is not finished.
 void collect(State& s) {
   while (!s.pending.empty()) {
     const Pending& first = s.pending.front();
@@ -78,7 +79,7 @@ CudaTimer::CudaTimer(const std::shared_ptr<Usage>& usage, Usage::Kind kind, c10:
   if (cudaStreamIsCapturing(stream, &status) != cudaSuccess || status != cudaStreamCaptureStatusNone) return;
   State& s = state();
   const std::lock_guard<std::mutex> lock(s.mutex);
-  // Another thread may be capturing: queries like these would end its capture.
+  // In the default mode, event queries would invalidate a capture in progress on another thread.
   const c10::cuda::CUDAStreamCaptureModeGuard relaxed{cudaStreamCaptureModeRelaxed};
   collect(s);
   if (s.pending.size() >= kMostPending) return;

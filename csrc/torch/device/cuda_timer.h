@@ -1,5 +1,5 @@
-// Times of a plan's calls on a GPU, read back without waiting: two events around a sample of the launches, whose
-// distance later calls collect once both have happened.
+// Times a sample of a plan's launches on a GPU. Each timed launch is enclosed by two events. Later calls read the
+// elapsed time once both have happened, so that the host never waits.
 #pragma once
 
 #include <c10/cuda/CUDAException.h>
@@ -11,8 +11,8 @@
 
 namespace gnna {
 
-// Around one launch: constructed before it, destroyed after it, both on the plan's stream. Does nothing while a CUDA
-// graph is captured.
+// Counts one launch and, if it is in the sample, times it: from construction to destruction, on `stream`. `usage` must
+// outlive the timer. Measures nothing while a CUDA graph is captured.
 class CudaTimer {
  public:
   CudaTimer(const std::shared_ptr<Usage>& usage, Usage::Kind kind, c10::cuda::CUDAStream stream);

@@ -1,5 +1,5 @@
-// The ops as C++ calls through the dispatcher: what a backward pass uses, so that every derivative is again made of
-// registered ops.
+// Typed C++ calls of the ops through torch's dispatcher. Backward passes use them, so that derivatives are composed of
+// registered ops and can be differentiated again.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,4 +1,4 @@
-// The derivative of extremum_backward: the second of spmm's max and min.
+// Derivative of extremum_backward, that is the second derivative of spmm with max or min.
 #include <ATen/ops/ones_like.h>
 #include <torch/library.h>
 
@@ -24,7 +24,8 @@ struct ExtremumBackward : torch::autograd::Function<ExtremumBackward> {
     return {grad_x, grad_weight};
   }
 
-  // The op is linear in grad and, for fixed winners, bilinear in the weight or x: written out on messages.
+  // For fixed winners, grad_x is bilinear in grad and weight, and grad_weight is bilinear in grad and x. Computed with
+  // ATen on edge-sized messages.
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = saved_by(ctx);
     const at::Tensor &grad = saved[0], &x = saved[1], &weight = saved[2], &out = saved[3];

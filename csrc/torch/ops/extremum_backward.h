@@ -1,4 +1,4 @@
-// extremum_backward: the gradient of spmm's max and min. A device has
+// The body of extremum_backward, the gradient of spmm's max and min (see spmm.h). The device provides
 //   static void extremum(const Plan& forward, const Plan& transposed, const ExtremumArgs<T>&, const at::Tensor& src,
 //                        const at::Tensor& dst);
 #pragma once

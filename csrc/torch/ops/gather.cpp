@@ -1,4 +1,4 @@
-// Derivatives of gather_rows and scatter_rows: each is the other's.
+// Derivatives of gather_rows and scatter_rows: the derivative of each is the other.
 #include <torch/library.h>
 
 #include "ops/autograd.h"

@@ -1,4 +1,5 @@
-// lift: the stand-in for messages that were not gathered, its derivative, and the ops that fill it and arm it.
+// lift, the placeholder tensor for messages that have not been gathered, with its derivative; and the ops fill, arm and
+// snapshot.
 #include <ATen/ops/_lazy_clone.h>
 #include <ATen/ops/clone.h>
 #include <c10/core/DeviceGuard.h>
@@ -11,9 +12,11 @@
 namespace gnna {
 namespace {
 
-// What a storage without memory says when code reads it that no hook could intercept. Releases without
-// clear_data_ptr_access_error_msg_ cannot take the message back. There a typed access raises torch's own error, and an
-// untyped one reads address 0; operations are still intercepted, and so are questions for strides and device.
+// Sets, or with refuse = false clears, the error that is raised when code reads the memory of a storage that has none.
+// Such reads bypass the dispatcher, so they cannot be intercepted. Torch releases without
+// clear_data_ptr_access_error_msg_ could not clear the error again, so the overload below does nothing. In those
+// releases data_ptr<T>() raises torch's own error, and an untyped data_ptr() returns address 0. Operations and queries
+// of strides and device are intercepted in every release.
 template <class Storage>
 auto refuse_reads(Storage& storage, bool refuse, int) -> decltype(storage.clear_data_ptr_access_error_msg_()) {
   if (!refuse) return storage.clear_data_ptr_access_error_msg_();
@@ -29,8 +32,8 @@ c10::StorageImpl& storage_of(const at::Tensor& t) {
   return *t.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
 }
 
-// A dense tensor whose storage has its size and no memory. Views of it share the storage, so `fill` reaches all of
-// them.
+// Returns a dense tensor [E, *S] whose storage has the right size but no memory. Its views share the storage, so `fill`
+// gives memory to all of them.
 at::Tensor lift_on_any(const at::Tensor& x, const std::optional<at::Tensor>&, const at::Tensor& src) {
   at::DimVector sizes(x.sizes());
   sizes[0] = src.numel();
@@ -44,22 +47,24 @@ at::Tensor lift_on_any(const at::Tensor& x, const std::optional<at::Tensor>&, co
   return out;
 }
 
-// Moves the memory of value, a temporary of the caller's, into the storage that message and its views share.
+// Moves the memory of value into the storage that message and its views share. value must be a temporary that the
+// caller does not use afterwards. It is copied first if its memory is not exactly the message's or if others share it.
 void fill(const at::Tensor& message, const at::Tensor& value) {
   c10::StorageImpl& to = storage_of(message);
   const bool own = value.is_contiguous() && value.storage_offset() == 0 && storage_of(value).nbytes() == to.nbytes() &&
                    value.unsafeGetTensorImpl()->unsafe_storage().use_count() == 1;
   const at::Tensor given = own ? value : value.clone(at::MemoryFormat::Contiguous);
   c10::StorageImpl& from = storage_of(given);
-  TORCH_CHECK(from.nbytes() == to.nbytes(), "messages of ", from.nbytes(), " bytes for a storage of ", to.nbytes());
+  TORCH_CHECK(from.nbytes() == to.nbytes(), "fill: value has ", from.nbytes(), " bytes and message ", to.nbytes(),
+              "; they must be equal");
   refuse_reads(to, false, 0);
   to.set_allocator(from.allocator());
   to.set_resizable(from.resizable());
   to.set_data_ptr_noswap(from.set_data_ptr(at::DataPtr(nullptr, to.device())));
 }
 
-// An armed tensor passes every operation, and questions for its device or strides, which whoever reads its memory asks
-// first, to its Python class.
+// Switches the dispatch to message's Python class on or off. An armed tensor dispatches every operation to its class,
+// and also queries of its device and strides, because code that reads the memory queries those first.
 void arm(const at::Tensor& message, bool armed) {
   using Policy = c10::TensorImpl::SizesStridesPolicy;
   c10::TensorImpl* const impl = message.unsafeGetTensorImpl();
@@ -68,8 +73,8 @@ void arm(const at::Tensor& message, bool armed) {
   impl->set_python_custom_sizes_strides(armed ? Policy::CustomStrides : Policy::Default);
 }
 
-// x as it is now, whatever is written to it later: torch's copy-on-write, which copies only if somebody writes. x
-// itself if its memory cannot be shared so, such as a NumPy array's.
+// Returns x with its present values, which later writes to x do not change. Uses torch's copy-on-write, which copies
+// only if somebody writes. Returns x itself if its memory cannot be shared that way, such as that of a NumPy array.
 at::Tensor snapshot(const at::Tensor& x) {
   c10::StorageImpl& storage = storage_of(x);
   const bool shareable =
@@ -115,7 +120,7 @@ TORCH_LIBRARY_IMPL(gnna, CompositeImplicitAutograd, m) {
   m.impl("snapshot", &snapshot);
 }
 
-TORCH_LIBRARY_IMPL(gnna, Python, m) {  // an armed tensor's class would fill it
+TORCH_LIBRARY_IMPL(gnna, Python, m) {  // not dispatched to an armed tensor's class, which would fill the tensor first
   m.impl("fill", torch::CppFunction::makeFallthrough());
   m.impl("arm", torch::CppFunction::makeFallthrough());
 }

@@ -1,4 +1,4 @@
-// Orders of a graph's nodes as ops on CPU tensors, and the schedule of a cached plan set by hand.
+// Ops for orders of a graph's nodes, on CPU tensors, and for the schedules of cached plans.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
@@ -29,11 +29,11 @@ void check_order(const std::optional<at::Tensor>& order, int64_t rows) {
   TORCH_CHECK_VALUE(permutation, "order is not a permutation of 0 to ", rows - 1);
 }
 
-// A plan that nobody else sees, so that its rows ascend.
+// Builds a plan outside the cache. Its rows ascend, whereas a cached plan may have a schedule.
 std::shared_ptr<const Plan> plan_of(const at::Tensor& src, const at::Tensor& dst, int64_t num_src, int64_t num_dst) {
-  check_ends(src, dst);
+  check_edge_ids(src, dst);
   TORCH_CHECK_VALUE(src.device().is_cpu() && dst.device().is_cpu(), "src and dst are on ", src.device(), " and ",
-                    dst.device(), "; orders are found on the CPU");
+                    dst.device(), "; both must be on the CPU: pass src.cpu() and dst.cpu()");
   TORCH_CHECK_VALUE(num_src >= 0 && num_dst >= 0, "the numbers of nodes are ", num_src, " and ", num_dst,
                     "; they must be 0 or more");
   return plan_for(dst, src, num_dst, num_src, "dst", "src", /*cache=*/false);
@@ -52,7 +52,7 @@ at::Tensor degree_order(const at::Tensor& src, const at::Tensor& dst, int64_t nu
   return order;
 }
 
-// The order in which a schedule by community processes the rows dst of this edge list.
+// Returns the order in which a community schedule processes the destination rows of this edge list, int32 [num_dst].
 at::Tensor community_order(const at::Tensor& src, const at::Tensor& dst, int64_t num_src, int64_t num_dst) {
   const auto plan = plan_of(src, dst, num_src, num_dst);
   at::Tensor order = at::empty({num_dst}, at::kInt);
@@ -61,8 +61,8 @@ at::Tensor community_order(const at::Tensor& src, const at::Tensor& dst, int64_t
   return order;
 }
 
-// Share of gathers that miss a cache of `capacity` feature rows when rows are processed in this order (none:
-// ascending).
+// Returns the share (0 to 1) of gathers that miss a cache of `capacity` feature rows if rows are processed in this
+// order. Without an order rows ascend.
 double cold_gathers(const at::Tensor& src, const at::Tensor& dst, int64_t num_src, int64_t num_dst,
                     const std::optional<at::Tensor>& order, int64_t capacity) {
   const auto plan = plan_of(src, dst, num_src, num_dst);
@@ -73,17 +73,18 @@ double cold_gathers(const at::Tensor& src, const at::Tensor& dst, int64_t num_sr
   return plan->edges > 0 ? static_cast<double>(cold) / static_cast<double>(plan->edges) : 0.0;
 }
 
-// See plan.h; order int32 or int64 [num_dst], checked.
+// set_schedule of plan/plan.h, with a check that order is a permutation. order: int32 or int64 [num_dst].
 bool set_schedule_op(const at::Tensor& src, const at::Tensor& dst, int64_t num_src, int64_t num_dst,
                      const std::optional<at::Tensor>& order) {
-  check_ends(src, dst);
+  check_edge_ids(src, dst);
   check_order(order, num_dst);
   if (!order.has_value()) return set_schedule(dst, src, num_dst, num_src, std::nullopt);
   return set_schedule(dst, src, num_dst, num_src, order->to(dst.device(), at::kInt).contiguous());
 }
 
-// Of every cached plan: device, state, kind, reason; and, in step with them, rows, cols, edges, calls, found_in,
-// stored_in, forecast, before, after, cold_before, cold_after, edge_span, paper's verdict.
+// The ScheduleInfo of all cached plans as two flat lists. Each plan has 4 strings (device, state, kind, reason) and 13
+// numbers (rows, cols, edges, calls, found_in, stored_in, forecast, before, after, cold_before, cold_after, edge_span,
+// and 1 if the paper's rule would renumber the graph, otherwise 0).
 std::tuple<std::vector<std::string>, std::vector<double>> schedules() {
   std::vector<std::string> words;
   std::vector<double> numbers;

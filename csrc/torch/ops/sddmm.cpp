@@ -1,4 +1,4 @@
-// The derivative of sddmm.
+// Derivative of sddmm: one spmm for each operand.
 #include <torch/library.h>
 
 #include "ops/autograd.h"

@@ -1,4 +1,5 @@
-// sddmm: a score per edge, the product of its ends' features, summed over the trailing dimensions. A device has
+// The body of sddmm (see spmm.h): out[e] = a[src[e]] * b[dst[e]], summed over all but the first head_dims feature
+// dimensions. The device provides
 //   static void sddmm(const SddmmArgs<T>&, const at::Tensor& src, const at::Tensor& dst);
 #pragma once
 
@@ -16,7 +17,7 @@ at::Tensor sddmm_on(const at::Tensor& a, const at::Tensor& b, const at::Tensor& 
   sizes[0] = src.numel();
   const typename Device::Guard guard(a.device());
   const auto plan = plan_for(dst, src, b.size(0), a.size(0), "dst", "src", cache);
-  at::Tensor out = empty_like_rows(a, sizes);
+  at::Tensor out = empty_contiguous(a, sizes);
   if (out.numel() == 0) return out;
   const at::Tensor a_rows = a.contiguous(), b_rows = b.contiguous();
   for_dtype(a.scalar_type(), [&](auto zero) {

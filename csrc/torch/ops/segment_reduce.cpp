@@ -1,4 +1,4 @@
-// The derivative of segment_reduce.
+// Derivative of segment_reduce.
 #include <torch/library.h>
 
 #include "ops/autograd.h"
@@ -29,7 +29,9 @@ struct SegmentReduce : torch::autograd::Function<SegmentReduce> {
     if (ctx->saved_data["reduce"].toStringRef() == "mean") {
       const at::Tensor count = ops::mean_divisor(grad, std::nullopt, index, index.sym_numel(), num_rows, cache);
       grad = divide_by_count(grad, count);
-    } else if (messages.defined()) {  // max or min: equal winners share, with torch.scatter_reduce's phantom zero
+    } else if (messages.defined()) {
+      // Max or min. Equal winners share the gradient. As in torch.scatter_reduce, a result of 0 counts as one more
+      // winner.
       const auto dtype = compute_dtype(grad.scalar_type());
       const at::Tensor wins = messages.eq(ops::gather_rows(out, index, cache)).to(dtype).detach();
       const at::Tensor sharers = ops::segment_reduce(wins, index, num_rows, "sum", cache) + out.eq(0);

@@ -1,5 +1,6 @@
-// Derivatives of segment_softmax. Its Jacobian diag(out) - out out^T is symmetric, so that the backward op is its own
-// derivative in grad; the derivative in out is written on dispatched ops, and every order follows.
+// Derivatives of segment_softmax. Its Jacobian diag(out) - out out^T is symmetric, so the backward op is its own
+// derivative with respect to grad. The derivative with respect to out is composed of dispatched ops, which makes every
+// higher order available.
 #include <torch/library.h>
 
 #include "ops/autograd.h"

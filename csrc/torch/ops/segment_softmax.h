@@ -1,4 +1,4 @@
-// The bodies of segment_softmax and its backward, the same for every device (see spmm.h). The device's part is
+// The bodies of segment_softmax and its backward op (see spmm.h). The device provides
 //   static void segment_softmax(const Plan&, const SegmentSoftmaxArgs<T>&, const at::Tensor& index);
 //   static void segment_softmax_backward(const Plan&, const SegmentSoftmaxBackwardArgs<T>&, const at::Tensor& index);
 #pragma once
@@ -7,14 +7,14 @@
 
 namespace gnna {
 
-// The plan of the edges' rows; undefined where there is nothing to compute.
+// Checks the arguments and returns the segment plan of index, or nullptr if there are no edges.
 inline std::shared_ptr<const Plan> softmax_plan(const at::Tensor& scores, const at::Tensor& index, int64_t num_rows,
                                                 bool cache) {
   check_indices(scores, index, index);
   TORCH_CHECK_VALUE(scores.size(0) == index.numel(), "there are ", scores.size(0), " scores and ", index.numel(),
                     " indices; there must be one index per score");
-  TORCH_CHECK_VALUE(num_rows >= 0, "num_rows is ", num_rows, "; it counts the segments");
-  return index.numel() == 0 ? nullptr : segments_for(index, num_rows, cache);
+  TORCH_CHECK_VALUE(num_rows >= 0, "num_rows is ", num_rows, "; it counts the segments and must be 0 or more");
+  return index.numel() == 0 ? nullptr : segment_plan_for(index, num_rows, cache);
 }
 
 template <typename Device>
@@ -22,7 +22,7 @@ at::Tensor segment_softmax_on(const at::Tensor& scores, const at::Tensor& index,
   const typename Device::Guard guard(scores.device());
   const auto plan = softmax_plan(scores, index, num_rows, cache);
   const at::Tensor from = scores.contiguous();
-  at::Tensor out = empty_like_rows(scores, scores.sizes());
+  at::Tensor out = empty_contiguous(scores, scores.sizes());
   if (out.numel() == 0) return out;
   for_dtype(scores.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
@@ -44,7 +44,7 @@ at::Tensor segment_softmax_backward_on(const at::Tensor& grad, const at::Tensor&
   TORCH_CHECK_VALUE(grad.size(0) == out.size(0), "grad has ", grad.size(0), " rows and out ", out.size(0));
   const auto plan = softmax_plan(out, index, num_rows, cache);
   const at::Tensor from = out.contiguous(), with = grad.contiguous();
-  at::Tensor grad_scores = empty_like_rows(out, out.sizes());
+  at::Tensor grad_scores = empty_contiguous(out, out.sizes());
   if (out.numel() == 0) return grad_scores;
   for_dtype(out.scalar_type(), [&](auto zero) {
     using T = decltype(zero);

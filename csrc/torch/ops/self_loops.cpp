@@ -1,5 +1,6 @@
-// Self-loops and the symmetric normalisation of an edge list on the CPU: what PyG computes in a dozen operations, with
-// the same bits. A graph that is not remembered pays for it in every layer.
+// Self-loops and the symmetric normalisation of an edge list, on the CPU. They replace about a dozen of PyG's
+// operations and give the same bits. Layers call these in every forward pass unless the results are in the memo
+// (plan/memo.h).
 #include "gnna/self_loops.h"
 
 #include <ATen/Parallel.h>
@@ -72,8 +73,9 @@ at::Tensor with_self_loops(const at::Tensor& edge_index, int64_t num_nodes) {
   return out;
 }
 
-// One self-loop on every node, after all other edges; those that were there keep their weight, others get fill. Without
-// weights the second result is empty.
+// Returns the edges that are no self-loops, followed by one self-loop for each node, and their weights. A node that had
+// self-loops keeps the weight of the last one. New self-loops get the weight `fill`. Without edge_weight the second
+// result is empty.
 std::tuple<at::Tensor, at::Tensor> with_remaining_self_loops(const at::Tensor& edge_index,
                                                              const std::optional<at::Tensor>& edge_weight,
                                                              int64_t num_nodes, double fill) {
@@ -98,8 +100,8 @@ std::tuple<at::Tensor, at::Tensor> with_remaining_self_loops(const at::Tensor& e
   return {out, out_weight};
 }
 
-// D^-1/2 A D^-1/2 (Kipf and Welling 2017, equation 2) as a weight per edge, where D sums the weights of a node's edges:
-// of those that end in it, or with by_source of those that start there.
+// Returns the weights [E] of D^-1/2 A D^-1/2 (Kipf and Welling 2017, equation 2). D holds each node's sum of edge
+// weights: over its incoming edges, or over its outgoing edges if by_source. dtype applies if there is no edge_weight.
 at::Tensor gcn_weights(const at::Tensor& edge_index, const std::optional<at::Tensor>& edge_weight, int64_t num_nodes,
                        bool by_source, at::ScalarType dtype) {
   check_nodes(num_nodes);
@@ -117,7 +119,7 @@ at::Tensor gcn_weights(const at::Tensor& edge_index, const std::optional<at::Ten
     check_ids(cpu::add_degrees<T>(counted, list.stride, list.edges, weights, num_nodes, scale), num_nodes);
     for (int64_t e = 0; e < list.edges; ++e)
       check_ids(static_cast<uint64_t>(other[e * list.stride]) < static_cast<uint64_t>(num_nodes), num_nodes);
-    degree.pow_(-0.5);  // torch's own, whose last bit differs from 1 / sqrt
+    degree.pow_(-0.5);  // as PyG does; 1 / sqrt differs in the last bit
     for (int64_t node = 0; node < num_nodes; ++node)
       if (scale[node] == std::numeric_limits<T>::infinity()) scale[node] = 0;
     out = at::empty({list.edges}, options);

@@ -1,4 +1,4 @@
-// The derivative of spmm.
+// Derivative of spmm.
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
@@ -21,7 +21,7 @@ struct Spmm : torch::autograd::Function<Spmm> {
     ctx->saved_data["num_src"] = x.sym_size(0);
     ctx->saved_data["num_dst"] = num_dst;
     ctx->saved_data["weight_dims"] = weight.has_value() ? weight->dim() : 0;
-    // Only what the gradients need: whatever is saved may not be written to before the backward pass.
+    // Save only what the gradients need, because a saved tensor must not be modified before the backward pass.
     ctx->save_for_backward({src, dst, wants_grad(x) || extremum ? weight.value_or(at::Tensor()) : at::Tensor(),
                             weight_grad || extremum ? x : at::Tensor(), extremum ? out : at::Tensor()});
     return out;

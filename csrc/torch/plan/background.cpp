@@ -1,5 +1,5 @@
-// The background thread: a queue, a thread that lives as long as the process, and what a fork and the process's end ask
-// of it.
+// The background thread and its queue. The thread lives as long as the process. A forked child starts its own, and at
+// exit the running task is asked to stop and joined.
 #include "plan/background.h"
 
 #include <pthread.h>
@@ -60,10 +60,10 @@ class Worker {
   std::deque<std::shared_ptr<BackgroundTask>> queue_;
   std::shared_ptr<BackgroundTask> running_;
   bool ending_ = false;
-  std::thread thread_;  // last: it uses all of the above
+  std::thread thread_;  // last member, because it uses the ones above
 };
 
-// Guards the pointer. Held over a fork, so that no other thread of the parent can hold it in the child.
+// Guards `worker`. Held over a fork, so that the child does not inherit it locked by a thread that only the parent has.
 std::mutex& guard() {
   static std::mutex* mutex = [] {
     auto* made = new std::mutex;
@@ -79,14 +79,15 @@ Worker* worker = nullptr;
 
 bool run_in_background(std::shared_ptr<BackgroundTask> task) {
   const std::lock_guard<std::mutex> lock(guard());
-  if (!worker || worker->owner != getpid()) {  // a parent's worker is left behind as it is: its thread is not here
+  if (!worker || worker->owner != getpid()) {  // in a forked child the parent's worker has no thread
     const bool first = worker == nullptr;
     try {
       worker = new Worker;
     } catch (const std::system_error&) {
       return false;
     }
-    // Before the framework's own statics go: they were made before this was registered.
+    // Exit handlers run in reverse order of registration. The task therefore ends before the framework's static
+    // objects, which exist already, are destroyed.
     if (first)
       std::atexit([] {
         if (worker->owner == getpid()) worker->finish();

@@ -1,4 +1,4 @@
-// The plan cache: plans found by the identity of their edge lists (recall.h), bounded by bytes.
+// The plan cache: plans by the identity of their edge lists (recall.h), bounded by bytes.
 #include <ATen/ops/arange.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
@@ -18,18 +18,18 @@
 namespace gnna {
 namespace {
 
-constexpr int64_t kSegments = -1;   // stands for the number of columns in the key of a segment plan
-constexpr size_t kAskedMost = 256;  // index tensors remembered without a plan: more than a model's edge types have
+constexpr int64_t kSegments = -1;   // in the key of a segment plan, instead of the number of columns
+constexpr size_t kAskedMost = 256;  // indices remembered without a plan: more than a model uses
 
 using Lock = std::lock_guard<std::recursive_mutex>;
 
-// A plan of one edge list. That of a symmetric list without weights also serves the reversed list, as a dependent node
-// without a value of its own.
+// The plan of one edge list. The plan of a symmetric list also serves calls on the reversed list that do not use edge
+// ids. The reversed list then has a dependent node (recall.h), which has no value of its own.
 struct CachedPlan {
   std::shared_ptr<const Plan> plan;
   std::shared_ptr<Schedule> schedule;
-  std::optional<bool> symmetric;  // once it was asked
-  bool edge_ids = true;           // some call used perm
+  std::optional<bool> symmetric;  // set by the first check
+  bool edge_ids = true;           // whether a call has used perm
 };
 
 using Node = Recall<CachedPlan>::Node;
@@ -47,10 +47,11 @@ class PlanCache {
  public:
   struct Found {
     std::shared_ptr<const Plan> plan;
-    std::shared_ptr<Schedule> due;  // where it has something to do
+    std::shared_ptr<Schedule> due;  // set if the schedule has a step to take
   };
 
-  // tensors: those of the key, whose elements are compared with their checksums.
+  // Looks a plan up and compares the elements of `tensors`, the tensors of the key, with their checksums. If they have
+  // changed, all plans of these tensors are dropped. pin: hold the plan's memory for the CUDA graph being captured.
   Found find(const RecallKey& key, at::ArrayRef<at::Tensor> tensors, bool pin, bool edge_ids) {
     Found found;
     Prints prints;
@@ -90,8 +91,8 @@ class PlanCache {
     plans_.insert(key, std::move(value), bytes, std::move(prints));
   }
 
-  // The plan of the reverse list where that is symmetric, from then on served for this one too; else nullptr.
-  // is_symmetric is not asked again while the reverse is here.
+  // Returns the plan of the reversed list if that plan is cached and the list is symmetric, else nullptr. From then on
+  // find() returns it for this key too. is_symmetric is called once while the plan of the reversed list is cached.
   template <typename Ask>
   Found borrow(const RecallKey& key, const Ask& is_symmetric) {
     const RecallKey reverse_key = reversed(key);
@@ -108,15 +109,15 @@ class PlanCache {
     if (reverse == nullptr || reverse->owner) return {};
     reverse->value.symmetric = symmetric;
     if (!*symmetric) return {};
-    if (Node* const there = plans_.peek(key)) return {value_of(*there).plan, nullptr};  // another thread's
+    if (Node* const there = plans_.peek(key)) return {value_of(*there).plan, nullptr};  // another thread inserted it
     auto prints = reverse->prints;
     std::reverse(prints.begin(), prints.end());
     plans_.insert(key, {}, 0, std::move(prints), reverse);
     return {reverse->value.plan, nullptr};
   }
 
-  // Serves `plan` in the place of `before` and counts `held` bytes beside it. False where that has gone or is held for
-  // captures, or they are too large to keep.
+  // Replaces `before` by `plan` and counts `held` more bytes for the entry. Returns false if `before` is no longer
+  // cached or is held for captures, or if the entry would exceed the bound.
   bool replace(const RecallKey& key, const std::shared_ptr<const Plan>& before, const std::shared_ptr<const Plan>& plan,
                int64_t held) {
     const Lock lock(recall_mutex());
@@ -135,9 +136,9 @@ class PlanCache {
     return plans_.peek(key) != nullptr;
   }
 
-  // Whether this was asked of the same tensor before, and a plan of so many bytes can be kept; the latest tensors are
-  // remembered.
-  bool asked_before(const RecallKey& key, int64_t bytes) {
+  // Returns whether a plan of `bytes` bytes fits the bound and this key is among the last kAskedMost ones.
+  // Records the key.
+  bool seen_before(const RecallKey& key, int64_t bytes) {
     const Lock lock(recall_mutex());
     if (bytes > plans_.max_bytes()) return false;
     if (asked_.find(key)) return true;
@@ -145,8 +146,8 @@ class PlanCache {
     return false;
   }
 
-  // The plans of edge lists of which one side is this tensor: the columns, or for the transposed ones the rows. A plan
-  // that is borrowed does not count where the edges' weights are in use: they want one with their places.
+  // Returns the plans of edge lists whose columns (as_columns) or rows are this tensor. Leaves out a plan borrowed from
+  // the reversed list if calls on that list use edge ids, because this list then needs a plan of its own.
   std::vector<std::shared_ptr<const Plan>> plans_of(const TensorKey& side, bool as_columns) {
     const Lock lock(recall_mutex());
     std::vector<std::shared_ptr<const Plan>> found;
@@ -164,7 +165,7 @@ class PlanCache {
       const Lock lock(recall_mutex());
       if (Node* const node = plans_.peek(key)) schedule = value_of(*node).schedule;
     }
-    // Not under this lock: a schedule that advances holds its own and asks for this one.
+    // Outside the lock, because Schedule::advance() takes the schedule's lock first and the recall lock second.
     if (schedule) schedule->settle(state, reason);
   }
 
@@ -211,19 +212,21 @@ class PlanCache {
 };
 
 PlanCache& plan_cache() {
-  static auto* const cache = new PlanCache;  // never destroyed: CUDA is gone before static destructors run
+  static auto* const cache = new PlanCache;  // never destroyed, because CUDA shuts down before static destructors run
   return *cache;
 }
 
-// The plan of these tensors, edges (row, col) or an index, or what `build` makes of the device's builder.
+// Returns the plan of these tensors, (row, col) or (index). If it is not cached, calls build(builder of the device) and
+// caches the result, if `cache`. Takes the next step of the plan's schedule if one is due.
 template <typename Build>
 std::shared_ptr<const Plan> find_or_build(at::ArrayRef<at::Tensor> tensors, int64_t rows, int64_t cols, bool cache,
                                           bool edge_ids, const Build& build) {
   const at::Tensor& row = tensors.front();
   const PlanBuilder& builder = builder_of(row.device());
   constexpr int64_t kLimit = (int64_t{1} << 31) - 1;
-  TORCH_CHECK_NOT_IMPLEMENTED(rows < kLimit && cols < kLimit && row.numel() < kLimit,
-                              "gnna: graphs of 2^31 or more nodes or edges are not supported");
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      rows < kLimit && cols < kLimit && row.numel() < kLimit,
+      "gnna: the graph has 2^31 - 1 or more nodes or edges; at most 2^31 - 2 of each are supported");
   const bool capturing = builder.capturing();
   const auto key = cache ? recall_key(tensors, {rows, cols}) : std::nullopt;
   if (key) {
@@ -239,7 +242,7 @@ std::shared_ptr<const Plan> find_or_build(at::ArrayRef<at::Tensor> tensors, int6
     if (found.plan) return found.plan;
   }
   check_not_capturing(row.device());
-  const c10::InferenceMode normal(false);  // the plan may serve training later
+  const c10::InferenceMode normal(false);  // tensors made in inference mode could not serve training later
   Prints prints;
   if (key) prints = fingerprints(*key, tensors);
   std::shared_ptr<const Plan> plan = build(builder);
@@ -256,17 +259,17 @@ std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& co
   });
 }
 
-std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, bool cache) {
+std::shared_ptr<const Plan> segment_plan_for(const at::Tensor& index, int64_t rows, bool cache) {
   return find_or_build({index}, rows, kSegments, cache, true, [&](const PlanBuilder& builder) {
     const at::Tensor positions = at::arange(index.numel(), index.options());
     return builder.build(index, positions, rows, index.numel(), "index", "position");
   });
 }
 
-std::shared_ptr<const Plan> segments_if_there(const at::Tensor& index, int64_t rows) {
+std::shared_ptr<const Plan> cached_segments(const at::Tensor& index, int64_t rows) {
   const auto key = recall_key({index}, {rows, kSegments});
   if (!key || !plan_cache().has(*key)) return nullptr;
-  auto plan = segments_for(index, rows, true);
+  auto plan = segment_plan_for(index, rows, true);
   const PlanBuilder& builder = builder_of(index.device());
   return !builder.capturing() || builder.launchable(*plan) ? plan : nullptr;
 }
@@ -275,9 +278,9 @@ std::shared_ptr<const Plan> segments_if_repeated(const at::Tensor& index, int64_
   const auto key = recall_key({index}, {rows, kSegments});
   if (!key) return nullptr;
   const int64_t bytes = 8 * (rows + 1) + 8 * index.numel();  // rowptr, col and perm
-  if (!plan_cache().has(*key) && (capturing_on(index.device()) || !plan_cache().asked_before(*key, bytes)))
+  if (!plan_cache().has(*key) && (capturing_on(index.device()) || !plan_cache().seen_before(*key, bytes)))
     return nullptr;
-  return segments_for(index, rows, true);
+  return segment_plan_for(index, rows, true);
 }
 
 void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan) {
@@ -308,9 +311,9 @@ bool set_schedule(const at::Tensor& row, const at::Tensor& col, int64_t rows, in
   const c10::InferenceMode normal(false);
   std::shared_ptr<const Plan> plan = before;
   if (order.has_value()) {
-    plan = in_order(*before, builder, *order, ScheduleKind::ByHand);
+    plan = reorder_rows(*before, builder, *order, ScheduleKind::ByHand);
   } else if (before->order.defined()) {
-    plan = in_order(*before, builder, {}, ScheduleKind::Ascending);
+    plan = reorder_rows(*before, builder, {}, ScheduleKind::Ascending);
   }
   if (plan != before && !plan_cache().replace(*key, before, plan, 0)) return false;
   plan_cache().settle(*key, order.has_value() ? "kept" : "unchanged", "set by hand");
@@ -320,7 +323,7 @@ bool set_schedule(const at::Tensor& row, const at::Tensor& col, int64_t rows, in
 std::vector<ScheduleInfo> schedule_infos() { return plan_cache().schedules(); }
 
 CacheInfo cache_info() {
-  sweep_memo();  // whose results are the edge lists of plans
+  sweep_memo();  // first, because its results can be the edge lists of plans
   return plan_cache().info();
 }
 

@@ -1,3 +1,4 @@
+// The storages that captured CUDA graphs read, each held once.
 #include "plan/captures.h"
 
 #include <torch/library.h>
@@ -17,10 +18,11 @@ struct Held {
 };
 
 Held& held() {
-  static auto* const made = new Held;  // never destroyed: CUDA is gone before static destructors run
+  static auto* const made = new Held;  // never destroyed, because CUDA shuts down before static destructors run
   return *made;
 }
 
+// Returns the number of storages held and their bytes.
 std::vector<int64_t> captures() {
   const std::lock_guard<std::mutex> lock(held().mutex);
   int64_t bytes = 0;
@@ -35,7 +37,7 @@ void release_captures() {
     held().storages.swap(released);
     held().any = false;
   }
-  released.clear();  // without the lock: freeing may run code of others
+  released.clear();  // outside the lock, because a deleter may run other code
 }
 
 TORCH_LIBRARY_IMPL(gnna, CompositeImplicitAutograd, m) {

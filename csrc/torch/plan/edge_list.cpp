@@ -1,6 +1,6 @@
-// Edge lists of matrices that somebody already has in CSR form. The ops speak of edges (src, dst), so a CSR form is
-// written out as its edge list once, and its plan is entered for that list as it is, without the sort that building one
-// takes. Both are kept while the CSR's own tensors live; the lists cost 16 bytes an edge in int64, 8 in int32.
+// Edge lists of matrices that the user has in CSR form. The ops take edges (src, dst), so a CSR form is expanded to an
+// edge list once. The CSR form itself becomes the cached plan of that list, which saves the sort. Both are kept while
+// the tensors of the CSR form live. An edge list takes 16 bytes per edge in int64 and 8 in int32.
 #include "plan/edge_list.h"
 
 #include <ATen/TensorOperators.h>
@@ -31,7 +31,7 @@ struct Form {
 };
 
 Recall<Form>& forms() {
-  // Never destroyed: CUDA is gone before static destructors run.
+  // Never destroyed, because CUDA shuts down before static destructors run.
   static auto* const made = new Recall<Form>{int64_t{4} << 30, std::numeric_limits<size_t>::max()};
   return *made;
 }
@@ -53,7 +53,7 @@ std::optional<Form> find(const RecallKey& key, at::ArrayRef<at::Tensor> tensors,
   return std::nullopt;
 }
 
-// The lists are as bounded as the plans are: by what one cache may hold.
+// Caches a form. The forms have the same bound in bytes as the plans.
 void keep(const RecallKey& key, at::ArrayRef<at::Tensor> tensors, Form form) {
   Prints prints = fingerprints(key, tensors);
   const auto bytes = static_cast<int64_t>(form.row_ids.nbytes() + form.col_ids.nbytes());
@@ -72,15 +72,16 @@ void check_form(const at::Tensor& rowptr, const at::Tensor& col, const std::opti
   };
   TORCH_CHECK_TYPE(integral(rowptr) && integral(col) && rowptr.scalar_type() == col.scalar_type(),
                    "rowptr and col are ", rowptr.scalar_type(), " ", rowptr.sizes(), " and ", col.scalar_type(), " ",
-                   col.sizes(), "; both must be one-dimensional int32 or int64");
-  TORCH_CHECK_VALUE(rowptr.device() == col.device(), "rowptr is on ", rowptr.device(), " and col on ", col.device());
+                   col.sizes(), "; both must be one-dimensional and of the same dtype, int32 or int64");
+  TORCH_CHECK_VALUE(rowptr.device() == col.device(), "rowptr is on ", rowptr.device(), " and col on ", col.device(),
+                    "; both must be on the same device");
   TORCH_CHECK_VALUE(rowptr.numel() > 0, "rowptr is empty; it must have one element more than there are rows");
   const int64_t first = rowptr[0].item<int64_t>(), last = rowptr[-1].item<int64_t>();
   TORCH_CHECK_VALUE(first == 0 && last == col.numel(), "rowptr runs from ", first, " to ", last, " with ", col.numel(),
-                    " column ids; it must run from 0 to their number");
+                    " column ids; it must run from 0 to the number of column ids");
   const at::Tensor falls = rowptr.diff().lt(0);
   if (falls.any().item<bool>()) {
-    TORCH_CHECK_VALUE(false, "rowptr falls after position ", first_of(falls), "; it must ascend");
+    TORCH_CHECK_VALUE(false, "rowptr falls after position ", first_of(falls), "; it must not decrease");
   }
   const at::Tensor outside = col.lt(0).logical_or(col.ge(cols));
   if (outside.any().item<bool>()) {
@@ -91,10 +92,12 @@ void check_form(const at::Tensor& rowptr, const at::Tensor& col, const std::opti
   TORCH_CHECK_TYPE(integral(*perm), "perm is ", perm->scalar_type(), " ", perm->sizes(),
                    "; it must be one-dimensional int32 or int64");
   TORCH_CHECK_VALUE(perm->numel() == col.numel() && perm->device() == col.device(), "perm has ", perm->numel(),
-                    " elements on ", perm->device(), " for ", col.numel(), " edges on ", col.device());
+                    " elements on ", perm->device(), " for ", col.numel(), " edges on ", col.device(),
+                    "; it must have one element per edge, on the device of the edges");
   const bool inside = perm->numel() == 0 || !perm->lt(0).logical_or(perm->ge(col.numel())).any().item<bool>();
   TORCH_CHECK_VALUE(inside && !at::bincount(*perm, {}, col.numel()).ne(1).any().item<bool>(),
-                    "perm is not a permutation of the ", col.numel(), " edges");
+                    "perm is not a permutation of the ", col.numel(),
+                    " edges; it must contain every edge position once");
 }
 
 std::shared_ptr<Plan> plan_of(const at::Tensor& rowptr, const at::Tensor& col, const std::optional<at::Tensor>& perm,
@@ -107,7 +110,7 @@ std::shared_ptr<Plan> plan_of(const at::Tensor& rowptr, const at::Tensor& col, c
   plan->col = col.to(at::kInt).contiguous().clone();
   if (perm) plan->perm = perm->to(at::kInt).contiguous().clone();
   plan->stream_id = current_stream_id(col.device());
-  // Read last: what was written before it is then there for every stream.
+  // Last, because item() waits for the stream. The lists above are then complete for every stream.
   plan->max_degree = plan->rows > 0 ? rowptr.diff().max().item<int64_t>() : 0;
   return plan;
 }
@@ -131,12 +134,12 @@ std::tuple<at::Tensor, at::Tensor> edges_of_csr(const at::Tensor& rowptr, const 
   const c10::InferenceMode normal(false);
   const int64_t rows = rowptr.numel() - 1;
   const at::Tensor ids = at::arange(rows, col.options());
-  const at::Tensor in_order = at::repeat_interleave(ids, rowptr.diff().to(at::kLong), 0, col.numel());
-  at::Tensor row_ids = in_order, col_ids = col.clone();
+  const at::Tensor row_of_slot = at::repeat_interleave(ids, rowptr.diff().to(at::kLong), 0, col.numel());
+  at::Tensor row_ids = row_of_slot, col_ids = col.clone();
   if (perm) {
     const at::Tensor at = perm->to(at::kLong);
-    row_ids = at::empty_like(in_order).index_copy_(0, at, in_order);
-    col_ids = at::empty_like(in_order).index_copy_(0, at, col);
+    row_ids = at::empty_like(row_of_slot).index_copy_(0, at, row_of_slot);
+    col_ids = at::empty_like(row_of_slot).index_copy_(0, at, col);
   }
   if (key) {
     adopt_plan(row_ids, col_ids, plan_of(rowptr, col, perm, cols));
@@ -154,7 +157,7 @@ namespace {
 
 TORCH_LIBRARY_IMPL(gnna, CPU, m) { m.impl("edges_of_csr", &edges_of_csr); }
 TORCH_LIBRARY_IMPL(gnna, CUDA, m) { m.impl("edges_of_csr", &edges_of_csr); }
-// Integers: nothing to differentiate.
+// The results are integers, so there is nothing to differentiate.
 TORCH_LIBRARY_IMPL(gnna, Autograd, m) { m.impl("edges_of_csr", torch::CppFunction::makeFallthrough()); }
 
 }  // namespace

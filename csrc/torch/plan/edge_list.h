@@ -1,4 +1,4 @@
-// CSR forms as edge lists (edge_list.cpp).
+// Expands matrices in CSR form to edge lists and caches both.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,9 +8,13 @@
 
 namespace gnna {
 
-// Row and column ids of every edge, in the user's order of edges, of a matrix of `cols` columns in CSR form: rowptr
-// [rows + 1], col [edges], perm [edges] from the place in col to the position among the user's edges (none: the same).
-// Raises ValueError for what is no CSR form, RuntimeError while a CUDA graph is captured unless it was seen before.
+// Returns the row and column ids of every edge of a matrix in CSR form, in the user's order of edges.
+//   rowptr [rows + 1], col [edges]: int32 or int64, both of the same dtype.
+//   perm [edges]: position of edge col[k] in the user's order; nullopt means k.
+//   cols: number of columns of the matrix.
+//   cache: keep the edge list and its plan while the tensors of the CSR form live.
+// Raises TypeError for a wrong dtype or number of dimensions, ValueError if the tensors are not a CSR form, and
+// RuntimeError if the form is not cached while a CUDA graph is captured.
 std::tuple<at::Tensor, at::Tensor> edges_of_csr(const at::Tensor& rowptr, const at::Tensor& col,
                                                 const std::optional<at::Tensor>& perm, int64_t cols, bool cache);
 

@@ -1,4 +1,4 @@
-// What is compared when, and the host's side of it.
+// Decides which part of a tensor each use compares, and computes checksums on the CPU.
 #include "plan/fingerprint.h"
 
 #include <c10/util/Exception.h>
@@ -13,17 +13,17 @@ namespace gnna {
 namespace {
 
 constexpr size_t kBlock = size_t{64} << 10;      // bytes
-constexpr size_t kBlocksAlways = 8, kShare = 8;  // blocks of every use, and the share of a longer list
+constexpr size_t kBlocksAlways = 8, kShare = 8;  // a use compares 1/kShare of the blocks, at least kBlocksAlways
 constexpr size_t kBlocksPerTask = 16;            // a second thread pays from 1 MiB on
 constexpr int64_t kUsesPerComparison = 16;       // on a GPU
-constexpr int64_t kMostSpan = 4;                 // of sparse views, times their own bytes
+constexpr int64_t kMostSpan = 4;                 // a view that spans more than this times its own size is copied first
 
 std::array<MakeDeviceChecksum, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)>& makers() {
   static std::array<MakeDeviceChecksum, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)> table{};
   return table;
 }
 
-// The memory from a tensor's first element to its last. A view that leaves much of it out is copied together first.
+// The memory from a tensor's first element to its last, or a contiguous copy of a view that skips most of that memory.
 struct Span {
   at::Tensor holder;
   const char* data;
@@ -46,7 +46,7 @@ struct Span {
   }
 };
 
-// body(block) for every block of [0, count), on several threads if there are many.
+// Calls body(block) for every block of [0, count), on several threads if there are many.
 template <typename Body>
 void for_blocks(size_t count, const Body& body) {
   const size_t tasks = count / kBlocksPerTask;

@@ -1,9 +1,9 @@
-// Checksums of edge lists and weights that a cache relies on. They notice writes that autograd's version counter does
-// not see: through .data, a NumPy alias, or an array that torch.from_numpy shares.
+// Checksums of edge lists and weights that a cache relies on. They detect writes that autograd's version counter does
+// not count: through .data, a NumPy alias, or an array that torch.from_numpy shares.
 //
-// On a CPU every use compares a part of the list, in turn: all of a list of up to 512 KiB, an eighth of a longer one.
-// A list that was rewritten differs in every part and is noticed at once, a single edge within eight uses. On a GPU
-// every 16th use compares all of it behind the caller's back, and the use after that raises.
+// On a CPU, each use compares the next part of the tensor: all of up to 512 KiB, otherwise an eighth. A tensor that was
+// rewritten differs in every part, so the next use detects it. A single changed element is detected within eight uses.
+// On a GPU, every 16th use compares the whole tensor asynchronously, and a later use raises.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,12 +15,12 @@
 
 namespace gnna {
 
-// A comparison that a device carries out while the host goes on.
+// A checksum that is computed and compared on a device, asynchronously to the host.
 class DeviceChecksum {
  public:
   virtual ~DeviceChecksum() = default;
-  virtual void compare(const at::Tensor& tensor) = 0;  // on the current stream, without waiting for it
-  virtual bool differed() const = 0;                   // an earlier comparison did
+  virtual void compare(const at::Tensor& tensor) = 0;  // on the current stream; does not wait
+  virtual bool differed() const = 0;                   // an earlier comparison found a difference
 };
 using MakeDeviceChecksum = std::unique_ptr<DeviceChecksum> (*)(const at::Tensor& tensor);
 void register_device_checksum(c10::DeviceType device, MakeDeviceChecksum make);
@@ -29,11 +29,14 @@ class Fingerprint {
  public:
   // Reads the whole tensor.
   static std::shared_ptr<Fingerprint> of(const at::Tensor& tensor, int64_t version);
+  // Returns whether this was taken of the same memory, shape, strides and version. Does not compare elements.
   bool is_of(const at::Tensor& tensor, int64_t version) const;
 
-  // Changed: the tensor was written to since. ChangedBefore: a comparison on a GPU found that out, and results since
-  // may have used the old elements; said once, from then on it is Changed.
+  // Holds: this use found no difference. Changed: the tensor was written to after the fingerprint was taken.
+  // ChangedBefore: an earlier comparison on a GPU found the difference, so that earlier results may have used the old
+  // elements. It is returned once, then Changed.
   enum class State { Holds, Changed, ChangedBefore };
+  // Counts a use of the tensor and compares its part of the elements.
   State state(const at::Tensor& tensor);
 
  private:
@@ -43,16 +46,17 @@ class Fingerprint {
   at::DimVector sizes_, strides_;
   int64_t version_;
   std::atomic<bool> changed_{false};
-  std::vector<uint64_t> blocks_;  // CPU: of every block of the memory that the tensor spans
-  std::atomic<size_t> next_{0};   // the block to compare next
+  std::vector<uint64_t> blocks_;  // CPU: checksum of each block of the memory that the tensor spans
+  std::atomic<size_t> next_{0};   // first block of the next comparison
   std::unique_ptr<DeviceChecksum> device_;
   std::atomic<int64_t> uses_{0};
 };
 
-// Raises RuntimeError for a tensor in state ChangedBefore.
+// Raises RuntimeError for a tensor whose state is ChangedBefore.
 [[noreturn]] void throw_changed_before(const at::Tensor& tensor);
 
-// Whether all tensors are what their fingerprints, one each or none at all, were taken of.
+// Returns whether no tensor has changed since its fingerprint was taken. prints: one per tensor, or empty. Raises
+// RuntimeError if the state of a tensor is ChangedBefore.
 template <typename Prints>
 bool hold(const Prints& prints, at::ArrayRef<at::Tensor> tensors) {
   bool all = true;

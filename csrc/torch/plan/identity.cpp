@@ -1,4 +1,4 @@
-// The sources of all tensors that a cache knows, by counter, and the originals of copies, by copy-on-write context.
+// Finds the source of a tensor by its version counter, and that of an unwritten copy by its copy-on-write context.
 #include "plan/identity.h"
 
 #include <ATen/ops/_lazy_clone.h>
@@ -16,11 +16,11 @@
 namespace gnna {
 
 std::recursive_mutex& recall_mutex() {
-  // Never destroyed, as the caches that it guards: CUDA is gone before static destructors run.
+  // Never destroyed, like the caches that it guards, because CUDA shuts down before static destructors run.
   static auto* const mutex = [] {
     auto* made = new std::recursive_mutex;
-    // Held over a fork, so that no other thread can be inside while the child gets its copy. The child's thread has
-    // another id and could not unlock it.
+    // Held over a fork, so that the child's copy of the caches is consistent. The child makes a new mutex, because its
+    // thread has another id and cannot unlock the inherited one.
     pthread_atfork([] { recall_mutex().lock(); }, [] { recall_mutex().unlock(); },
                    [] { new (&recall_mutex()) std::recursive_mutex; });
     return made;
@@ -32,7 +32,7 @@ namespace {
 
 using Lock = std::lock_guard<std::recursive_mutex>;
 
-// torch shows a counter's value but not which counter it is. A VariableVersion is one pointer to it.
+// torch's interface gives a counter's value but not its identity, so this reads the pointer in the VariableVersion.
 const void* counter_of(const c10::VariableVersion& version) {
   static_assert(sizeof(c10::VariableVersion) == sizeof(void*), "a VariableVersion is one pointer to its counter");
   const void* counter;
@@ -51,21 +51,21 @@ const void* copy_context(const c10::StorageImpl& storage) {
 
 }  // namespace
 
-// Both tables hold sources weakly; a source takes itself out when it dies. The recall mutex is held.
+// Both tables hold sources weakly, and a source removes itself when it is destroyed. The caller holds the recall mutex.
 class Sources {
  public:
   std::shared_ptr<Source> of(const at::Tensor& tensor) {
     auto& known = by_counter_[counter_of(version_of(tensor))];
     std::shared_ptr<Source> source = known.lock();
     const c10::StorageImpl* const storage = tensor.storage().unsafeGetStorageImpl();
-    // `t.data = other` keeps the counter and changes the storage.
+    // `t.data = other` keeps the counter but changes the storage.
     if (source && source->storage_._unsafe_get_target() == storage) return source;
     source = std::make_shared<Source>(tensor, false);
     known = source;
     return source;
   }
 
-  // The source of the original that this storage is an unwritten copy of.
+  // Returns the source of the original of which this storage is an unwritten copy, or nullptr.
   std::shared_ptr<Source> original_of(const c10::StorageImpl& storage) {
     const void* const context = copy_context(storage);
     if (context == nullptr) return nullptr;
@@ -82,7 +82,8 @@ class Sources {
     if (source->copies_ != nullptr) originals_[source->copies_] = source;
   }
 
-  // Holds the mark for as long as the tensor lives. Each call looks at a few others, so that dead ones do not pile up.
+  // Marks the source as constant and holds it while its tensor lives. Each call also checks a few of the sources held
+  // and drops the dead ones, so that they do not accumulate.
   void keep_constant(std::shared_ptr<Source> source) {
     source->set_constant();
     for (int looked = 0; looked < 4 && !constants_.empty(); ++looked) {
@@ -165,7 +166,7 @@ std::shared_ptr<Fingerprint> TensorKey::fingerprint(const at::Tensor& tensor) co
   }
   auto print = Fingerprint::of(tensor, version_);
   const Lock lock(recall_mutex());
-  // Slices that are gone leave expired pointers behind.
+  // Slices that no cache uses any more have left expired pointers behind.
   if (source_->prints_.size() >= 64 && source_->prints_.size() >= 2 * source_->prints_.bucket_count() / 3) {
     for (auto it = source_->prints_.begin(); it != source_->prints_.end();)
       it = it->second.expired() ? source_->prints_.erase(it) : std::next(it);
@@ -180,7 +181,7 @@ Original::Original(at::Tensor tensor, std::shared_ptr<Source> source)
 std::optional<Original> Original::of(const at::Tensor& result) {
   const c10::StorageImpl& storage = *result.storage().unsafeGetStorageImpl();
   if (!c10::impl::cow::has_simple_data_ptr(storage) && copy_context(storage) == nullptr) return std::nullopt;
-  // Detached: a tensor with a Python object could not be freed without the interpreter's lock.
+  // Detached, because freeing a tensor that has a Python object needs the interpreter's lock.
   const at::Tensor tensor = result.detach();
   at::_lazy_clone(tensor);  // makes the storage copy-on-write
   const Lock lock(recall_mutex());

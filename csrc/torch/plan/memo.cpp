@@ -1,4 +1,4 @@
-// The memo's entries and its two ops.
+// The entries of the memo, and its ops recall and remember.
 #include "plan/memo.h"
 
 #include <c10/core/InferenceMode.h>
@@ -22,16 +22,17 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 
 struct Remembered {
   std::vector<Original> results;
-  std::string form;       // the caller's note of what they are
-  int64_t stream_id = 0;  // that computes them: another could read them before they are there
+  std::string form;       // a note of the caller about what they are
+  int64_t stream_id = 0;  // on which they were computed; on another they may be incomplete
 };
 
 using Node = Recall<Remembered>::Node;
 
 class Memo {
  public:
-  // Copies of the results; none if they are not there. During capture, which waits for all streams before it begins,
-  // those of any stream, which are then held for the graph.
+  // Returns copies of the results, or none if there are no results or another stream computed them. During capture
+  // results of any stream are returned, because a capture waits for all streams before it begins. They are then held
+  // for the graph.
   std::tuple<std::vector<at::Tensor>, std::string> find(const RecallKey& key, at::TensorList inputs, int64_t stream,
                                                         bool capturing) {
     Remembered found;
@@ -70,7 +71,7 @@ class Memo {
 };
 
 Memo& memo() {
-  static auto* const made = new Memo;  // never destroyed: CUDA is gone before static destructors run
+  static auto* const made = new Memo;  // never destroyed, because CUDA shuts down before static destructors run
   return *made;
 }
 
@@ -81,8 +82,8 @@ std::tuple<std::vector<at::Tensor>, std::string> recall(c10::string_view name, a
   return memo().find(*key, inputs, current_stream_id(device), capturing_on(device));
 }
 
-// Remembers results under their name and inputs, if they can be kept as originals, and returns copies of them; else
-// the results themselves.
+// Stores results under their name and inputs and returns copies of them. Returns the results themselves if they cannot
+// be stored: during capture, if a result shares memory with an input, or if it cannot become an Original.
 std::vector<at::Tensor> remember(c10::string_view name, at::TensorList inputs, at::TensorList results,
                                  std::string form) {
   const auto key = recall_key(inputs, {}, std::string(name.data(), name.size()));

@@ -1,6 +1,6 @@
-// What layers compute from the graph alone (a normalisation, self-loops), remembered by the identity of what it was
-// computed from. Every call gets a copy of its own (identity.h), so that no caller sees another one's writes, gradients
-// or attributes.
+// Caches what layers compute from the graph alone, such as a normalisation or self-loops, by the identity of the
+// inputs. Every call gets its own copy (Original in identity.h), so that no caller sees another caller's writes,
+// gradients or attributes.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The ways in which one plan's rows have been dealt out on a GPU, the latest few of them. A configuration that is tried
-// and given up (tuning does that) must not hold memory for as long as the graph lives.
+// The most recently used partitions of one plan's rows on a GPU. There is a bound, because configurations that tuning
+// tries and drops must not hold memory as long as the graph lives.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,14 +20,14 @@ struct PartitionKey {
   }
 };
 
-// gnna::cuda::Partition with the memory that it points to.
+// A gnna::cuda::Partition and the memory that it points to.
 struct KeptPartition {
   PartitionKey key;
   at::Tensor chunks;  // gnna::cuda::RowChunk as bytes
   at::Tensor group_first, group_row;
   int64_t chunk_count = 0, group_count = 0;
-  bool needs_combining = false;  // some row has several
-  int64_t stream_id = 0;         // whose memory it is
+  bool needs_combining = false;  // some row has several chunks
+  int64_t stream_id = 0;         // the stream on which the memory was allocated
 };
 
 class Partitions {
@@ -40,10 +40,11 @@ class Partitions {
     return kept_.front();
   }
 
+  // The most recently used key comes last.
   std::vector<PartitionKey> keys() {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<PartitionKey> found;
-    for (auto it = kept_.rbegin(); it != kept_.rend(); ++it) found.push_back((*it)->key);  // the latest last
+    for (auto it = kept_.rbegin(); it != kept_.rend(); ++it) found.push_back((*it)->key);
     return found;
   }
 
@@ -55,7 +56,7 @@ class Partitions {
   }
 
  private:
-  static constexpr size_t kMost = 4;  // the row kernel's cut, and what a few widths of neighbour groups need
+  static constexpr size_t kMost = 4;  // one for kernel `row`, and those of kernel `group` for a few widths
   std::mutex mutex_;
   std::list<std::shared_ptr<const KeptPartition>> kept_;
 };

@@ -1,4 +1,4 @@
-// What a plan knows of itself, and who builds plans on which device.
+// Plan's member functions, and the table of plan builders per device type.
 #include "plan/plan.h"
 
 #include <ATen/TensorOperators.h>
@@ -25,7 +25,8 @@ std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX
 
 const PlanBuilder& builder_of(at::Device device) {
   const auto& builder = builders()[static_cast<size_t>(device.type())];
-  TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", device.type());
+  TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", device.type(),
+                              "; move the tensors to the CPU, or to a CUDA device if the plug-in was built with CUDA");
   return *builder;
 }
 
@@ -43,11 +44,11 @@ int64_t Plan::bytes() const {
   int64_t total = 0;
   for (const at::Tensor* t : {&rowptr, &col, &perm, &order})
     if (t->defined()) total += static_cast<int64_t>(t->nbytes());
-  // A static weight will be kept in slot order beside them; counted ahead, so that an entry's size never changes.
+  // Includes the copy of a constant weight in slot order (slot_ordered) from the start, so that the size never changes.
   return perm.defined() ? total + edges * 4 : total;
 }
 
-std::shared_ptr<Plan> Plan::room_for_lists() const {
+std::shared_ptr<Plan> Plan::with_empty_lists() const {
   auto plan = std::make_shared<Plan>();
   plan->rows = rows;
   plan->cols = cols;
@@ -61,8 +62,9 @@ std::shared_ptr<Plan> Plan::room_for_lists() const {
 }
 
 at::Tensor Plan::degrees() const {
-  const at::Tensor in_order = rowptr.slice(0, 1) - rowptr.slice(0, 0, rows);
-  return order.defined() ? at::empty_like(in_order).index_copy_(0, order.to(at::kLong), in_order) : in_order;
+  const at::Tensor reorder_rows = rowptr.slice(0, 1) - rowptr.slice(0, 0, rows);
+  return order.defined() ? at::empty_like(reorder_rows).index_copy_(0, order.to(at::kLong), reorder_rows)
+                         : reorder_rows;
 }
 
 at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
@@ -74,7 +76,7 @@ at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
   const std::lock_guard<std::mutex> lock(weight_mutex_);
   const bool known = weight_key_ && *weight_key_ == *key;
   if (capturing) {
-    // Whatever stream wrote the copy: torch.cuda.graph waits for the device before it captures.
+    // Any stream may have written the copy, because torch.cuda.graph waits for the device before it captures.
     if (!known || !weight_in_slot_order_.defined()) return {};
     hold_for_captures(weight_in_slot_order_);
     return weight_in_slot_order_;
@@ -101,8 +103,8 @@ void register_plan_builder(c10::DeviceType device, PlanBuilder builder) {
   builders()[static_cast<size_t>(device)] = builder;
 }
 
-std::shared_ptr<Plan> in_order(const Plan& plan, const PlanBuilder& builder, const at::Tensor& order,
-                               ScheduleKind kind) {
+std::shared_ptr<Plan> reorder_rows(const Plan& plan, const PlanBuilder& builder, const at::Tensor& order,
+                                   ScheduleKind kind) {
   at::Tensor places = order;
   if (plan.order.defined()) {
     const at::Tensor place_of = at::argsort(plan.order).to(at::kInt);

@@ -1,7 +1,6 @@
-// Plans: the CSR form of an edge list with what the kernels want to know about it, built once per edge list and kept in
-// a cache that never outlives the user's tensors. A plan's rows gather its columns; the transposed plan of an edge list
-// is simply the plan of (row = source, column = destination), built when a backward pass first asks for it and the
-// graph is not its own transpose.
+// A plan is the CSR form of an edge list, with the facts that launches need. It is built once per edge list and cached
+// as long as the user's tensors live. The rows of a plan gather its columns. In the transposed plan of an edge list,
+// rows are sources and columns are destinations. The first backward pass builds it, unless the forward plan can serve.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,89 +24,95 @@ struct Plan {
   int64_t max_degree = 0;
   at::Tensor rowptr;  // int64 [rows + 1]
   at::Tensor col;     // int32 [edges]
-  at::Tensor perm;    // int32 [edges], undefined when the lists hold the edges in the user's order
-  at::Tensor order;   // int32 [rows], the row at each place of the schedule; undefined: rows ascend
-  ScheduleKind kind = ScheduleKind::Ascending;  // what the order is
-  int64_t stream_id = 0;                        // CUDA: whose memory it is
+  at::Tensor perm;    // int32 [edges], position of each edge in the user's list; undefined: that order
+  at::Tensor order;   // int32 [rows], row at each place of the schedule; undefined: rows ascend
+  ScheduleKind kind = ScheduleKind::Ascending;  // what `order` is
+  int64_t stream_id = 0;                        // CUDA: the stream on which its memory was allocated
   mutable Partitions partitions;
-  std::shared_ptr<Usage> usage = std::make_shared<Usage>();  // the kernels' calls with this plan
+  std::shared_ptr<Usage> usage = std::make_shared<Usage>();  // counts and times of the calls with this plan
 
   CsrView view() const;
   GraphFacts facts() const { return {rows, cols, edges, max_degree}; }
-  std::shared_ptr<Plan> room_for_lists() const;  // a plan of the same graph whose lists are still to be written
-  at::Tensor degrees() const;                    // int64 [rows], edges of every row
-  int64_t bytes() const;                         // without the partitions, which the first launches add
+  std::shared_ptr<Plan> with_empty_lists() const;  // same sizes, with uninitialised rowptr, col and perm
+  at::Tensor degrees() const;                      // int64 [rows], number of edges of each row
+  int64_t bytes() const;                           // without partitions, which launches add later
 
-  // weight [edges, ...] in slot order, if it is a constant (identity.h) and this very tensor came before on this
-  // stream; otherwise undefined, and the kernel reads it through perm. A normalisation is then streamed, and what a
-  // user may write to is never copied. During capture only a copy that exists already is used, made on whatever stream.
+  // Returns a copy of weight [edges, ...] in slot order, which kernels read sequentially. The second call with the same
+  // constant tensor (identity.h) makes the copy, for the current stream. Returns an undefined tensor otherwise, and the
+  // kernel reads the weight through perm. Weights that the user may write to are never copied. During capture an
+  // existing copy of any stream is used, and none is made.
   at::Tensor slot_ordered(const at::Tensor& weight) const;
-  // The weight that this plan's predecessor was called with counts as having come before.
+  // Takes over the weight that `before` was called with last, so that the next call with it makes the copy.
   void expect_weight_of(const Plan& before);
 
  private:
   mutable std::mutex weight_mutex_;
   mutable std::optional<TensorKey> weight_key_;
   mutable at::Tensor weight_in_slot_order_;
-  mutable int64_t weight_stream_ = 0;  // which wrote it: another could read it before it is there
+  mutable int64_t weight_stream_ = 0;  // that wrote the copy; on another it may be incomplete
 };
 
-// The plan of one edge list. cache = false builds it afresh and keeps nothing: for index tensors that a compiled graph
-// computes, whose buffers are reused without a change that a key could see. Raises ValueError naming side, position,
-// value and limit when an index is out of range, RuntimeError when a plan would have to be built during CUDA-graph
-// capture. row_name and col_name are what the user calls the two sides.
-// Where edge_ids is false, perm is not used, and a symmetric graph without a plan of its own is served that of its
-// reverse: a row's neighbours are the same, in the order of the reversed list, and one plan is held instead of two.
+// Returns the plan of one edge list, cached or new.
+//   row_name, col_name: the user's names for the two sides, for error messages.
+//   cache: false always builds and caches nothing. Index tensors that a compiled graph computes need this, because it
+//     reuses their buffers without a change that a key could see.
+//   edge_ids: whether the caller uses perm. If not, the plan of the reversed list may be returned for a symmetric
+//   graph.
+//     Its rows have the same neighbours, in the order of the reversed list. One plan is then held instead of two.
+// Raises ValueError if an index is out of range, and RuntimeError if a plan would have to be built during capture.
 std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
                                      const char* row_name, const char* col_name, bool cache, bool edge_ids = true);
 
-// The plan of a list of messages: row r gathers the positions at which index holds r. Errors as plan_for's.
-std::shared_ptr<const Plan> segments_for(const at::Tensor& index, int64_t rows, bool cache);
+// Returns the segment plan of an index: row r gathers the positions at which index is r. Raises as plan_for does.
+std::shared_ptr<const Plan> segment_plan_for(const at::Tensor& index, int64_t rows, bool cache);
 
-// The same where it is in the cache and its kernels can be launched, also while a CUDA graph is captured; else nullptr.
-std::shared_ptr<const Plan> segments_if_there(const at::Tensor& index, int64_t rows);
-// The same, built when this index is asked for the second time. nullptr before that, where it cannot be recognised or
-// kept, and where it would have to be built while a CUDA graph is captured.
+// Returns the segment plan if it is cached, else nullptr. Also returns nullptr if a CUDA graph is captured and a launch
+// would need a partition that does not exist.
+std::shared_ptr<const Plan> cached_segments(const at::Tensor& index, int64_t rows);
+// Returns the segment plan and builds it on the second call with this index. Returns nullptr on the first call, if the
+// index cannot be recognised or its plan exceeds the cache's bound, and if it would have to be built during capture.
 std::shared_ptr<const Plan> segments_if_repeated(const at::Tensor& index, int64_t rows);
 
-// How plans are built on one kind of device; csrc/torch/device/cpu.cpp and cuda_device.cpp register theirs.
+// Builds and inspects plans on one type of device. Registered by csrc/torch/device/cpu.cpp and cuda_device.cpp.
 struct PlanBuilder {
   std::shared_ptr<Plan> (*build)(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
                                  const char* row_name, const char* col_name);
-  bool (*capturing)();  // a CUDA graph is being captured on the current stream
-  // The plan's lists in the order of these places of theirs, int32 [rows] on the plan's device; the order is not set.
+  bool (*capturing)();  // whether a CUDA graph is being captured on the current stream
+  // Returns a plan whose list p is the list at places[p] of `plan`. places: int32 [rows] on the plan's device. Leaves
+  // `order` and `kind` of the result unset.
   std::shared_ptr<Plan> (*rearrange)(const Plan& plan, const at::Tensor& places);
   DeviceFacts (*facts)(at::Device device);
-  bool (*launchable)(const Plan& plan);  // also while a CUDA graph is captured: its rows have been dealt out
-  bool (*symmetric)(const at::Tensor& row, const at::Tensor& col);  // every edge's reverse is there, as often
+  bool (*launchable)(const Plan& plan);                             // also during capture: the partition exists
+  bool (*symmetric)(const at::Tensor& row, const at::Tensor& col);  // every edge occurs as often as its reverse
 };
-// NotImplementedError for a device without kernels.
+// Raises NotImplementedError for a device without kernels.
 const PlanBuilder& builder_of(at::Device device);
 DeviceFacts facts_of(at::Device device);
 void register_plan_builder(c10::DeviceType device, PlanBuilder builder);
 
-// The same plan with its rows in this order, int32 [rows] on its device; ascending where that is undefined.
-std::shared_ptr<Plan> in_order(const Plan& plan, const PlanBuilder& builder, const at::Tensor& order,
-                               ScheduleKind kind);
+// Returns the plan with its rows in this order: int32 [rows] on its device, or undefined for ascending rows.
+std::shared_ptr<Plan> reorder_rows(const Plan& plan, const PlanBuilder& builder, const at::Tensor& order,
+                                   ScheduleKind kind);
 
-// Enters a plan that exists already for an edge list, where the list can be recognised again.
+// Caches an existing plan for an edge list, if the list can be recognised, and marks both of its tensors as constant.
 void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<const Plan> plan);
 
-// Whether a CUDA graph that is being captured can use plans that gather these columns, and where wanted their
-// transposed plans: all that a layer's forward and backward pass need is there.
+// Returns whether a layer's forward pass on these columns can be captured, and with `transposed` its backward pass too:
+// plans that gather them (and plans that have them as rows) are cached and can be launched during capture.
 bool has_plans(const at::Tensor& col, bool transposed);
 
-// Whether a CUDA graph is being captured on the current stream of the device.
+// Returns whether a CUDA graph is being captured on the current stream of the device.
 bool capturing_on(at::Device device);
 
-// Raises RuntimeError while a CUDA graph is captured: nothing that plans need can be computed then.
+// Raises RuntimeError while a CUDA graph is captured, because building a plan needs to synchronise.
 void check_not_capturing(at::Device device);
 
+// Raises ValueError for the index `value` at side[position], which is not in [0, limit).
 [[noreturn]] void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t limit);
 
-// Stores the cached plan of this edge list (built where there is none) in an order of its rows, a permutation int32
-// [rows] on its device, or back in ascending order where that is nullopt. False when the plan must stay as it is: it is
-// not in the cache, or a captured CUDA graph reads it.
+// Reorders the rows of the cached plan of this edge list, which is built if there is none.
+//   order: a permutation, int32 [rows] on the plan's device; nullopt restores ascending rows.
+// Returns false if the plan stays as it is, because it cannot be cached or a captured CUDA graph reads it.
 bool set_schedule(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
                   const std::optional<at::Tensor>& order);
 

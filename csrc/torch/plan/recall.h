@@ -1,10 +1,9 @@
-// What a cache remembers about tensors: values found by the identity of one to three tensors, a name and two numbers.
-// Least recently used entries go first when a bound on bytes or entries is reached. An entry goes
-//  - at once, when a newer version of one of its tensors is asked for;
-//  - soon, when one of its tensors has died: every insertion looks at a few others, the newest among them;
-//  - when slices of the same tensor have come since whose values hold eight times its bytes (a sliding window, a
-//    growing prefix).
-// Every operation takes constant time, whatever the number of entries. The caller holds the recall mutex.
+// A cache of values by the identity of one to three tensors, a name and two numbers. If a bound on bytes or entries is
+// exceeded, the least recently used entries are evicted. An entry is also erased
+//  - when another version of one of its tensors is looked up or inserted;
+//  - soon after one of its tensors dies, because every insertion checks a few entries, the newest among them;
+//  - when entries for slices of one tensor (a sliding window, a growing prefix) exceed eight times that tensor's bytes.
+// find() and insert() take constant time, whatever the number of entries. The caller holds the recall mutex.
 #pragma once
 
 #include <c10/util/SmallVector.h>
@@ -43,7 +42,7 @@ struct RecallKey {
   }
 };
 
-// The key of these tensors; nullopt where one of them cannot be recognised.
+// Returns the key of these tensors, or nullopt if one of them cannot be recognised.
 inline std::optional<RecallKey> recall_key(at::ArrayRef<at::Tensor> tensors, std::array<int64_t, 2> numbers,
                                            std::string name = {}) {
   RecallKey key;
@@ -59,7 +58,7 @@ inline std::optional<RecallKey> recall_key(at::ArrayRef<at::Tensor> tensors, std
 
 using Prints = c10::SmallVector<std::shared_ptr<Fingerprint>, 3>;
 
-// One for each tensor of the key.
+// Returns one fingerprint per tensor of the key.
 inline Prints fingerprints(const RecallKey& key, at::ArrayRef<at::Tensor> tensors) {
   Prints prints;
   for (size_t i = 0; i < tensors.size(); ++i) prints.push_back(key.tensors[i].fingerprint(tensors[i]));
@@ -73,11 +72,11 @@ class Recall {
   using Nodes = std::list<Node>;  // most recently used first
   using Iterator = typename Nodes::iterator;
 
-  // What one source's tensors take part in.
+  // The nodes whose keys contain tensors of one source.
   struct Bucket {
     int64_t version = 0;
     int64_t bytes = 0, storage_bytes = 0;
-    std::list<Iterator> nodes;  // most recently used first, mostly
+    std::list<Iterator> nodes;  // about most recently used first: use() updates one bucket of a node
   };
 
   struct Node {
@@ -87,14 +86,14 @@ class Recall {
     size_t hash = 0;
     Prints prints;  // one per tensor, or none
     c10::SmallVector<std::pair<Bucket*, typename std::list<Iterator>::iterator>, 3> places;
-    Node* dependent = nullptr;  // goes when this one goes
-    Node* owner = nullptr;      // whose dependent this is
+    Node* dependent = nullptr;  // erased with this node
+    Node* owner = nullptr;      // the node whose value this one shares
     Iterator self;
   };
 
   Recall(int64_t max_bytes, size_t max_entries) : max_bytes_(max_bytes), max_entries_(max_entries) {}
 
-  // nullptr if there is none. A node is used, and its owner with it.
+  // Returns the node of this key, or nullptr. Marks it and its owner as recently used.
   Node* find(const RecallKey& key) {
     for (const TensorKey& tensor : key.tensors) drop_other_versions(tensor);
     Node* const node = peek(key);
@@ -102,6 +101,7 @@ class Recall {
     return node;
   }
 
+  // As find(), but erases nothing and marks nothing as used.
   Node* peek(const RecallKey& key) const {
     const auto range = index_.equal_range(key.hash());
     for (auto it = range.first; it != range.second; ++it)
@@ -109,8 +109,8 @@ class Recall {
     return nullptr;
   }
 
-  // Enters a value that is not there yet and makes room for it. nullptr if it is larger than the bound. The value of a
-  // dependent is its owner's and counts no bytes.
+  // Inserts a key that is not present and evicts others to make room. Returns nullptr if `bytes` exceeds the bound. A
+  // node with an owner is that node's dependent: it shares the owner's value and counts 0 bytes.
   Node* insert(RecallKey key, Value value, int64_t bytes, Prints prints, Node* owner = nullptr) {
     if (bytes > max_bytes_ || max_entries_ == 0) return nullptr;
     for (const TensorKey& tensor : key.tensors) drop_other_versions(tensor);
@@ -137,6 +137,7 @@ class Recall {
     return &node;
   }
 
+  // Erases a node and its dependent.
   void erase(Node& node) {
     if (node.dependent) erase(*node.dependent);
     if (node.owner) node.owner->dependent = nullptr;
@@ -159,17 +160,17 @@ class Recall {
     nodes_.erase(node.self);
   }
 
-  // Whatever was remembered of these tensors' sources: they were found changed.
+  // Erases every node of these tensors' sources. Called when an element was found changed.
   void erase_all_of(const RecallKey& key) {
     for (const TensorKey& tensor : key.tensors) erase_all_of(tensor);
   }
 
-  // Whatever was remembered of this source, whichever part of it.
+  // Erases every node of this tensor's source, including those of other views.
   void erase_all_of(const TensorKey& tensor) {
     while (Bucket* const bucket = bucket_of(tensor)) erase(*bucket->nodes.front());
   }
 
-  // Calls use(node) for every node that one of this source's tensors takes part in.
+  // Calls use(node) for every node whose key contains a tensor of this tensor's source.
   template <typename Use>
   void for_each_of(const TensorKey& tensor, const Use& use) {
     if (Bucket* const bucket = bucket_of(tensor))
@@ -188,7 +189,7 @@ class Recall {
     shrink(nullptr);
   }
 
-  // Erases all that has died. A dependent dies with its owner, being of the same tensors.
+  // Erases all nodes with dead tensors. A dependent has the same tensors as its owner and is erased with it.
   void sweep() {
     std::vector<Node*> dead;
     for (Node& node : nodes_)
@@ -226,7 +227,7 @@ class Recall {
     if (bucket && bucket->version != tensor.version()) erase_all_of(tensor);
   }
 
-  // Fresh lists die young, so the newest entries are looked at first; the others in turn.
+  // Erases dead nodes among the newest ones, because new edge lists often die soon, and among a few others in turn.
   void sweep_some() {
     for (int erased = 0; erased < kSweptNewest; ++erased) {
       const auto end = std::next(nodes_.begin(), std::min<ptrdiff_t>(kSweptNewest, nodes_.size()));
@@ -241,6 +242,7 @@ class Recall {
     }
   }
 
+  // Bounds the bytes of the nodes that share a source with `node`. Keeps nodes of the same slices.
   void bound_slices(const Node& node) {
     const auto shares_a_tensor = [&](const Node& other) {
       return std::any_of(other.key.tensors.begin(), other.key.tensors.end(), [&](const TensorKey& a) {
@@ -254,6 +256,7 @@ class Recall {
     }
   }
 
+  // Evicts nodes until the bounds hold. `kept` is not evicted only to reduce the number of nodes.
   void shrink(const Node* kept) {
     while ((bytes_ > max_bytes_ || nodes_.size() > max_entries_) && !nodes_.empty()) {
       Node* last = &nodes_.back();
@@ -264,7 +267,7 @@ class Recall {
   }
 
   Nodes nodes_;
-  Iterator hand_ = nodes_.end();  // the next entry to look at
+  Iterator hand_ = nodes_.end();  // the next node that sweep_some() checks
   std::unordered_multimap<size_t, Iterator> index_;
   std::unordered_map<const Source*, Bucket> buckets_;
   int64_t bytes_ = 0, max_bytes_;

@@ -1,5 +1,5 @@
-// How often a small edge list has come, as a matter of cost alone: what is computed from a graph that comes once is
-// never used again. Lists are told apart by a few of their elements, so a mistake costs time and no result.
+// Counts how often an edge list was used, because results cached for a graph that is used once do not pay. Lists are
+// distinguished by a hash of a few elements. A collision affects performance only, never results.
 #include <ATen/core/Tensor.h>
 #include <c10/util/hash.h>
 #include <torch/library.h>
@@ -31,7 +31,7 @@ size_t sample(const at::Tensor& list) {
   return hash;
 }
 
-// nullptr for what is no edge list on the CPU: it counts as repeated.
+// Returns nullptr for a tensor that is not an edge list on the CPU. Such a tensor counts as repeated.
 Counter* counter_of(const at::Tensor& list) {
   static auto* const counters = new std::array<Counter, 8192>;
   const auto type = list.scalar_type();
@@ -44,14 +44,14 @@ Counter* counter_of(const at::Tensor& list) {
   return &counter;
 }
 
-// Counts a call with this edge list [2, E] or [E], and says whether there were more of them than one pass of a model
-// makes.
+// Counts a call with this edge list, [2, E] or [E]. Returns whether this is more calls than one pass of a model
+// makes, so that the list is used repeatedly.
 bool is_repeated(const at::Tensor& list) {
   Counter* const counter = counter_of(list);
   return counter == nullptr || counter->calls.fetch_add(1, std::memory_order_relaxed) >= kCallsOfOnePass;
 }
 
-// Makes it so, for who wants to see what happens to a graph in the long run.
+// Makes is_repeated() return true for this list, so that explain() can show how a graph is treated in the long run.
 void set_repeated(const at::Tensor& list) {
   if (Counter* const counter = counter_of(list)) counter->calls = kCallsOfOnePass;
 }

@@ -1,4 +1,4 @@
-// The steps of a schedule's life (schedule.h), and the job that finds an order in the background.
+// The steps of a schedule (schedule.h), and the background task that finds an order.
 #include "plan/schedule.h"
 
 #include <ATen/TensorOperators.h>
@@ -19,14 +19,16 @@
 namespace gnna {
 namespace {
 
-// Calls before rows are sorted by degree: no more than the layers of a model that meets every graph once (a sampled
-// batch) make, and no more than three steps of two layers, after which CUDA graphs are usually captured.
+// Calls before rows are sorted by degree. This is as many as the layers of a usual model, so that a sampled batch,
+// which is used for one pass, is not sorted. It is fewer than three steps of two layers make, because CUDA graphs are
+// usually captured after these.
 constexpr int64_t kUsedAgain = 5;
-// Calls before the first decision, and timed calls of a kind on each side of a verdict.
+// kFirstCheck: calls before the first decision, and the least calls between two checks. kCallsPerKind: calls before a
+// schedule on trial is judged, times the kinds of calls. kMostTrialCalls: calls after which a trial ends without times.
 constexpr int64_t kFirstCheck = 8, kCallsPerKind = 16, kMostTrialCalls = 200;
-constexpr int kChecks = 3;  // a verdict against a schedule needs as many, since a busy machine can look like one
-constexpr int kLeastSamples = 4;
-// What was measured faster than this stays; less is within what timings scatter.
+constexpr int kChecks = 3;  // comparisons that must reject a schedule, because other load can look like a slowdown
+constexpr int kLeastSamples = 4;  // timed calls of a kind, before and after, that a comparison needs
+// A schedule is kept from this measured gain on. Smaller gains are within the scatter of the timings.
 constexpr double kKeep = 1.02;
 
 std::atomic<bool> automatic{true};
@@ -41,8 +43,8 @@ std::string text(const char* format, double value) {
   return buffer;
 }
 
-// The rows of an ascending plan by descending degree inside windows of so many rows; equal ones ascend. A rank of 1024
-// steps is enough, since longer rows are cut, and keeps window and rank together below 2^31.
+// Sorts the rows of an ascending plan by descending degree inside windows of `window` rows. Rows of equal degree
+// ascend. Degrees from 1023 on count as equal, because long rows are split. This keeps the sort key below 2^31.
 at::Tensor degree_order(const Plan& plan, int64_t window) {
   constexpr int64_t kRanks = 1024;
   const at::Tensor rank = kRanks - 1 - plan.degrees().clamp_max_(kRanks - 1);
@@ -52,12 +54,12 @@ at::Tensor degree_order(const Plan& plan, int64_t window) {
 
 }  // namespace
 
-// Written once, by the background thread; read from any.
+// The communities of one edge list. Written once, by the background thread, and read by any thread.
 struct CommunityStore {
   struct Found {
     cpu::Communities communities;
     int64_t rows, cols;
-    bool transposed;  // the plan they were found on
+    bool transposed;  // whether they were found on the transposed plan
   };
   std::atomic<const Found*> found{nullptr};
   ~CommunityStore() { delete found.load(); }
@@ -67,15 +69,16 @@ std::shared_ptr<CommunityStore> make_community_store() { return std::make_shared
 
 void set_auto_schedule(bool on) { automatic = on; }
 
-// Finds the order of one plan's rows. Everything before `done` is written by the background thread alone.
+// Finds an order for one plan's rows. After the task is queued, only the background thread accesses its members, except
+// `owner`, `stop` and `done`. Once `done` is true, other threads may access the results.
 struct OrderJob : BackgroundTask {
   ScheduleFacts facts;
-  at::Tensor rowptr, col;  // of ascending rows, on the host
+  at::Tensor rowptr, col;  // of the plan with ascending rows, on the host
   std::shared_ptr<CommunityStore> store;
   bool transposed = false;
   const pid_t owner = getpid();
 
-  std::vector<int32_t> order;  // empty: none that is worth it, and why
+  std::vector<int32_t> order;  // empty if no order is worth its cost; `reason` says why
   std::string reason;
   double seconds = 0, forecast = 0, cold_before = 0, cold_after = 0, edge_span = -1;
   std::atomic<bool> stop{false}, done{false};
@@ -88,7 +91,7 @@ struct OrderJob : BackgroundTask {
       if (!stop) find();
     } catch (const std::bad_alloc&) {
       order.clear();
-      reason = as_kept(facts.graph, facts.device) + ": there was no memory to find an order";
+      reason = describe_default_order(facts.graph, facts.device) + ": not enough memory to find an order";
     }
     rowptr.reset();
     col.reset();
@@ -108,11 +111,11 @@ struct OrderJob : BackgroundTask {
     const int64_t capacity = cached_rows(facts.device, facts.row_bytes);
     const auto edges = static_cast<double>(csr.edges);
     cold_before = static_cast<double>(cpu::cold_gathers(csr, nullptr, capacity)) / edges;
-    // No order spares the first gather of a column.
+    // With any order, the first gather of a column misses.
     const double least = static_cast<double>(cpu::cold_gathers(csr, nullptr, csr.cols * 2 + 2)) / edges;
     const double best = forecast_gain(facts, cold_before, least);
     if (best < kLeastGain) {
-      reason = as_kept(facts.graph, facts.device) + ": " + text("%.0f %%", cold_before * 100) +
+      reason = describe_default_order(facts.graph, facts.device) + ": " + text("%.0f %%", cold_before * 100) +
                " of the gathers miss the cache, at least " + text("%.0f %%", least * 100) +
                " with any order: at best " + text("%.2fx", best);
       return;
@@ -131,14 +134,15 @@ struct OrderJob : BackgroundTask {
       known = made;
     }
     std::vector<int32_t> found(csr.rows);
-    // Where rows and columns are two sets, the columns of the plan they were found on follow its rows.
+    // If rows and columns are two sets, the columns of the plan that the communities were found on come after its rows.
     const int64_t first = known->transposed != transposed && known->rows != known->cols ? known->rows : 0;
     cpu::community_schedule(csr, known->communities, first, found.data());
     cold_after = static_cast<double>(cpu::cold_gathers(csr, found.data(), capacity)) / edges;
     forecast = forecast_gain(facts, cold_before, cold_after);
     const std::string misses = text("%.0f %% ", cold_before * 100) + "of the gathers miss the cache, by community " +
                                text("%.0f %%", cold_after * 100) + text(": %.2fx expected", forecast);
-    reason = (forecast < kLeastGain ? as_kept(facts.graph, facts.device) : "rows by community") + ": " + misses;
+    reason = (forecast < kLeastGain ? describe_default_order(facts.graph, facts.device) : "rows by community") + ": " +
+             misses;
     if (forecast >= kLeastGain) order = std::move(found);
   }
 };
@@ -152,7 +156,7 @@ Schedule::~Schedule() {
 
 bool Schedule::due(const Plan& plan) const {
   const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-  if (!lock.owns_lock()) return false;  // another thread is at it
+  if (!lock.owns_lock()) return false;  // another thread advances the schedule
   switch (phase_) {
     case Phase::New:
     case Phase::Watching:
@@ -180,9 +184,9 @@ void Schedule::advance(std::shared_ptr<const Plan> plan, const PlanBuilder& buil
       apply(plan, builder, replace);
     else if (phase_ == Phase::OnTrial)
       judge(plan, replace);
-  } catch (const c10::OutOfMemoryError&) {  // a schedule is a luxury; the call itself goes on
+  } catch (const c10::OutOfMemoryError&) {  // the call itself can go on without a schedule
     before_.reset();
-    end("unchanged", "there was no device memory for another order");
+    end("unchanged", "not enough device memory to store the plan in another order");
   }
 }
 
@@ -192,10 +196,10 @@ void Schedule::sort(const std::shared_ptr<const Plan>& plan, const PlanBuilder& 
   const int64_t window = degree_window(plan->facts(), builder.facts(plan->rowptr.device()));
   if (window == 0 || plan->order.defined()) return;
   const auto start = std::chrono::steady_clock::now();
-  const auto sorted = in_order(*plan, builder, degree_order(*plan, window), ScheduleKind::Degree);
+  const auto sorted = reorder_rows(*plan, builder, degree_order(*plan, window), ScheduleKind::Degree);
   sorted->usage = plan->usage;
   stored_in_ = seconds_since(start);
-  replace(plan, sorted, 0);  // a plan that must stay as it is stays
+  replace(plan, sorted, 0);  // has no effect if the plan is held for captures
 }
 
 void Schedule::watch(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder) {
@@ -219,12 +223,12 @@ void Schedule::watch(const std::shared_ptr<const Plan>& plan, const PlanBuilder&
   job->store = store_;
   job->transposed = transposed_;
   const auto start = std::chrono::steady_clock::now();
-  const auto ascending =
-      plan->order.defined() ? in_order(*plan, builder, {}, ScheduleKind::Ascending) : std::shared_ptr<const Plan>(plan);
+  const auto ascending = plan->order.defined() ? reorder_rows(*plan, builder, {}, ScheduleKind::Ascending)
+                                               : std::shared_ptr<const Plan>(plan);
   job->rowptr = ascending->rowptr.cpu();
   job->col = ascending->col.cpu();
   stored_in_ += seconds_since(start);
-  if (!run_in_background(job)) return end("unchanged", "the system refused a background thread");
+  if (!run_in_background(job)) return end("unchanged", "no background thread could be started");
   job_ = std::move(job);
   usage_before_ = usage;
   phase_ = Phase::Ordering;
@@ -232,9 +236,9 @@ void Schedule::watch(const std::shared_ptr<const Plan>& plan, const PlanBuilder&
 }
 
 void Schedule::apply(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder, const Replace& replace) {
-  if (job_->owner != getpid()) {  // the child of a fork: the thread stayed with the parent
+  if (job_->owner != getpid()) {  // in a forked child, which does not have the parent's thread
     job_.reset();
-    // What the parent's thread was writing at that moment may be half written.
+    // The parent's thread may have been writing to the store when the process forked.
     if (!store_->found.load(std::memory_order_acquire)) store_ = make_community_store();
     phase_ = Phase::Watching;
     state_ = "watching";
@@ -248,10 +252,10 @@ void Schedule::apply(const std::shared_ptr<const Plan>& plan, const PlanBuilder&
   std::copy(job_->order.begin(), job_->order.end(), order.mutable_data_ptr<int32_t>());
   std::vector<int32_t>().swap(job_->order);
   order = order.to(plan->rowptr.device());
-  const std::shared_ptr<const Plan> scheduled = in_order(*plan, builder, order, ScheduleKind::Community);
+  const std::shared_ptr<const Plan> scheduled = reorder_rows(*plan, builder, order, ScheduleKind::Community);
   stored_in_ += seconds_since(start);
   if (!replace(plan, scheduled, plan->bytes()))
-    return end("unchanged", "the plan is in use by a captured CUDA graph, or two would not fit the bound");
+    return end("unchanged", "a captured CUDA graph reads the plan, or two plans exceed max_plan_bytes");
   before_ = plan;
   next_check_ = kCallsPerKind * std::max(usage_before_.kinds, 1);
   phase_ = Phase::OnTrial;
@@ -275,8 +279,9 @@ void Schedule::judge(const std::shared_ptr<const Plan>& plan, const Replace& rep
   before->usage->close();
   plan->usage->close();
   if (!replace(plan, keep ? plan : before, 0) && !keep)
-    return end("kept", reason_ + "; a captured CUDA graph reads it");
-  if (comparison_.kinds == 0) return end("kept", reason_ + "; not compared: no call of before came again");
+    return end("kept", reason_ + "; a captured CUDA graph reads the plan");
+  if (comparison_.kinds == 0)
+    return end("kept", reason_ + "; not compared: too few calls of the same kind before and after");
   end(keep ? "kept" : "dropped", reason_ + ", " + text("%.2fx measured", gain));
 }
 

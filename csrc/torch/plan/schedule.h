@@ -1,8 +1,9 @@
-// The schedule of one cached plan over its life: on a GPU its rows are sorted by degree once it is used again and
-// again, which takes less than a millisecond; then it is watched until an order by community is expected to repay its
-// cost, which is found in the background on one thread, applied by whoever calls next, compared with what was before,
-// and kept or dropped. Nothing of the user's is moved and no bit of a result changes. What is expected and why:
-// gnna/decide_schedule.h.
+// Manages the order of one cached plan's rows (its schedule):
+//  1. On a GPU, the rows are sorted by degree after a few calls, which takes less than a millisecond.
+//  2. Calls are counted and timed until an order by community is expected to repay its cost (gnna/decide_schedule.h).
+//  3. The background thread finds that order, and the next call applies it.
+//  4. Later calls are compared with those before. The order is kept or dropped.
+// The user's tensors are not moved, and results are bit-identical.
 #pragma once
 
 #include <functional>
@@ -20,33 +21,33 @@ namespace gnna {
 struct OrderJob;
 struct CommunityStore;
 
-// For status(): what happened, what it cost (seconds), what it gained.
+// The state, cost and gain of a schedule, for status(). Times are in seconds.
 struct ScheduleInfo {
   int64_t rows = 0, cols = 0, edges = 0, calls = 0;
   std::string device, state, kind, reason;
-  double found_in = 0, stored_in = 0;          // seconds in the background, and on a caller's thread
-  double forecast = 0, before = 0, after = 0;  // gain expected of the order found; mean seconds of the calls compared
-  double cold_before = 0, cold_after = 0;      // shares of gathers expected to miss the cache
-  double edge_span = -1;                       // the paper's AES; -1 where unknown or rows and columns are two sets
+  double found_in = 0, stored_in = 0;          // on the background thread, and on threads of callers
+  double forecast = 0, before = 0, after = 0;  // expected gain; mean times of the compared calls
+  double cold_before = 0, cold_after = 0;      // shares of gathers that are expected to miss the cache
+  double edge_span = -1;                       // the paper's AES; -1 if unknown or for two sets of nodes
 };
 
+// Thread-safe. due() and advance() do not wait for another thread that is in advance().
 class Schedule {
  public:
-  // store: shared by the plans of one edge list, forward and transposed, so that communities are found once.
+  // store: shared by the forward and the transposed plan of an edge list, so that communities are found once.
   Schedule(std::shared_ptr<CommunityStore> store, bool transposed);
-  ~Schedule();  // gives up what is being found in the background
+  ~Schedule();  // asks the background task to stop
 
-  // Whether advance() has something to do; cheap, asked on every call.
+  // Returns whether advance() has a step to take. Cheap, because it runs on every call.
   bool due(const Plan& plan) const;
 
-  // Takes the next step. replace(now, better, held) serves `better` instead of `now`, counting `held` bytes beside it,
-  // and says whether the cache could; false ends it.
+  // Makes the cache use `better` instead of `now`, counting `held` more bytes for it. Returns false if it cannot.
   using Replace = std::function<bool(const std::shared_ptr<const Plan>& now, const std::shared_ptr<const Plan>& better,
                                      int64_t held)>;
-  // plan is a copy: replace() changes the caller's.
+  // Takes the next step. plan is passed by value, because replace() changes the caller's pointer.
   void advance(std::shared_ptr<const Plan> plan, const PlanBuilder& builder, const Replace& replace);
 
-  void settle(const char* state, std::string reason);  // no more steps
+  void settle(const char* state, std::string reason);  // takes no more steps
   ScheduleInfo info(const Plan& plan) const;
   const std::shared_ptr<CommunityStore>& store() const { return store_; }
 
@@ -57,7 +58,7 @@ class Schedule {
   void watch(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder);
   void apply(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder, const Replace& replace);
   void judge(const std::shared_ptr<const Plan>& plan, const Replace& replace);
-  void end(const char* state, std::string reason);  // settle, with the mutex held
+  void end(const char* state, std::string reason);  // as settle(), with the mutex held
 
   mutable std::mutex mutex_;
   Phase phase_ = Phase::New;
@@ -69,15 +70,15 @@ class Schedule {
   bool transposed_;
   std::shared_ptr<OrderJob> job_;
   Usage::Summary usage_before_;
-  std::shared_ptr<const Plan> before_;  // until the verdict
+  std::shared_ptr<const Plan> before_;  // the plan before the trial, until it is judged
   Usage::Comparison comparison_;
-  int checks_ = 0;  // that spoke against it
+  int checks_ = 0;  // comparisons that rejected the schedule
   double stored_in_ = 0;
 };
 
 std::shared_ptr<CommunityStore> make_community_store();
 
-// Whether plans are watched at all; on at the start.
+// Turns automatic schedules on or off for the process. They are on by default.
 void set_auto_schedule(bool on);
 
 }  // namespace gnna

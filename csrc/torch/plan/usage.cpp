@@ -1,11 +1,11 @@
-// Counting and timing of a plan's calls.
+// Counts and times a plan's calls.
 #include "plan/usage.h"
 
 #include <algorithm>
 
 namespace gnna {
 
-constexpr int64_t kWarmUp = 3;
+constexpr int64_t kWarmUp = 3;  // first calls of a kind that are not timed
 
 Usage::Record* Usage::find(Kind kind) {
   for (int i = 0; i < kinds_; ++i)

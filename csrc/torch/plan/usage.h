@@ -1,5 +1,4 @@
-// How often the calls of one plan came and how long they took, by kind of call: what the schedule's decision and its
-// verdict rest on. Safe from several threads.
+// Counts and times the calls of one plan by kind of call, for the decisions of its schedule. Thread-safe.
 #pragma once
 
 #include <array>
@@ -13,18 +12,19 @@ namespace gnna {
 
 class Usage {
  public:
-  // One kind: calls of one width, dtype, weighting and reduction take the same time.
+  // Calls of one kind have the same width, dtype, weighting and reduction, so they take about the same time.
   struct Kind {
     int64_t row_bytes = 0;
-    int64_t variant = 0;  // what else tells kinds apart, as the caller numbers it
+    int64_t variant = 0;  // the other properties, as a number that the caller defines
     bool operator==(const Kind& other) const { return row_bytes == other.row_bytes && variant == other.variant; }
   };
 
   static constexpr int kKinds = 8, kSamples = 16;
 
-  // Counts a call and returns its number among its kind, from 1; 0 where its time is of no use: the first ones read a
-  // cold plan and gather its weights anew, and nobody asks once the plan's schedule is settled.
+  // Counts a call and returns its number within its kind, from 1. Returns 0 if the call need not be timed: the first
+  // calls read a cold plan and reorder its weights, and after close() nothing uses the times.
   int64_t count(Kind kind);
+  // Ends timing, because the schedule has been settled.
   void close() { closed_.store(true, std::memory_order_relaxed); }
   void time(Kind kind, double seconds);
   int64_t calls() const { return calls_.load(std::memory_order_relaxed); }
@@ -34,20 +34,20 @@ class Usage {
       Kind kind;
       int64_t calls = 0;
       int samples = 0;
-      double typical = 0;  // seconds of a call, the lower quartile: others only ever make it slower. 0: none was timed
+      double typical = 0;  // seconds of a call: the lower quartile, because disturbances only slow calls. 0: none timed
     };
     std::array<Line, kKinds> lines;
     int kinds = 0;
     int64_t calls = 0;
-    double seconds = 0;         // all calls, those not timed as is typical of their kind
-    int64_t longest_bytes = 0;  // row bytes of the kind that took most time
+    double seconds = 0;         // of all calls: for each kind, calls x typical
+    int64_t longest_bytes = 0;  // row_bytes of the kind that took most time
   };
   Summary summary() const;
 
-  // Seconds of the same calls before and after: kinds with at least `least` timed calls on both sides, weighted by the
-  // calls before. kinds = 0: there are none yet.
+  // Compares the times of kinds that have at least `least` timed calls in both summaries. Kinds are weighted by their
+  // calls in `before`.
   struct Comparison {
-    int kinds = 0;
+    int kinds = 0;                 // that were compared; 0 if none has enough timed calls
     double before = 0, after = 0;  // mean seconds of a call
   };
   static Comparison compare(const Summary& before, const Summary& after, int least);
@@ -57,9 +57,9 @@ class Usage {
     Kind kind;
     int64_t calls = 0;
     int64_t timed = 0;
-    std::array<float, kSamples> samples{};  // the latest
+    std::array<float, kSamples> samples{};  // seconds of the latest timed calls, a ring
   };
-  Record* find(Kind kind);  // nullptr when there are more kinds than places; the mutex is held
+  Record* find(Kind kind);  // nullptr if all kKinds are taken; the mutex is held
 
   mutable std::mutex mutex_;
   std::array<Record, kKinds> records_;

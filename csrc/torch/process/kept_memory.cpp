@@ -1,7 +1,7 @@
-// Keeps freed CPU buffers for the next allocations of their size. glibc returns every large buffer to the kernel when
-// it is freed, and the next training step pays a page fault per 4 KiB for the same buffers again.
-// Every buffer is a pointer from torch's own CPU allocator and every deleter accepts any such pointer, so that a buffer
-// may be freed before, under and after a change of allocators, and through either one.
+// Keeps freed CPU buffers for later allocations of about their size. Otherwise glibc returns every large buffer to the
+// kernel when it is freed, and the next training step pays a page fault per 4 KiB for the same buffers again.
+// All buffers come from torch's CPU allocator, and each deleter accepts any of them. A buffer may therefore be
+// allocated under one allocator and freed under the other.
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/alignment.h>
@@ -33,35 +33,35 @@ namespace {
 #if defined(__GLIBC__)
 
 constexpr size_t kMinBytes = 1 << 20;   // smaller buffers come from glibc's heap, which recycles them
-constexpr size_t kMaxWaste = 4;         // a block serves a request if at most 1/4 of the request is left over
-constexpr size_t kMaxTotalWaste = 128;  // all blocks in use together leave over at most 1/128 of the peak
+constexpr size_t kMaxWaste = 4;         // a block serves a request if it is at most 1/4 larger
+constexpr size_t kMaxTotalWaste = 128;  // the waste of all blocks in use is at most 1/128 of the peak
 constexpr size_t kRounding = 8 << 10;   // a block may be larger than its request by this without counting as waste
-constexpr uint64_t kMaxAge = 1024;      // a block is returned after this many large allocations without a use
+constexpr uint64_t kMaxAge = 1024;      // a block is returned if this many large allocations did not use it
 
-// Rows that are gathered at random are read up to 15 % faster from huge pages, but the first touch of memory in huge
-// pages can take six times as long. So they are for sizes that come again and again.
+// Rows that are gathered at random are read faster from huge pages, but the first touch of memory in huge pages can
+// take six times as long. Huge pages are therefore used only for sizes that are requested often.
 constexpr uint32_t kRequestsBeforeHugePages = 64;
-constexpr size_t kMostSizes = 4096;  // that are counted
+constexpr size_t kMostSizes = 4096;  // number of sizes whose requests are counted
 
 constexpr size_t kPage = 4096, kHugePage = 2 << 20;
 
-// glibc raises its mapping threshold to the largest block freed, up to 32 MiB. Blocks below it come from the heap, and
-// the pool cannot keep them. While the pool is open the threshold is fixed; a fixed one would also trim the heap at
-// every free of 128 KiB. Afterwards both are set to where glibc's own adjustment ends.
+// glibc raises its mapping threshold to the largest block freed, up to 32 MiB. Smaller blocks come from the heap, and
+// the pool cannot keep them, so the threshold is fixed while the pool is open. A fixed threshold disables the
+// adjustment of the trim threshold too (128 KiB), so that one is also set. After the pool is closed, both have the
+// values at which glibc's adjustment ends.
 constexpr int kMapFrom = kMinBytes, kTrimFrom = 64 << 20;
 constexpr int kHighestMapFrom = 32 << 20;
 
-// Whether glibc mapped the block on its own, rather than taking it from its heap. Reads glibc's chunk header, whose
-// second bit says so. The header is read only if it is in the block's own page at the place where glibc's aligned
-// mappings have it. Under another malloc the answer is arbitrary, which is safe: it only decides whether a block is
-// kept.
+// Returns whether glibc mapped the block on its own instead of taking it from its heap, by the second bit of glibc's
+// chunk header. The header is read only if the block starts where glibc's aligned mappings do, so that it lies in the
+// block's own page. Under another malloc the answer is arbitrary, which is safe, because it only decides whether to
+// keep the block.
 bool is_mapped(const void* data) {
   const bool may_be = reinterpret_cast<uintptr_t>(data) % kPage == c10::gAlignment;
   return may_be && (static_cast<const size_t*>(data)[-1] & 2) != 0;
 }
 
-// Gives what the kernel is to do (the advice of madvise) with the whole huge pages in a block. If it cannot, nothing
-// changes.
+// Calls madvise with this advice for the whole huge pages in a block. Best effort: a failure changes nothing.
 void advise_huge_pages(void* data, size_t size, int advice) {
   const auto first = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
   const auto last = (reinterpret_cast<uintptr_t>(data) + size) / kHugePage * kHugePage;
@@ -70,12 +70,12 @@ void advise_huge_pages(void* data, size_t size, int advice) {
 
 c10::Allocator* torch_allocator() { return c10::GetDefaultCPUAllocator(); }
 
-// Blocks in use and free blocks that are kept for reuse. Thread-safe; memory is returned after the lock is released.
-// Both together never exceed the peak of what was in use, but for the waste allowed above, so that keeping blocks does
+// Blocks in use, and free blocks that are kept for reuse. Thread-safe. Memory is returned after the lock is released.
+// Apart from the waste allowed above, both together never exceed the peak of the blocks in use, so keeping blocks does
 // not raise the peak of the process. A block that is freed without the pool, such as by std::free, counts as in use
-// until its address is handed out again or the pool is closed.
-// Only blocks that glibc mapped on their own are kept. Freeing such a block gives all of its pages back, whereas a free
-// block inside glibc's heap stays resident, so that a bound in bytes would not bound the resident memory.
+// until its address is allocated again or the pool is closed. Only blocks that glibc mapped on their own are kept.
+// Freeing such a block returns all of its pages. A free block inside glibc's heap can stay resident, so a bound in
+// bytes would not bound the resident memory.
 class BlockPool {
  public:
   void open() {
@@ -83,7 +83,7 @@ class BlockPool {
     open_ = true;
   }
 
-  // Returns what is kept and forgets what is in use: the deleter then frees it as torch does.
+  // Returns the kept blocks and forgets the blocks in use. The deleter then frees those as torch does.
   void close() {
     KeptByAge released;
     {
@@ -106,7 +106,8 @@ class BlockPool {
     free_all(released);
   }
 
-  // A block that fits, now in use, or nullptr after dropping kept blocks to make room for a new one.
+  // Returns a kept block that fits and counts it as in use. If none fits, drops kept blocks to make room for a new one
+  // and returns nullptr.
   void* take(size_t bytes) {
     KeptByAge released;
     const Taken taken = take(bytes, released);
@@ -116,7 +117,7 @@ class BlockPool {
     return taken.data;
   }
 
-  // Counts a new block, which was not touched yet, as in use.
+  // Counts a new block as in use. Nothing may have been written to it yet.
   void add(void* data, size_t bytes) {
     const size_t size = malloc_usable_size(data);
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -126,12 +127,13 @@ class BlockPool {
     use(data, {size, size, huge});
   }
 
-  // Keeps a block that is no longer used. Returns false if the caller has to free it.
+  // Keeps a freed block. Returns false if the caller has to free it instead.
   bool put(void* data, size_t size) noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = used_.find(data);
     if (found == used_.end()) return false;
-    const bool same = found->second.size == size;  // else the known block was freed elsewhere and this is another one
+    // If the sizes differ, the known block was freed elsewhere and this is a new one at its address.
+    const bool same = found->second.size == size;
     const bool huge = found->second.huge;
     stop_using(found);
     return same && is_mapped(data) && keep(data, size, huge);
@@ -142,8 +144,8 @@ class BlockPool {
     return kept_size_;
   }
 
-  // Holding the lock over a fork keeps other threads from leaving it locked in the child. The child drops what is kept,
-  // because a write to a page that it shares with its parent copies the page.
+  // The lock is held over a fork, so that no other thread leaves it locked in the child. The child drops the kept
+  // blocks, because a write to a page that it shares with its parent copies the page.
   void before_fork() { mutex_.lock(); }
   void after_fork_in_parent() { mutex_.unlock(); }
   void after_fork_in_child() {
@@ -153,20 +155,20 @@ class BlockPool {
 
  private:
   struct Used {
-    size_t size;   // of the block
-    size_t bytes;  // that torch's allocator would have taken for the request
-    bool huge;     // in huge pages
+    size_t size;   // size of the block
+    size_t bytes;  // size that torch's allocator would have used for the request
+    bool huge;     // whether it is in huge pages
   };
   struct Kept {
     void* data;
     size_t size;
-    uint64_t since;  // value of allocations_
+    uint64_t since;  // value of allocations_ when it was freed
     bool huge;
   };
   struct Taken {
     void* data = nullptr;
     size_t size = 0;
-    bool to_huge_pages = false;  // which it is not in yet
+    bool to_huge_pages = false;  // the caller has to move it there
   };
   using UsedBlocks = std::unordered_map<void*, Used>;
   using KeptByAge = std::map<int64_t, Kept>;
@@ -207,7 +209,7 @@ class BlockPool {
 
   void use(void* data, Used block) {
     const auto [known, is_new] = used_.try_emplace(data, block);
-    if (!is_new) {  // freed elsewhere
+    if (!is_new) {  // the old block was freed elsewhere
       used_size_ -= known->second.size;
       used_bytes_ -= known->second.bytes;
       known->second = block;
@@ -236,7 +238,7 @@ class BlockPool {
     return true;
   }
 
-  // Drops kept blocks, the least recently freed first. Moves map nodes, which allocates nothing.
+  // Moves kept blocks to `released`, the least recently freed first, until enough() is true. Does not allocate.
   template <typename Enough>
   void drop_until(Enough enough, KeptByAge& released) {
     while (!kept_.empty() && !enough()) {
@@ -260,7 +262,7 @@ class BlockPool {
   size_t peak_ = 0;                                // of used_bytes_
   std::unordered_map<size_t, uint32_t> requests_;  // by size
   KeptByAge kept_;
-  std::set<std::pair<size_t, int64_t>> kept_by_size_;  // (size, -key in kept_): the latest freed of a size comes first
+  std::set<std::pair<size_t, int64_t>> kept_by_size_;  // (size, -key in kept_): of one size, the latest freed first
   size_t kept_size_ = 0;
 };
 
@@ -279,7 +281,7 @@ BlockPool& pool() {
 void free_or_keep(void* data) {
   const size_t size = data == nullptr ? 0 : malloc_usable_size(data);
   if (size < kMinBytes) return torch_allocator()->raw_deallocate(data);
-  c10::profiledCPUMemoryReporter().Delete(data);  // first: once it is kept, another thread may take and report it
+  c10::profiledCPUMemoryReporter().Delete(data);  // before put(), after which another thread may take and report it
   if (!pool().put(data, size)) c10::free_cpu(data);
 }
 
@@ -306,7 +308,7 @@ class KeepingAllocator final : public c10::Allocator {
   }
 
  private:
-  // Options of torch that write to every new buffer.
+  // Returns whether options of torch are set that write to every new buffer.
   static bool fills() { return FLAGS_caffe2_cpu_allocator_do_zero_fill || FLAGS_caffe2_cpu_allocator_do_junk_fill; }
 
   static c10::DataPtr allocate_fresh(size_t bytes) {
@@ -324,7 +326,8 @@ KeepingAllocator* keeping_allocator() {
   return allocator;
 }
 
-// True if freed memory is kept afterwards. An allocator that is not torch's own is left in place.
+// Returns whether freed memory is kept from now on. If an allocator other than torch's is installed, it stays in place
+// and nothing is kept.
 bool keep_freed_memory() {
   if (c10::GetCPUAllocator() == torch_allocator()) c10::SetCPUAllocator(keeping_allocator());
   const bool keeps = c10::GetCPUAllocator() == keeping_allocator();

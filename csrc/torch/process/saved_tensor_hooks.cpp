@@ -1,5 +1,5 @@
-// Whether tensors saved for a backward pass go through hooks on this thread, as activation checkpointing has it. Newer
-// releases of torch tell so in Python, where it is cheaper to ask; see gnna_plugin/surroundings.py.
+// The op saved_tensor_hooks: whether hooks for tensors saved for backward, such as those of activation checkpointing,
+// are active on this thread. gnna_plugin/surroundings.py uses torch's cheaper Python function instead, if torch has it.
 #include <ATen/SavedTensorHooks.h>
 #include <torch/library.h>
 

@@ -1,6 +1,6 @@
-"""Timings beside every installed peer: `gnna bench spmm|segment|sddmm|epoch|plan|host`, and the page made from them.
+"""Timings against every installed peer: `gnna bench spmm|segment|sddmm|epoch|plan|host`, and the page made from them.
 
-timing.py owns the clocks, rates.py what the machine's memory allows, peers.py who else computes the same; a module per
-measurement (kernels.py, epoch.py, plan.py, host.py) turns them into rows, show.py shows and stores the rows, page.py
-writes docs/benchmarks.md from what was stored, command.py is the command line. Nothing here is imported by the runtime.
+A peer is other code that computes the same. timing.py owns the clocks, rates.py the rates of the memory, and peers.py
+the peers. kernels.py, epoch.py, plan.py and host.py measure rows, show.py shows and stores them, page.py writes
+docs/benchmarks.md from stored rows, and command.py is the command line.
 """

@@ -1,6 +1,6 @@
-"""The subcommand `bench`: its measurements' arguments, and the loop over graphs and cases that shows and stores rows.
+"""The subcommand `bench`: the arguments of its measurements, and the loop over cases that shows and stores rows.
 
-This file owns the command line only; each measurement is a module of this package.
+Each measurement is a module of this package.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from gnna_plugin.tools.compare.command import command_line, load_graphs
 from gnna_plugin.tools.compare.spec import UsageError
 
-HELP = "time the kernels, layers and plans beside every installed peer"
+HELP = "time kernels, training steps and plans against every installed library"
 
 _EPILOG = """examples:
   gnna bench spmm --graph community --widths 16 64
@@ -21,13 +21,13 @@ _EPILOG = """examples:
   gnna bench host
   gnna bench page spmm.json epoch.json --output docs/benchmarks.md
 
-Every timed result is compared with float64 first. Times are medians; the floors beside them are what the machine's
-memory, measured in the same run, allows."""
+Results of kernels and models are compared with float64 before they are timed. Times are medians. The floors that some
+tables show are the times that moving the data takes at the rate of this machine's memory, measured in the same run."""
 
 _KERNELS = {
-    "spmm": "reduce neighbours' features",
-    "segment": "reduce messages that exist",
-    "sddmm": "dot products of both ends of every edge",
+    "spmm": "time SpMM, which reduces the features of every node's neighbours",
+    "segment": "time segment reductions, which reduce given messages by their destination",
+    "sddmm": "time SDDMM, the dot products of the features at both ends of every edge",
 }
 
 
@@ -37,55 +37,72 @@ def add_arguments(parser):
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="MEASUREMENT")
     for kind, text in _KERNELS.items():
         sub = _measurement(kinds, kind, text, graphs=True)
-        sub.add_argument("--widths", nargs="+", type=int, default=[16, 64, 128], metavar="D", help="features per node")
-        sub.add_argument("--heads", type=int, default=1, help="divide the width into heads (%(default)s)")
-        sub.add_argument("--backward", action="store_true", help="the gradient instead of the result")
-        sub.add_argument("--dtype", default="float32", choices=("float32", "float64", "float16", "bfloat16"))
+        help_text = "features per node (default: 16 64 128)"
+        sub.add_argument("--widths", nargs="+", type=int, default=[16, 64, 128], metavar="D", help=help_text)
+        sub.add_argument("--heads", type=int, default=1, help="heads that share the width (default: %(default)s)")
+        sub.add_argument("--backward", action="store_true", help="time the backward instead of the forward pass")
+        help_text = "dtype of the features (default: %(default)s)"
+        sub.add_argument(
+            "--dtype", default="float32", choices=("float32", "float64", "float16", "bfloat16"), help=help_text
+        )
         if kind != "sddmm":
-            sub.add_argument("--reduce", default="sum", choices=("sum", "mean", "max", "min"))
+            sub.add_argument("--reduce", default="sum", choices=("sum", "mean", "max", "min"), help="default: sum")
         if kind == "spmm":
-            sub.add_argument("--weight", default="none", choices=("none", "static", "learned"), help="one per edge")
-    epoch = _measurement(kinds, "epoch", "train models, a step at a time", graphs=True)
-    epoch.add_argument("--models", nargs="+", default=["gcn", "gin"], choices=("gcn", "gin", "sage", "gat"))
+            help_text = "edge weights: none, without gradient (static) or with gradient (learned); default: %(default)s"
+            sub.add_argument("--weight", default="none", choices=("none", "static", "learned"), help=help_text)
+    epoch = _measurement(kinds, "epoch", "time training steps of whole models", graphs=True)
+    help_text = "models to train (default: gcn gin)"
+    epoch.add_argument(
+        "--models", nargs="+", default=["gcn", "gin"], choices=("gcn", "gin", "sage", "gat"), help=help_text
+    )
     epoch.add_argument(
         "--shapes",
         nargs="+",
         default=["2x16", "5x64", "3x256+norm"],
         metavar="S",
-        help="LAYERSxHIDDEN, +norm for BatchNorm and dropout 0.5 (2x16 5x64 3x256+norm)",
+        help="LAYERSxHIDDEN, with +norm for BatchNorm and dropout 0.5 (default: 2x16 5x64 3x256+norm)",
     )
-    epoch.add_argument("--dim", type=int, default=96, help="random features per node (%(default)s)")
-    epoch.add_argument("--classes", type=int, default=22, help="random classes (%(default)s)")
+    epoch.add_argument("--dim", type=int, default=96, help="random features per node (default: %(default)s)")
+    epoch.add_argument("--classes", type=int, default=22, help="random classes (default: %(default)s)")
     epoch.add_argument(
-        "--split", action="store_true", help="divide the gain over PyG into allocator, memo, fused gather and kernel"
+        "--split",
+        action="store_true",
+        help="also time the steps from PyG to the plug-in: allocator, cached gcn_norm, fused gather, kernel",
     )
-    _measurement(kinds, "plan", "build the forward and the transposed plan, and find them again", graphs=True)
-    _measurement(kinds, "host", "host time of calls on a graph too small to matter", graphs=False)
+    _measurement(kinds, "plan", "time building the plans of a graph, and finding one in the cache", graphs=True)
+    _measurement(kinds, "host", "time calls on a graph so small that only the host's work counts", graphs=False)
     page = kinds.add_parser("page", help="write a Markdown page from stored JSON files")
-    page.add_argument("files", nargs="+", metavar="JSON")
-    page.add_argument("--output", required=True, metavar="FILE")
+    page.add_argument("files", nargs="+", metavar="JSON", help="files that `gnna bench ... --json` wrote")
+    page.add_argument("--output", required=True, metavar="FILE", help="the Markdown file to write")
 
 
 def _measurement(kinds, name, text, graphs):
     sub = kinds.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     add = sub.add_argument
     if graphs:
-        add("--graph", nargs="+", required=True, metavar="G", help="as for `gnna compare`")
-        add("--seed", type=int, default=0, help="of generated graphs (0)")
+        help_text = "graph files or names; `gnna compare --help` lists the forms"
+        add("--graph", nargs="+", required=True, metavar="G", help=help_text)
+        add("--seed", type=int, default=0, help="seed of generated graphs, and of the models of `epoch` (default: 0)")
         if name != "plan":
-            help_text = "one thread, by the CPU time it takes: for a machine that others use (with OMP_NUM_THREADS=1)"
+            help_text = "run one thread and take its CPU time, for a busy machine; needs a CPU and OMP_NUM_THREADS=1"
             add("--cpu-time", action="store_true", help=help_text)
-            add("--peers", nargs="+", metavar="P", help="only these peers, by the names that the table shows")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where it can be used")
-    add("--threads", type=int, help="CPU threads; default: torch's own choice")
-    add("--rounds", type=int, default=7, help="samples per time (%(default)s)")
-    add("--json", metavar="FILE", help="write rows, versions and the command as JSON")
-    add("--csv", metavar="FILE", help="write the rows as CSV")
+            help_text = "libraries to time beside the plug-in, by their names in the table (default: all)"
+            add("--peers", nargs="+", metavar="P", help=help_text)
+    help_text = "where to run (default: cuda if it can be used, else cpu)"
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help=help_text)
+    add("--threads", type=int, help="number of CPU threads (default: torch's choice)")
+    add("--rounds", type=int, default=7, help="rounds of timing, of which the median counts (default: %(default)s)")
+    add("--json", metavar="FILE", help="write rows, versions and the command to FILE, as JSON")
+    add("--csv", metavar="FILE", help="write the rows to FILE, as CSV")
     return sub
 
 
 def run(args):
-    """Measure, show and store; returns the exit status 0. Raises UsageError and WorkerError."""
+    """Measure, show and store rows, and return the exit status 0.
+
+    Raises:
+        UsageError, WorkerError: see gnna_plugin.tools.compare.spec.
+    """
     if args.kind == "page":
         from gnna_plugin.tools.bench import page
 
@@ -105,7 +122,7 @@ def run(args):
         console.print(remark, style="dim")
     if getattr(args, "cpu_time", False):
         if name != "cpu" or args.threads not in (None, 1) or os.environ.get("OMP_NUM_THREADS") != "1":
-            raise UsageError("--cpu-time needs one thread of a CPU: set OMP_NUM_THREADS=1, and --device cpu")
+            raise UsageError("--cpu-time measures one thread of a CPU: set OMP_NUM_THREADS=1, and use --device cpu")
         args.threads = 1
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -121,12 +138,12 @@ def run(args):
         if (taken := rows[0].get("missing_cores") or 0) > 0.1:
             console.print(f"  other processes took {taken:.1f} cores: do not rely on these times", style="yellow")
         console.print()
-        show.store(result, args.json, args.csv)  # after every case: an interruption loses only the one under way
+        show.store(result, args.json, args.csv)  # after every case, so that an interruption loses only one
     return 0
 
 
 def _cases(args, graphs, device):
-    """(rows, {peer: reason}) of one case after another."""
+    """Yield (rows, {peer: reason}) of one case after another."""
     from gnna_plugin.tools.bench.timing import Rounds
 
     rounds = Rounds(args.rounds, spare=args.rounds, cpu_time=getattr(args, "cpu_time", False))
@@ -154,7 +171,7 @@ def _kernel_cases(args, graphs, device, rounds):
     from gnna_plugin.data.problem import Problem
     from gnna_plugin.tools.bench import kernels
 
-    allocator.keep_freed_memory()  # for every peer alike, so that no one is charged for page faults
+    allocator.keep_freed_memory()  # for all peers, so that page faults are in no one's time
     direction = "backward" if args.backward else "forward"
     for graph in graphs:
         src, dst = torch.from_numpy(graph.src).to(device), torch.from_numpy(graph.dst).to(device)

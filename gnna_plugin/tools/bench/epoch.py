@@ -1,8 +1,9 @@
-"""`gnna bench epoch`: training steps of whole models, plain, by every peer, and with the plug-in; a process per case.
+"""`gnna bench epoch`: times training steps of whole models, plain, by every peer, and with the plug-in.
 
-A step is forward, backward and Adam. All arms of a case start from the same weights; outputs and gradients of each are
-compared with a float64 run of the plain framework before it is timed. On a CPU the plain framework is timed first with
-the C allocator as users run it, then everything with freed memory kept, so that the allocator's gain stays apart.
+Each case has its own process. A step is forward, backward and Adam. All arms of a case start from the same weights, and
+their outputs and gradients are compared with a float64 run of the plain framework. On a CPU, the plain framework is
+timed first with torch's default allocator. Then all arms are timed with freed memory kept, which separates the gain of
+the allocator from the other gains.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ PLAIN = {name: framework.label for name, framework in FRAMEWORKS.items()}
 AS_RUN = {name: f"{label}, as run" for name, label in PLAIN.items()}
 MEMO, FUSED = "PyG + memo", "PyG + memo + fused gather (torch.sparse.mm)"
 _ESSENTIAL = {*OURS.values(), *PLAIN.values(), *AS_RUN.values()}
-_TOLERANCE = 1e-3  # of outputs and gradients, or ten times the plain framework's own float32 error if that is more
-_TAKEN_CORES = 0.1
-_SLICE_S = 0.25  # of steps per arm and round
+_TOLERANCE = 1e-3  # of outputs and gradients; ten times the plain framework's float32 error if that is larger
+_TAKEN_CORES = 0.1  # a round in which other processes used more cores is repeated
+_SLICE_S = 0.25  # seconds of steps per arm and round
 
 
 @dataclass(frozen=True)
 class Shape:
-    """``layers`` layers of ``hidden`` features, with BatchNorm and dropout 0.5 between them where ``norm``."""
+    """A model of ``layers`` layers of ``hidden`` features.
+
+    ``norm`` puts BatchNorm and dropout 0.5 between the layers.
+    """
 
     layers: int
     hidden: int
@@ -59,7 +63,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train: the framework, the structure and options of its model, and what is on while it trains."""
+    """A way to train.
+
+    Attributes:
+        name: name in the table.
+        framework: key of FRAMEWORKS.
+        structure: key of the adapter's STRUCTURES, the form in which the model gets the graph.
+        cached: whether PyG's GCNConv caches its normalisation.
+        compiled: whether torch.compile compiles the model.
+        around: returns the context in which the arm runs, such as that with the plug-in enabled.
+    """
 
     name: str
     framework: str
@@ -71,7 +84,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Case:
-    """What one process measures."""
+    """The measurements of one process.
+
+    The fields are the graph and the arguments of `gnna bench epoch`.
+    """
 
     graph: object
     model: str
@@ -88,7 +104,10 @@ class Case:
 
 
 def cases(args, graphs, device):
-    """(rows, {peer: reason}) of every graph, model and shape, each measured in a process of its own."""
+    """Yield (rows, {peer: reason}) of every graph, model and shape.
+
+    Each is measured in its own process.
+    """
     shapes = [Shape.parse(text) for text in args.shapes]
     for graph in graphs:
         for model in args.models:
@@ -112,12 +131,16 @@ def cases(args, graphs, device):
 
 
 def measure(case: Case) -> tuple[list[dict], dict]:
-    """Rows, one per arm that trains the case, and {arm: reason} of those that do not. Changes the process's state."""
+    """Measure one case. Changes the process, such as its threads and allocator.
+
+    Returns:
+        A row for every arm that trains the case, and {arm: reason} for those that do not.
+    """
     torch.set_num_threads(case.threads)
     arms, left_out = _arms(case)
     data, training, reference, timings = _Data(case), {}, {}, {}
     as_run = [arm for arm in arms if arm.name in AS_RUN.values()]
-    for arm in as_run:  # before anything has touched the allocator
+    for arm in as_run:  # first, because the plug-in changes the allocator
         training[arm.name] = _Training(arm, case, data)
     timings.update(_time(training, case, keeps_memory=False))
     for arm in arms:
@@ -146,7 +169,7 @@ def _arms(case: Case) -> tuple[list[Arm], dict]:
             left_out[PLAIN[framework]] = module
             continue
         default = next(iter(module.STRUCTURES))
-        # First of all, because its result is what the other arms' errors are measured beside.
+        # First, because the errors of the other arms are compared with the error of this one.
         arms.append(Arm(PLAIN[framework], framework, default))
         if on_cpu:
             arms.append(Arm(AS_RUN[framework], framework, default))
@@ -163,7 +186,7 @@ def _pyg_arms(case: Case, module, default: str) -> list[Arm]:
         arms.append(Arm("PyG cached", "pyg", default, cached=True))
     arms.append(Arm("PyG compiled", "pyg", default, cached=gcn, compiled=True))
     if case.split:
-        if gcn:  # only=[] chooses no layer: the memory of gcn_norm is all that is left of the plug-in
+        if gcn:  # only=[] accelerates no layer, so the cached gcn_norm is the only effect of the plug-in
             arms.append(Arm(MEMO, "pyg", default, around=lambda: enabled("pyg", only=[])))
         if case.model != "gat":
 
@@ -187,7 +210,7 @@ class _Data:
 
 
 class _Training:
-    """A model in training under one arm."""
+    """The training of one arm: its model, its optimizer and its graph."""
 
     def __init__(self, arm: Arm, case: Case, data: _Data):
         module = peers.adapter(arm.framework)
@@ -208,11 +231,17 @@ class _Training:
         self.optimizer.step()
 
     def check(self, reference: dict) -> None:
-        """Sets ``error``: the largest relative error of outputs and gradients (dropout off, the weights as they are)
-        against the plain framework in float64; None where memory does not hold the messages in float64.
+        """Compare outputs and gradients with the plain framework in float64.
 
-        ``reference`` keeps each framework's float64 result and the plain arm's error, from the plain arm, which comes
-        first. Raises WorkerError for a wrong result.
+        The comparison uses the initial weights and no dropout. It sets ``error``, which is the largest relative error.
+        It is None if the float64 messages do not fit into memory.
+
+        Args:
+            reference: dict in which the plain arm of each framework, which must come first, stores its float64 result
+                and its own error.
+
+        Raises:
+            WorkerError: the result is wrong.
         """
         self.plain_model.load_state_dict(self.start)
         found = _outputs_and_gradients(self.model, self.plain_model, self.data.x, self.graph, self.data.y)
@@ -255,10 +284,13 @@ def _outputs_and_gradients(model, plain_model, x, graph, y) -> dict:
 
 
 def _time(training: dict[str, _Training], case: Case, keeps_memory: bool) -> dict[str, tuple]:
-    """{arm: (ms of every step, cores that others took, ms of the first step)}, the arms in turn.
+    """Time the steps of all arms in turn.
 
-    Busy rounds are repeated. The first step after a change of arms is not counted: plans and freed memory are as the
-    arm before left them.
+    Rounds in which other processes were busy are repeated. The first step after a change of arms is not counted,
+    because plans and freed memory are as the other arm left them.
+
+    Returns:
+        {arm: (milliseconds of every step, cores that other processes used, milliseconds of the first step)}.
     """
     if not training:
         return {}
@@ -269,7 +301,7 @@ def _time(training: dict[str, _Training], case: Case, keeps_memory: bool) -> dic
         samples = {}
         for name, arm in training.items():
             with arm.arm.around():
-                if keeps_memory:  # leaving an arm with the plug-in undid it
+                if keeps_memory:  # again, because leaving the arm with the plug-in restored torch's allocator
                     allocator.keep_freed_memory()
                 first = _clocked(arm.step, case)
                 if number == 0:

@@ -1,9 +1,9 @@
-"""`gnna bench host`: what calls cost on the host, on a graph too small for the kernels to matter, one thread.
+"""`gnna bench host`: times the host's work in calls on a graph so small that kernels do not matter, with one thread.
 
-Three tables: the ops themselves, a PyG layer's message passing and DGL's, each plain, accelerated, and enabled but left
-to the framework (min_work too large), which is what having the plug-in on costs a small layer. "framework's own part"
-is message passing without gather and reduction: the rest of an accelerated call is the plug-in's whole path. On a CPU
-times are CPU time, on CUDA the time between events.
+There is a table for the ops and one for the message passing of each framework. Message passing runs plain, accelerated,
+and "left to the framework": enabled with a min_work so large that every call falls back. The last one shows what the
+plug-in costs a small layer. "framework's own part" is message passing without gather and reduction; the rest of an
+accelerated call is the plug-in's. Times are CPU time on a CPU, and the time between events on CUDA.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _MODES = {"plain": None, "accelerated": 0, "left to the framework": 1 << 60}
 
 
 def cases(device: torch.device, rounds: Rounds) -> Iterator[tuple[list[dict], dict]]:
-    """(rows, {framework: reason}) of the ops and of each framework; times in microseconds per call."""
+    """Yield (rows, {framework: reason}) of the ops and of each framework.
+
+    Times are in microseconds per call.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -42,7 +45,10 @@ def _graph(device):
 
 
 def _ops(device: torch.device, rounds: Rounds) -> list[dict]:
-    """One edge, width 1: what is left is the dispatch, the checks, the plan's lookup, the output's allocation."""
+    """Time the ops on one edge of width 1.
+
+    The time is that of dispatch, checks, plan lookup and allocation of the output.
+    """
     src, dst = torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     x, weight = torch.rand(1, 1, device=device), torch.rand(1, device=device)
     leaf = x.clone().requires_grad_()

@@ -1,7 +1,7 @@
-"""`gnna bench spmm`, `segment` and `sddmm`: one aggregation at a time, forwards or backwards, beside every peer.
+"""`gnna bench spmm`, `segment` and `sddmm`: times one aggregation, forward or backward, against every peer.
 
-A result is compared with float64 before it is timed; a peer that is wrong, fails or has no such operation is told by
-its reason and not timed. Backwards is the gradient alone, by torch.autograd.grad on a graph that is kept.
+A result is compared with float64 before it is timed. A peer that is wrong, fails or has no such operation is not timed,
+and the reason is reported. The backward pass is torch.autograd.grad alone, on a retained autograd graph.
 """
 
 from __future__ import annotations
@@ -16,19 +16,29 @@ from gnna_plugin.tools.bench import peers, rates
 from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
 from gnna_plugin.tools.compare.spec import WorkerError
 
-# Relative to the largest element, over rows of up to some ten thousand edges.
+# Relative to the largest element, for rows of up to some ten thousand edges.
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-12, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 def measure(problem: Problem, direction: str, wanted: list[str] | None, rounds: Rounds) -> tuple[list[dict], dict]:
-    """Rows, one per peer that computes the problem, and {peer: reason} of those that do not.
+    """Check and time a problem with every peer.
 
-    ``direction`` is "forward" or "backward"; ``wanted`` names peers (None: all). A row has peer, ms, spread_ms, how,
-    eager_ms, error, missing_cores, times_of_ours (its ms over ours) and the floors of rates.floors. Raises WorkerError
-    where this library's own result is wrong.
+    Args:
+        problem: the Problem.
+        direction: "forward" or "backward".
+        wanted: names of peers; None or an empty list means all.
+        rounds: the Rounds of timing.
+
+    Returns:
+        A row for every peer that computes the problem, and {peer: reason} for those that do not. A row has peer, ms,
+        spread_ms, how, eager_ms, error, missing_cores, times_of_ours (its ms / the plug-in's) and the floors of
+        rates.floors().
+
+    Raises:
+        WorkerError: the plug-in's own result is wrong.
     """
     device = problem.src.device
-    # Each problem compiles its peers afresh: after eight shapes torch.compile gives up and runs uncompiled.
+    # torch.compile runs uncompiled after eight shapes, so compiled code is dropped before each problem.
     torch.compiler.reset()
     available, missing = peers.all_peers()
     operands = problem.operands()
@@ -51,7 +61,7 @@ def measure(problem: Problem, direction: str, wanted: list[str] | None, rounds: 
         except Unsupported as reason:
             left_out[name] = str(reason)
             continue
-        except Exception as error:  # a peer's own failure is a fact to report, not ours to raise
+        except Exception as error:  # a failure of a peer is reported, and the others are timed
             if name == peers.OURS:
                 raise
             logging.getLogger("gnna_plugin").info("%s failed", name, exc_info=True)
@@ -87,7 +97,10 @@ def measure(problem: Problem, direction: str, wanted: list[str] | None, rounds: 
 
 
 def _call(function, sets, grad):
-    """A function of the buffer's number: the output in a list, or the gradients."""
+    """Return the call that is timed.
+
+    It is a function of the buffer's number, which returns [output] or the gradients.
+    """
     if grad is None:
 
         def forward(i):
@@ -102,7 +115,10 @@ def _call(function, sets, grad):
 
 
 def _floors(problem: Problem, direction: str, cpu_time: bool) -> dict:
-    """The floors where the bytes that must move are plain to see: all forward passes, and a sum's gradient."""
+    """Return the floors, or {} if the bytes that must move are not known.
+
+    They are known for all forward passes, and for the gradient of a sum without learned weights.
+    """
     if direction == "backward" and (problem.kind != "spmm" or problem.reduce != "sum" or problem.weight == "learned"):
         return {}
     size, edges, nodes = problem.dtype.itemsize, problem.edges, problem.num_nodes
@@ -112,7 +128,7 @@ def _floors(problem: Problem, direction: str, cpu_time: bool) -> dict:
         gathered, once, results, table = edges * rows, edges * rows, nodes * rows, edges
     elif problem.kind == "sddmm":
         gathered, once, table = edges * rows, nodes * rows, nodes
-        results = nodes * rows + edges * problem.heads * size  # b once, and one number per edge and head
+        results = nodes * rows + edges * problem.heads * size  # b once, and an element per edge and head
     else:
         gathered, once, results, table = edges * rows, nodes * rows, nodes * rows, nodes
         streamed += edges * problem.heads * size if problem.weight != "none" else 0

@@ -1,6 +1,6 @@
-"""`gnna bench page`: docs/benchmarks.md from stored JSON, so that no figure on it was typed by hand.
+"""`gnna bench page`: writes docs/benchmarks.md from stored JSON, so that no figure is typed by hand.
 
-This file owns the page's words and tables; it measures nothing.
+This file owns the text and the tables of the page.
 """
 
 from __future__ import annotations
@@ -16,29 +16,34 @@ from gnna_plugin.tools.compare.spec import UsageError
 
 _HEAD = """# Benchmarks
 
-Made by `gnna bench page`; do not edit. Times are medians, in milliseconds unless said, each compared with float64 on
-random input before it was taken. A peer that is not named was not installed or has no such operation.
+Made by `gnna bench page`; do not edit. Times are medians, in milliseconds unless stated otherwise. Results of kernels
+and models were compared with float64 on random input before they were timed. A library that is not named was not
+installed or has no such operation.
 """
 _TITLES = {
     "spmm": "Reducing neighbours' features",
-    "segment": "Reducing messages that exist",
-    "sddmm": "Dot products of both ends of every edge",
+    "segment": "Reducing given messages",
+    "sddmm": "Dot products of the features at both ends of every edge",
     "epoch": "Training steps",
     "plan": "Plans",
     "host": "Host time of calls",
 }
-_FLOORS = """*GB/s*: bytes that have to move over gnna's time. *of floor*: the time of moving them at the rate at which
-this machine gathers random rows of that width, measured in the same run, over gnna's; ids with locality beat it. *x
-best peer*: the fastest other result over ours.
+_FLOORS = """*x best peer*: time of the fastest other library / time of gnna. *GB/s*: bytes that must move / time of
+gnna. *of floor*: floor / time of gnna. The floor is the time of moving these bytes at the rate at which this machine
+gathers random rows of that width, measured in the same run. It can be beaten on graphs whose neighbours have near ids.
 """
-_SPLIT = """Where the gain over PyG comes from, as factors whose product is the whole: the C allocator keeping freed
-memory, the memory of gcn_norm, the gather fused with the reduction (by torch's own sparse kernel, MKL or cuSPARSE, in
-the place of ours), and our kernel instead of that one, the plug-in's lighter path included.
+_SPLIT = """The factors of the gain over PyG. Their product is *whole*. *allocator*: freed memory is kept. *memo*:
+gcn_norm is cached. *fused gather*: the gather is fused with the reduction, in torch's own sparse kernel (MKL or
+cuSPARSE). *kernel*: the plug-in's kernel in place of that one, and its shorter path through the host.
 """
 
 
 def run(args) -> int:
-    """Write the page; returns the exit status 0. Raises UsageError for a file that `gnna bench` did not write."""
+    """Write the page and return the exit status 0.
+
+    Raises:
+        UsageError: `gnna bench` did not write one of the files.
+    """
     results = [_read(path) for path in args.files]
     sections = [_HEAD]
     for kind, heading in _TITLES.items():
@@ -64,13 +69,13 @@ def _section(kind: str, result: dict) -> Iterable[str]:
     about, rows = result["about"], result["rows"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     where = about.get("gpu") or f"{about['threads']} threads of {about['processor']}, {about['instruction_set']}"
-    command = re.sub(r" --(json|csv) \S+", "", about["command"])  # where it was stored tells a reader nothing
+    command = re.sub(r" --(json|csv) \S+", "", about["command"])  # the paths do not matter to a reader
     yield f"{about['date']}, {where}; {versions}.\n\n    {command}\n"
     taken = max((row.get("missing_cores") or 0.0 for row in rows), default=0.0)
     if taken > 0.1:
-        yield f"Other processes took up to {taken:.1f} cores while this was measured: ratios hold better than times.\n"
+        yield f"Other processes used up to {taken:.1f} cores meanwhile, so ratios are more reliable than times.\n"
     if any(row.get("how") == "CPU time" for row in rows):
-        yield "One thread, timed by the CPU time it took, because others were using the machine.\n"
+        yield "One thread, measured in CPU time, because other processes used the machine.\n"
     if kind in ("spmm", "segment", "sddmm"):
         yield _FLOORS
         yield _kernels(rows)

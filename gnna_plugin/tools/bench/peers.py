@@ -1,8 +1,8 @@
-"""Who computes the same: this library, torch itself, and whatever the adapters of the installed frameworks offer.
+"""The peers, which compute the same: the plug-in, torch itself, and what the adapters of installed frameworks offer.
 
-A peer is a function of a Problem that does all preparation a user would do once, and returns the call that is timed, a
-function of the operands. It raises Unsupported for what it has no operation for. A peer whose maximum of no neighbours
-is infinite by its own rules has the attribute empty_rows_are_infinite.
+A peer is a function of a Problem. It does the preparation that a user does once, and returns the call that is timed, a
+function of the operands. It raises Unsupported if it has no such operation. If its max or min of an empty row is
+infinite by its own rules, it has the attribute empty_rows_are_infinite.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ OURS = "gnna"
 
 
 def adapter(framework: str):
-    """The peers' module of a framework, which has PEERS: {name: Peer}, or why it cannot be imported, a string."""
+    """Return the module tools.peers of a framework's adapter.
+
+    If it cannot be imported, the result is the reason, a string. The module has PEERS: {name: Peer}.
+    """
     try:
         return FRAMEWORKS[framework].load("tools.peers")
     except ImportError as error:
@@ -26,7 +29,7 @@ def adapter(framework: str):
 
 
 def all_peers() -> tuple[dict[str, Peer], dict[str, str]]:
-    """(peers by name, ours first; {framework: reason} of what cannot be imported)."""
+    """Return {name: Peer}, the plug-in first, and {framework: why its import failed}."""
     found, missing = dict(_OWN), {}
     for framework in FRAMEWORKS:
         module = adapter(framework)
@@ -38,7 +41,10 @@ def all_peers() -> tuple[dict[str, Peer], dict[str, str]]:
 
 
 def csr(problem: Problem):
-    """(rowptr, col, order): in-neighbour CSR of the problem's edges, int64; order[slot] is the edge's position."""
+    """Return the in-neighbour CSR of the problem as int64 (rowptr, col, order).
+
+    Entry k of col belongs to edge order[k].
+    """
     order = torch.argsort(problem.dst, stable=True)
     rowptr = torch.zeros(problem.num_nodes + 1, dtype=torch.int64, device=order.device)
     rowptr[1:] = torch.bincount(problem.dst, minlength=problem.num_nodes).cumsum(0)
@@ -51,7 +57,7 @@ def _gnna(problem: Problem):
         return lambda messages: torch.ops.gnna.segment_reduce(messages, dst, nodes, reduce)
     if problem.kind == "sddmm":
         return lambda a, b: torch.ops.gnna.sddmm(a, b, src, dst, 0 if problem.heads == 1 else 1)
-    if problem.weight == "static":  # one for all calls, in the plan's order, as peers have it that put it into a matrix
+    if problem.weight == "static":  # prepared once in the plan's order, as other peers put it into a matrix once
         fixed = problem.operands()[1]
         torch.ops.gnna.mark_constant(fixed)
         return lambda x, weight: torch.ops.gnna.spmm(x, fixed, src, dst, nodes, reduce)
@@ -63,27 +69,30 @@ def _matrix(problem: Problem, values=None):
     values = torch.ones(problem.edges, dtype=problem.dtype, device=col.device) if values is None else values[order]
     shape = (problem.num_nodes, problem.num_nodes)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch's sparse tensors are in beta, as it says every time
+        warnings.simplefilter("ignore", UserWarning)  # torch warns that its sparse tensors are in beta
         return torch.sparse_csr_tensor(rowptr, col, values, shape, check_invariants=False)
 
 
 def _weighted_matrix(problem: Problem):
-    """The matrix with the weight of operands(seed 0) in it: a static weight, which is part of the preparation."""
+    """Return the matrix with the static weight, if any, as its values.
+
+    The weight is that of operands(seed=0). Putting it into the matrix is part of the preparation.
+    """
     if problem.heads > 1 or problem.weight == "learned":
-        raise Unsupported("no weights that are learned or differ by head")
+        raise Unsupported("supports no weights that are learned or differ by head")
     return _matrix(problem, problem.operands()[1] if problem.weight == "static" else None)
 
 
 def _sparse_mm(problem: Problem):
     if problem.kind != "spmm" or problem.reduce != "sum":
-        raise Unsupported("sums of neighbours only")
+        raise Unsupported("supports only sums over neighbours")
     matrix = _weighted_matrix(problem)
     return lambda x, weight=None: torch.sparse.mm(matrix, x)
 
 
 def _sparse_mm_reduce(problem: Problem):
     if problem.kind != "spmm" or problem.src.is_cuda:
-        raise Unsupported("a kernel for the CPU only")
+        raise Unsupported("supports only reductions over neighbours, on a CPU")
     matrix = _weighted_matrix(problem)
     name = {"max": "amax", "min": "amin"}.get(problem.reduce, problem.reduce)
     return lambda x, weight=None: torch.sparse.mm(matrix, x, name)
@@ -91,10 +100,10 @@ def _sparse_mm_reduce(problem: Problem):
 
 def _sampled_addmm(problem: Problem):
     if problem.kind != "sddmm" or problem.heads > 1:
-        raise Unsupported("dot products of whole rows only")
+        raise Unsupported("supports only dot products of whole rows")
     pattern = _matrix(problem)
     if not bool((problem.dst[1:] >= problem.dst[:-1]).all()):
-        raise Unsupported("results in the order of a sorted edge list only")
+        raise Unsupported("gives results only in the order of an edge list sorted by destination")
     return lambda a, b: torch.sparse.sampled_addmm(pattern, b, a.t(), beta=0.0).values()
 
 

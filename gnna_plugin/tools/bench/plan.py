@@ -1,6 +1,6 @@
-"""`gnna bench plan`: what it costs to build the forward plan, the transposed one, and to find one in the cache.
+"""`gnna bench plan`: times building the forward plan and the transposed plan, and finding one in the cache.
 
-Beside them the same step by whoever else is installed: torch's COO to CSR, and what the adapters offer.
+Also times the corresponding steps of others: torch's COO to CSR conversion, and what the adapters offer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from gnna_plugin.tools.bench.timing import Rounds, time_calls
 
 
 def measure(graph, device: torch.device, rounds: Rounds) -> tuple[list[dict], dict]:
-    """Rows, one per step, for the graph's own edge order and for shuffled edges; and {peer: reason}."""
+    """Time every step with the edges in the graph's own order and shuffled.
+
+    Returns:
+        A row for every step, and {framework: reason} for imports that failed.
+    """
     allocator.keep_freed_memory()
     nodes = graph.num_nodes
     src, dst = torch.from_numpy(graph.src).to(device), torch.from_numpy(graph.dst).to(device)
@@ -24,7 +28,7 @@ def measure(graph, device: torch.device, rounds: Rounds) -> tuple[list[dict], di
     shuffled = src[order].contiguous(), dst[order].contiguous()
     ops, left_out = torch.ops.gnna, {}
 
-    def build(row, col):  # max_degree asks for the plan and runs no kernel
+    def build(row, col):  # max_degree needs the plan and runs no aggregation
         def call(_):
             ops.clear_cache()
             return ops.max_degree(col, row, nodes, nodes)
@@ -70,6 +74,6 @@ def measure(graph, device: torch.device, rounds: Rounds) -> tuple[list[dict], di
 def _to_csr(row, col, nodes):
     values = torch.ones(row.numel(), device=row.device)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch's sparse tensors are in beta, as it says every time
+        warnings.simplefilter("ignore", UserWarning)  # torch warns that its sparse tensors are in beta
         matrix = torch.sparse_coo_tensor(torch.stack([row, col]), values, (nodes, nodes), check_invariants=False)
         return matrix.to_sparse_csr()

@@ -1,7 +1,7 @@
-"""What the machine's memory allows, measured in the same run: the rate of gathering rows at random, and of copying.
+"""Measures the rates of the machine's memory: gathering random rows, and copying.
 
-The floor of an aggregation is the bytes it has to move at the gather rate of rows and tables of its size. That models
-uniformly random access: graphs whose ids carry locality, or whose hubs stay in a cache, beat it.
+The floor of an aggregation is the time of moving its bytes at the gather rate for rows and tables of its size. The rate
+is that of uniformly random accesses. An aggregation can be faster if neighbours have near ids or hubs stay in a cache.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from torch.nn import functional as F
 
 from gnna_plugin.tools.bench.timing import Rounds, time_calls
 
-_BAG = 64  # rows per sum: the output is then 1/64 of what is read
-_LEAST, _MOST = 1 << 18, 1 << 30  # rows read, bytes read
+_BAG = 64  # rows per sum, so that the bytes written are 1/64 of the bytes read
+_LEAST, _MOST = 1 << 18, 1 << 30  # at most 16 * _LEAST rows and _MOST bytes are read
 
 
 @functools.cache
 def gather_gbs(
     nodes: int, width: int, dtype: torch.dtype, device: torch.device, cpu_time: bool = False
 ) -> tuple[float, str]:
-    """(GB/s, program): the rate of reading and summing random rows of ``width`` elements of a table of ``nodes``.
+    """Measure the rate of reading and summing random rows of a table.
 
-    The faster of two programs that share no code: torch's embedding_bag, and this library's spmm on a random graph.
-    Bytes are those of the rows only.
+    The table has ``nodes`` rows of ``width`` elements. Two programs that share no code are timed: torch's
+    embedding_bag, and the plug-in's spmm on a random graph.
+
+    Returns:
+        (GB/s, program) of the faster program. Only the bytes of the rows are counted.
     """
     row_bytes = max(width, 1) * dtype.itemsize
     bags = max(1, min(_LEAST * 16, _MOST // row_bytes) // _BAG)
@@ -43,7 +46,10 @@ def gather_gbs(
 
 @functools.cache
 def copy_gbs(device: torch.device, cpu_time: bool = False) -> float:
-    """GB/s of copying a buffer beyond every cache, reads and writes counted."""
+    """Measure the GB/s, reads plus writes, of copying a buffer.
+
+    The buffer is larger than every cache.
+    """
     a = torch.empty(1 << 28, dtype=torch.uint8, device=device).fill_(1)
     b = torch.empty_like(a)
     timings, _ = time_calls({"copy": lambda _: b.copy_(a)}, device, Rounds(5, 0.05, 5, cpu_time))
@@ -51,10 +57,17 @@ def copy_gbs(device: torch.device, cpu_time: bool = False) -> float:
 
 
 def floors(gathered: int, streamed: int, once: int, table: tuple, cpu_time: bool) -> dict:
-    """The two floors of a kernel in ms, and the rates behind them, as the fields of a row.
+    """Compute the two floors of a kernel.
 
-    gathered: bytes of the rows read at random; streamed: bytes that pass once (ids, weights, results); once: bytes of
-    the gathered table, which has to be read at least once; table: its (rows, width, dtype, device).
+    Args:
+        gathered: bytes of the rows that are read at random.
+        streamed: bytes that move once (ids, weights, results).
+        once: bytes of the gathered table, which must be read at least once.
+        table: (rows, width, dtype, device) of the gathered table.
+        cpu_time: measure the rates in CPU time.
+
+    Returns:
+        The floors in ms and the rates that they are computed from, as fields of a row.
     """
     gather, program = gather_gbs(*table, cpu_time)
     copy = copy_gbs(table[-1], cpu_time)

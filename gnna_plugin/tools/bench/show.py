@@ -1,6 +1,6 @@
-"""How measurements are shown and stored: one rich table per case, JSON with what was run, CSV with a line per row.
+"""Shows and stores measurements: a rich table per case, JSON with the circumstances of the run, CSV with the rows.
 
-This file owns the stored form: {"kind", "about", "rows", "left_out"}; rows are flat dicts.
+This file owns the stored form, {"kind", "about", "rows", "left_out"}, where rows are flat dicts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gnna_plugin.tuned import processor
 
 
 def about(device: torch.device, command: str) -> dict:
-    """What was run on what: JSON-ready."""
+    """Return the command, the machine and the versions of a run, as a dict for JSON."""
     versions = {"gnna_plugin": gnna_plugin.__version__, "torch": torch.__version__, "python": platform.python_version()}
     for name, framework in FRAMEWORKS.items():
         if not isinstance(peers.adapter(name), str):
@@ -43,7 +43,7 @@ def about(device: torch.device, command: str) -> dict:
 
 
 def store(result: dict, json_path: str | None, csv_path: str | None) -> None:
-    """Writes the stored form to either file, or to none."""
+    """Write the stored form to each file that is given."""
     if json_path:
         Path(json_path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if csv_path:
@@ -55,7 +55,7 @@ def store(result: dict, json_path: str | None, csv_path: str | None) -> None:
 
 
 def title(row: dict) -> str:
-    """The facts of a row's case in words."""
+    """Return the facts of a row's case in words."""
     facts = [str(row["graph"])] if "graph" in row else []
     if "edges" in row:
         facts.append(f"{row['nodes']:,} nodes, {row['edges']:,} edges")
@@ -69,7 +69,10 @@ def title(row: dict) -> str:
 
 
 def case_table(rows: list[dict]) -> Table:
-    """A table of one case's rows: the name, and every measured column that any of them has."""
+    """Return a table of one case's rows.
+
+    It has every column for which a row has a value.
+    """
     caption = _floors(rows[0])
     table = Table(
         title=title(rows[0]),
@@ -93,14 +96,15 @@ def _floors(row: dict) -> str | None:
     if "gather_floor_ms" not in row:
         return None
     return (
-        f"Floors: {number(row['gather_floor_ms'])} ms to move {row['moved_bytes'] / 1e6:,.1f} MB at the gather rate of "
-        f"{row['gather_gbs']:,.1f} GB/s ({row['gather_program']}, random rows), {number(row['compulsory_floor_ms'])} "
-        f"ms to read and write everything once at {row['copy_gbs']:,.1f} GB/s."
+        f"Floors: {number(row['gather_floor_ms'])} ms to move {row['moved_bytes'] / 1e6:,.1f} MB at the rate of "
+        f"gathering random rows, {row['gather_gbs']:,.1f} GB/s ({row['gather_program']}); "
+        f"{number(row['compulsory_floor_ms'])} ms to read and write everything once at the rate of copying, "
+        f"{row['copy_gbs']:,.1f} GB/s."
     )
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
+    """Format a value with three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
@@ -108,7 +112,7 @@ def _times(value: float) -> str:
     return f"{value:.2f}x"
 
 
-# Column -> (heading, form); a table shows those that its rows have.
+# Column: (heading, function that formats a value). A table shows the columns that its rows have.
 _COLUMNS = {
     "peer": ("", str),
     "ms": ("ms", number),

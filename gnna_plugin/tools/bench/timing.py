@@ -1,8 +1,8 @@
-"""How a call is timed: in rounds, all calls of a case in turn, so that a disturbance meets all of them alike.
+"""Times calls in rounds. A round runs all calls of a case in turn, so that a disturbance affects all of them.
 
-On a CPU a sample is the mean over calls that fill a slice of time, by the wall clock. On CUDA it is the same between
-two events; calls under 0.4 ms are timed again as a captured graph of back-to-back launches, which leaves the kernels
-alone. Rounds during which other processes took part of a core are repeated, up to a limit.
+A sample is the mean over calls that fill a slice of time: by the wall clock on a CPU, between two events on CUDA. CUDA
+calls under 0.4 ms are timed again as a captured graph of back-to-back launches, which excludes the host. Rounds in
+which other processes used part of a core are repeated, up to a limit.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ import torch
 from gnna_plugin.tools.compare.measure import OtherWork, median_and_spread
 
 CAPTURE_BELOW_MS = 0.4
-# Starting a captured graph costs some 10 us (H200): shared by 64 launches that is under 0.2 us each.
+# Starting a captured graph costs about 10 us (H200), so short calls share it among more launches.
 CAPTURED_LAUNCHES, CAPTURED_SHORT_LAUNCHES, SHORT_MS = 8, 64, 0.1
-ROTATED_BYTES = 160 << 20  # so that a GPU's L2 cache does not still hold what the launch before read
+ROTATED_BYTES = 160 << 20  # larger than a GPU's L2 cache, which would otherwise hold the operands of the launch before
 MOST_BUFFERS = 8
-_TAKEN_CORES = 0.1  # more than this in a round, and it is repeated
+_TAKEN_CORES = 0.1  # a round in which other processes used more cores is repeated
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds per call: the median over the rounds and their interquartile range.
+    """The time of a call.
 
-    ``how``: "clock" or "CPU time" (CPU), "events" or "graph" (CUDA), and then ``eager_ms`` is the time between events.
+    Attributes:
+        ms: milliseconds per call, the median over the rounds.
+        spread_ms: interquartile range over the rounds.
+        how: "clock" or "CPU time" on a CPU, "events" or "graph" (a captured graph) on CUDA.
+        eager_ms: for "graph", the milliseconds per call between events, without capture.
     """
 
     ms: float
@@ -39,10 +43,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class Rounds:
-    """``count`` rounds of ``slice_s`` seconds per call, and up to ``spare`` more to replace busy ones.
+    """The rounds of a measurement.
 
-    ``cpu_time`` counts the process's CPU time instead of the wall clock's: with one thread, a measure that holds on a
-    machine which others use.
+    Attributes:
+        count: number of rounds that count.
+        slice_s: seconds per call in a round.
+        spare: number of further rounds that may replace busy ones.
+        cpu_time: measure the CPU time of the process instead of the wall clock. With one thread, this is reliable also
+            while other processes use the machine.
     """
 
     count: int = 7
@@ -52,7 +60,10 @@ class Rounds:
 
 
 def buffers(bytes_each: int, device: torch.device) -> int:
-    """How many copies of the operands a case rotates over: 1 on a CPU, up to 8 or 160 MiB in all on CUDA."""
+    """Return the number of copies of the operands that calls rotate over.
+
+    It is 1 on a CPU. On CUDA it is at most 8, and the copies take at most 160 MiB unless one alone takes more.
+    """
     if device.type != "cuda":
         return 1
     return max(1, min(MOST_BUFFERS, ROTATED_BYTES // max(bytes_each, 1)))
@@ -61,9 +72,16 @@ def buffers(bytes_each: int, device: torch.device) -> int:
 def time_calls(
     calls: dict[str, Callable[[int], Any]], device: torch.device, rounds: Rounds = Rounds(), copies: int = 1
 ) -> tuple[dict[str, Timing], float]:
-    """Times each call, a function of the number of the buffer to use (below ``copies``).
+    """Time every call.
 
-    Returns the timings by name, and the cores that other processes took in the rounds that count (0.0 where quiet).
+    Args:
+        calls: {name: call}. A call is a function of the number of the buffer to use, below ``copies``.
+        device: device of the calls.
+        rounds: the Rounds.
+        copies: number of buffers.
+
+    Returns:
+        {name: Timing}, and the most cores that other processes used in a round that counts.
     """
     counts = {name: _calls_per_slice(call, device, rounds, copies) for name, call in calls.items()}
     found = []  # (cores taken by others, {name: ms})
@@ -101,7 +119,7 @@ def _calls_per_slice(call: Callable, device: torch.device, rounds: Rounds, copie
 
 
 def _slice(call: Callable, device: torch.device, count: int, copies: int, cpu_time: bool) -> float:
-    """Milliseconds per call over ``count`` calls."""
+    """Run ``count`` calls and return the milliseconds per call."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize()
@@ -119,14 +137,17 @@ def _slice(call: Callable, device: torch.device, count: int, copies: int, cpu_ti
 
 
 def _captured(call: Callable, count: int, copies: int, replays: int) -> list[float] | None:
-    """Milliseconds per call in each replay of a graph of ``count`` calls; None where the call cannot be captured."""
+    """Capture a graph of ``count`` calls and return the milliseconds per call.
+
+    The list has an entry for each replay. Returns None if the call cannot be captured.
+    """
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.stream(torch.cuda.Stream()):
             call(0)
         torch.cuda.synchronize()
         with torch.cuda.graph(graph):
-            kept = [call(i % copies) for i in range(count)]  # every result keeps a buffer of its own
+            kept = [call(i % copies) for i in range(count)]  # so that every result has its own buffer
         del kept
     except RuntimeError:
         torch.cuda.synchronize()

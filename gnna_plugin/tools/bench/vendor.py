@@ -1,7 +1,7 @@
-"""The plug-in with torch's own sparse kernels in the place of ours: what tells a fused gather's gain from a kernel's.
+"""Runs the plug-in with torch's own sparse kernels, to separate the gain of the fused gather from that of our kernel.
 
-Hooks, plan keys and autograd stay as they are; only the CPU or CUDA kernel of gnna::spmm is another while the block
-runs: torch.sparse.mm, that is MKL or cuSPARSE, on a CSR matrix made once per edge list.
+Inside the block, the CPU or CUDA kernel of gnna::spmm is torch.sparse.mm (MKL or cuSPARSE) on a CSR matrix that is
+built once per edge list. Hooks, plan keys and autograd do not change.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ import torch
 
 @contextlib.contextmanager
 def torch_sparse_kernel(device_type: str) -> Iterator[None]:
-    """Sums and means with one weight per edge at most; anything else raises NotImplementedError inside the block."""
+    """Return a context in which gnna::spmm runs torch.sparse.mm.
+
+    ``device_type`` is "cpu" or "cuda". The context supports sums and means with at most one weight per edge. Inside the
+    block, anything else raises NotImplementedError.
+    """
     matrices: dict[tuple, tuple] = {}
 
     def matrix(weight, src, dst, shape, dtype):
@@ -28,21 +32,22 @@ def torch_sparse_kernel(device_type: str) -> Iterator[None]:
             rowptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
             values = torch.ones(src.numel(), dtype=dtype, device=src.device) if weight is None else weight[order]
             made = torch.sparse_csr_tensor(rowptr, src[order], values, shape, check_invariants=False)
-            matrices[key] = made, degree.clamp(min=1).to(dtype).unsqueeze(1), ends  # which keeps the addresses taken
+            # ends is stored so that no other tensor gets the addresses in the key.
+            matrices[key] = made, degree.clamp(min=1).to(dtype).unsqueeze(1), ends
         return matrices[key]
 
     def spmm(x, weight, src, dst, num_dst, reduce, cache=True):
         if reduce not in ("sum", "mean") or x.dim() != 2 or (weight is not None and weight.dim() != 1):
-            raise NotImplementedError("torch.sparse.mm sums rows with one weight per edge")
+            raise NotImplementedError("torch.sparse.mm supports only sums and means of rows with one weight per edge")
         found, count, _ = matrix(weight, src, dst, (num_dst, x.size(0)), x.dtype)
         out = torch.sparse.mm(found, x)
         return out / count if reduce == "mean" else out
 
     library = torch.library.Library("gnna", "IMPL")
-    # Releases that know the word refuse without it; older ones only warn.
+    # Releases of torch that have this argument refuse an override without it. Older ones only warn.
     override = {"allow_override": True} if "allow_override" in inspect.signature(library.impl).parameters else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says that a kernel is overridden: that is what is wanted
+        warnings.simplefilter("ignore")  # torch warns about the override, which is intended here
         library.impl("spmm", spmm, device_type.upper(), **override)
     try:
         yield

@@ -1,5 +1,5 @@
-"""Side-by-side comparison: the same training with and without the plug-in, each in a process of its own.
+"""Compares the same training with and without the plug-in. Each way to train is called an arm and has its own process.
 
-spec.py says what is compared, data.py brings the graph to the processes, worker.py measures one arm with the meters of
-measure.py, runner.py starts the arms and computes the rows, report.py shows them, command.py is the command line.
+spec.py defines the comparison, data.py passes the graph to the processes, worker.py measures one arm with the meters of
+measure.py, runner.py starts the arms and computes rows, report.py formats them, and command.py is the command line.
 """

@@ -1,6 +1,6 @@
-"""The subcommand `compare`: its arguments, the check of everything before the first minute is spent, and its output.
+"""The subcommand `compare`: its arguments, the checks before anything is measured, and the order of its output.
 
-This file owns the command line of a comparison; measuring is the runner's and showing the report's.
+runner.py measures, and report.py formats the results.
 """
 
 import argparse
@@ -20,8 +20,8 @@ _EPILOG = """examples:
   gnna compare --framework both --model gin --graph com-dblp
   gnna compare --graph community:20000x400000 --dim 128 --hidden 64 --layers 3 --device cuda
 
-Each of the plain framework, the accelerated one and (on the CPU) the plain one with the same setting of the C
-allocator trains in a process of its own, from the same seeds and weights."""
+The model is trained in separate processes from the same seeds and weights: by the plain framework, with the plug-in,
+and on a CPU also by the plain framework with the plug-in's setting of the C allocator."""
 
 
 def add_arguments(parser):
@@ -30,29 +30,38 @@ def add_arguments(parser):
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("--graph", nargs="+", required=True, metavar="G",
-        help="a .npz graph, a .mtx matrix, a .txt/.tsv/.csv edge list, a name in the folder GNNA_DATA, a data set to "
-             "download (planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, ogb:ogbn-arxiv), 'standin:NAME' "
-             "(generated, of the published size of NAME, such as amazon0601), 'community' (generated, 100,000 nodes "
-             "and 1.5 million edges) or 'community:NODESxEDGES'")
+        help="one or more graphs, each a .npz graph, a .mtx matrix, a .txt/.tsv/.csv edge list, a name in the folder "
+             "GNNA_DATA, a data set to download (planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, "
+             "ogb:ogbn-arxiv), 'standin:NAME' (generated, with the published size of NAME, such as amazon0601), "
+             "'community' (generated, 100,000 nodes and 1.5 million edges) or 'community:NODESxEDGES'")
     add("--framework", choices=sorted(CHOICES), default="pyg",
-        help="default: %(default)s; both: PyG, DGL and the plug-in in each, in one table")
-    add("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
-    add("--layers", type=_positive, help=f"default: {_default(0)}")
-    add("--hidden", type=_positive, help=f"hidden width; default: {_default(1)}")
-    add("--dim", type=_positive, default=96, help="random features per node where the graph has none (%(default)s)")
-    add("--classes", type=_positive, default=22, help="random classes where the graph has no labels (%(default)s)")
-    add("--synthetic", action="store_true", help="use --dim and --classes even where the graph has its own")
-    add("--epochs", type=_positive, default=50, help="default: %(default)s, the first few to warm up")
-    add("--seed", type=_natural, default=0, help="of weights, dropout, random features and generated graphs (0)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where it can be used")
-    add("--threads", type=_positive, help="CPU threads; default: torch's own choice")
+        help="framework to train in; both: PyG and DGL, each with and without the plug-in (default: %(default)s)")
+    add("--model", choices=("gcn", "gin"), default="gcn", help="model to train (default: %(default)s)")
+    add("--layers", type=_positive, help=f"number of layers (default: {_default(0)})")
+    add("--hidden", type=_positive, help=f"hidden width (default: {_default(1)})")
+    add("--dim", type=_positive, default=96,
+        help="random features per node if the graph has none (default: %(default)s)")
+    add("--classes", type=_positive, default=22,
+        help="random classes if the graph has no labels (default: %(default)s)")
+    add("--synthetic", action="store_true", help="use random features and labels even if the graph has its own")
+    add("--epochs", type=_positive, default=50,
+        help="training epochs, of which the first few are not part of the median time (default: %(default)s)")
+    add("--seed", type=_natural, default=0,
+        help="seed of weights, dropout, random features and generated graphs (default: %(default)s)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="where to run (default: cuda if it can be used, else cpu)")
+    add("--threads", type=_positive, help="number of CPU threads (default: torch's choice)")
     add_config(parser)
-    add("--json", metavar="FILE", help="write the rows, decisions and versions as JSON")
-    add("--csv", metavar="FILE", help="write the rows as CSV")
+    add("--json", metavar="FILE", help="write rows, decisions and versions to FILE, as JSON")
+    add("--csv", metavar="FILE", help="write the rows to FILE, as CSV")
 
 
 def run(args):
-    """Run the comparison; returns the exit status 0. Raises UsageError and WorkerError."""
+    """Run the comparison and return the exit status 0.
+
+    Raises:
+        UsageError, WorkerError: see gnna_plugin.tools.compare.spec.
+    """
     from rich.console import Console
 
     from gnna_plugin.tools.compare import report, runner
@@ -77,7 +86,7 @@ def run(args):
                     results += runner.measure_cases([(graph, _case(graph, args, framework))], device=device,
                                                     threads=args.threads, command=command_line(),
                                                     on_progress=on_progress)
-            # Written after every graph: a failure or an interruption in the last one loses only that one.
+            # Written after every graph, so that a failure or an interruption loses only the graph under way.
             if args.json:
                 report.write_json(results, args.json)
             if args.csv:
@@ -104,7 +113,11 @@ def _case(graph, args, framework):
 
 
 def load_graphs(sources, seed):
-    """Load every graph before any is measured; what is wrong with one is raised as a UsageError of one sentence."""
+    """Load all graphs, so that none is measured if one cannot be loaded.
+
+    Raises:
+        UsageError: a graph cannot be loaded. The text is one sentence.
+    """
     from gnna_plugin.data import load_graph
 
     try:
@@ -114,13 +127,13 @@ def load_graphs(sources, seed):
 
 
 def command_line():
-    """The command that is running, to be stored beside its numbers."""
+    """Return the command that is running, to be stored with its results."""
     return shlex.join(["python", "-m", "gnna_plugin", *sys.argv[1:]])
 
 
 @contextlib.contextmanager
 def progress(console):
-    """A live progress line; yields the function that the runner tells of its progress."""
+    """Show a live progress line, and yield the runner's ``on_progress``."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -136,10 +149,11 @@ def progress(console):
 
 
 def add_config(parser):
-    """Add --config, the decider's parameters fixed by hand."""
+    """Add the argument --config, which fixes launch parameters by hand."""
     parser.add_argument("--config", type=_config, metavar="NAME=N,...",
-                        help="parameters of CUDA launches that the decider would choose: ngs, dw, warps_per_block (the "
-                             "paper's), kernel (rows or groups), groups, vector_width, vectors, long_row, item_edges")
+                        help="CUDA launch parameters to fix instead of having them chosen, such as lanes=16,block=128: "
+                             "kernel (row or group), lanes, groups, group_size, vector_width, vectors, block, "
+                             "split_above, chunk_edges")
 
 
 def _config(text):
@@ -158,12 +172,12 @@ def _default(position):
 def _positive(text):
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"{text} is too small; it must be 1 or more")
     return value
 
 
 def _natural(text):
     value = int(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
+        raise argparse.ArgumentTypeError(f"{text} is negative; it must be 0 or more")
     return value

@@ -1,6 +1,6 @@
-"""How a graph reaches a worker process, and what is trained on where it has no features or labels of its own.
+"""Passes a graph to the worker processes, and draws the features and labels that a graph lacks.
 
-This file owns the folder of .npy files between the two processes, and the rule that every arm trains on equal arrays.
+This file owns the folder of .npy files between the processes. It ensures that every arm trains on equal arrays.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,14 @@ _ARRAYS = ("src", "dst", "x", "y", "train_mask", "val_mask", "test_mask")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """NumPy arrays to train on: src, dst int64 [E]; x float32 [N, F]; y int64 [N] below ``classes``.
+    """NumPy arrays to train on.
 
-    ``train`` and ``test`` are int64 node ids, or None: train on every node, and have no accuracy to report.
+    Attributes:
+        src, dst: int64 [E].
+        x: float32 [N, F].
+        y: int64 [N], below ``classes``.
+        train: int64 ids of the nodes to train on; None means all.
+        test: int64 ids of the nodes to report the accuracy of; None means no accuracy.
     """
 
     num_nodes: int
@@ -39,15 +44,16 @@ def save_graph(graph, folder):
 
 
 def read_graph(folder):
-    """The Graph that save_graph wrote, named after nothing in particular."""
+    """Read the Graph that save_graph() wrote. Its name is empty."""
     files = {path.stem: np.load(path, allow_pickle=False) for path in Path(folder).glob("*.npy")}
     return Graph(name="", num_nodes=int(files.pop("num_nodes")), **files)
 
 
 def training_data(graph, case):
-    """What ``case`` (the dict of Case.resolved) trains on: the graph's own arrays, else seeded random ones.
+    """Return the TrainingData of ``case`` (the dict of Case.resolved).
 
-    Own features that are never negative (bags of words) are divided by their row sums, as the models of the field do.
+    It has the graph's own features and labels, or seeded random ones. Own features that are never negative (bags of
+    words) are divided by their row sums, as is usual for such graphs.
     """
     rng = np.random.default_rng(case["seed"])
     own = not case["synthetic"]
@@ -66,14 +72,19 @@ def training_data(graph, case):
 
 
 def build_model(models, case, data, structure, device):
-    """The untrained model of ``case`` (the dict of Case.resolved) on ``device``, for ``data`` (TrainingData).
+    """Return an untrained model for ``case`` on ``device``.
 
-    ``models`` is a framework's tools.models, ``structure`` what its make_graph returned.
+    Args:
+        models: the module tools.models of a framework's adapter.
+        case: the dict of Case.resolved.
+        data: the TrainingData.
+        structure: the graph as models.make_graph() returned it.
+        device: "cpu" or "cuda".
     """
     size = (data.x.shape[1], case["hidden"], data.classes, case["layers"])
     return models.make_model(case["model"], *size, structure, data.num_nodes).to(device)
 
 
 def _nodes(mask):
-    """The ids that a mask selects; None for no mask and for one that selects nothing."""
+    """Return the node ids that a mask selects, or None if there are none."""
     return None if mask is None or not mask.any() else np.flatnonzero(mask)

@@ -1,6 +1,6 @@
-"""How things are measured inside a worker process: peak memory, a spread, and whether a framework was put back.
+"""Meters for a worker process: peak memory, load by other processes, spread, and whether a framework was restored.
 
-This file owns the meters; what runs between two readings is the worker's.
+worker.py decides what runs between two readings.
 """
 
 import ctypes
@@ -17,7 +17,10 @@ import torch
 
 
 class PeakMemory:
-    """Peak memory in MiB above what was held when the meter was made: device memory on CUDA, resident memory on CPU."""
+    """Measures the peak memory above the memory in use at construction.
+
+    This is torch's device memory on CUDA, and the resident memory of the process on a CPU.
+    """
 
     def __init__(self, device):
         self.device = device
@@ -30,20 +33,23 @@ class PeakMemory:
             return
         _return_freed_memory()
         try:
-            # Without this the high-water mark is that of loading the graph, or even of the parent process at fork.
+            # Resets the high-water mark, which may come from loading the graph or even from the parent process at fork.
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
             pass
         self.base = _resident("VmRSS")
 
     def mib(self):
-        """The peak so far, in MiB, 0.0 or more."""
+        """Return the peak so far in MiB, at least 0.0."""
         peak = torch.cuda.max_memory_allocated() if self.device == "cuda" else _resident("VmHWM")
         return max(0.0, (peak - self.base) / 2**20)
 
 
 def _resident(key):
-    """A field of /proc/self/status in bytes; where there is no such file, the process's high-water mark."""
+    """Return a field of /proc/self/status in bytes.
+
+    Without such a file, the result is the high-water mark of the process.
+    """
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(key + ":"):
@@ -55,7 +61,10 @@ def _resident(key):
 
 
 def _return_freed_memory():
-    """Hand freed memory back to the kernel, so that one case's leftovers are not the next one's start (glibc only)."""
+    """Return freed memory to the kernel (glibc only).
+
+    Otherwise the measurement of a case would start with memory that the case before left behind.
+    """
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
@@ -63,15 +72,19 @@ def _return_freed_memory():
 
 
 class OtherWork:
-    """How much of the machine other processes use: a busy machine slows every epoch alike, which no spread shows."""
+    """Measures how much of the machine other processes use.
+
+    A busy machine slows all epochs by about the same factor, which the spread of the times does not show.
+    """
 
     def __init__(self):
         self.begin = time.perf_counter(), _busy_seconds(), time.process_time()
 
     def missing_cores(self, threads):
-        """How many of the ``threads`` cores that this process wants were taken by others on average, 0.0 or more.
+        """Return how many cores other processes took from this one, on average.
 
-        None where it is not known: no /proc/stat (its unit is 10 ms), or less than 0.2 s since the meter was made.
+        This process needs ``threads`` cores. The result is at least 0.0. It is None if it is not known: there is no
+        /proc/stat, or the meter is less than 0.2 s old, which is too short for the unit of /proc/stat, 10 ms.
         """
         begin, busy, own = self.begin
         now, wall = _busy_seconds(), time.perf_counter() - begin
@@ -82,7 +95,10 @@ class OtherWork:
 
 
 def _busy_seconds():
-    """Busy time since boot of the cores this process may use, in seconds over all processes; None if unknown."""
+    """Return the busy seconds since boot of the cores that this process may use.
+
+    None if they are not known. They are summed over the cores and over all processes.
+    """
     try:
         wanted = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
@@ -97,7 +113,7 @@ def _busy_seconds():
 
 
 def available_bytes(device):
-    """Memory that can still be taken, in bytes; None where it is not known."""
+    """Return the bytes that can still be allocated, or None if not known."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     try:
@@ -110,7 +126,10 @@ def available_bytes(device):
 
 
 def median_and_spread(values):
-    """(median, interquartile range) of a non-empty list of numbers; the range of a single value is 0.0."""
+    """Return (median, interquartile range) of a non-empty list of numbers.
+
+    The range of a single value is 0.0.
+    """
     if len(values) < 2:
         return float(values[0]), 0.0
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -118,7 +137,10 @@ def median_and_spread(values):
 
 
 def snapshot(packages):
-    """Every function, class and method of the loaded modules of ``packages``: {(place, name): object}."""
+    """Return all functions, classes and methods of ``packages``.
+
+    Only loaded modules are searched. The result is {(module or class, name): object}.
+    """
     found = {}
     for module_name, module in list(sys.modules.items()):
         if module is None or module_name.split(".")[0] not in packages:
@@ -137,7 +159,10 @@ def _is_method(item):
 
 
 def differences(before, after):
-    """The names that do not hold the object they held: replaced, gone, or left behind by the plug-in."""
+    """Return the names that differ between two snapshots.
+
+    These are names that were replaced, removed, or added by the plug-in.
+    """
     changed = [key for key, value in before.items() if after.get(key) is not value]
     left = [key for key, value in after.items() if _owner(value) == "gnna_plugin" and key not in before]
     return sorted(f"{place}.{name}" for place, name in changed + left)

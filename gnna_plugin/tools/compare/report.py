@@ -1,6 +1,6 @@
-"""How results are shown and stored: the table for people, the notes under it, JSON and CSV for programs.
+"""Formats results: tables and notes for people, JSON and CSV for programs.
 
-This file owns the names and the order of the columns; it computes nothing.
+This file owns the names and the order of the tables' columns. The measured values come from runner.py.
 """
 
 import csv
@@ -16,11 +16,14 @@ from rich.text import Text
 from gnna_plugin.tools.compare.spec import LABELS, MODEL_DEFAULTS
 
 _NOT_FLAT = ("decisions", "versions")
-_OF_THE_GRAPH = ("rows", "cols", "edges", "max_degree", "device")  # the same in every decision, and in the table
+_OF_THE_GRAPH = ("rows", "cols", "edges", "max_degree", "device")  # the same in every decision, so not repeated
 
 
 def comparison_table(results, title=None, accuracy=True):
-    """A rich Table, fit for 80 columns, with a row per arm of each Result; ``accuracy`` shows the test accuracy too."""
+    """Return a rich Table with a row for every arm of every Result.
+
+    It is at most 80 columns wide. ``accuracy`` adds the column of the test accuracy.
+    """
     table = Table(title=title, title_justify="left", caption=_caption(results), caption_justify="left",
                   box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("graph,\nmodel", overflow="fold")
@@ -35,9 +38,12 @@ def comparison_table(results, title=None, accuracy=True):
 
 
 def frameworks_table(results, title=None):
-    """A rich Table that sets frameworks side by side: per graph and model, each framework as it is, with the plug-in's
-    setting of the C allocator where that was measured, and with the plug-in; each column of ratios is over one plain
-    framework. The Results of one graph and model stand next to each other, one per framework."""
+    """Return a rich Table that compares frameworks.
+
+    The rows are grouped by graph and model. A group has rows for each plain framework, for the plain framework with the
+    plug-in's setting of the C allocator if that was measured, and for each framework with the plug-in. Each column of
+    ratios is relative to one plain framework.
+    """
     frameworks = list(dict.fromkeys(result.row["framework"] for result in results))
     table = Table(title=title, title_justify="left", caption=_FRAMEWORKS_CAPTION, caption_justify="left",
                   box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -61,13 +67,14 @@ def frameworks_table(results, title=None):
 
 
 _FRAMEWORKS_CAPTION = (
-    "Median of training steps ± interquartile range, and how many times faster than each plain framework. Peak: above "
-    "the loaded data. Same alloc.: with freed memory kept, as enable() sets it. Each framework draws its own weights."
+    "Median training step ± interquartile range, and how many times faster it is than in each plain framework. Peak: "
+    "memory above the loaded data. Same alloc.: with the allocator setting of enable(), which keeps freed memory. Each "
+    "framework draws its own weights."
 )
 
 
 def _arms(rows):
-    """(label, ms, spread, peak, accuracy) of every arm, the plain ones first."""
+    """Yield (label, ms, spread, peak, accuracy) of every arm, the plain ones first."""
     for row in rows:
         name = LABELS[row["framework"]]
         yield (name, row["baseline_ms"], row["baseline_spread_ms"], _mib(row["baseline_peak_mib"]),
@@ -80,16 +87,19 @@ def _arms(rows):
 
 
 def _caption(results):
-    text = ("Median of training steps ± interquartile range. Peak: above the loaded data. First: what the first epoch "
-            "costs on top. To even: the epochs that repay it.")
+    text = ("Median training step ± interquartile range. Peak: memory above the loaded data. First: extra time of the "
+            "first epoch. To even: number of epochs that repay it.")
     if any(result.row["baseline_same_allocator_ms"] is not None for result in results):
-        text += (" Same alloc.: the plain framework with freed memory kept, as enable() sets it; the speed-up in "
-                 "brackets is over that.")
+        text += (" Same alloc.: the plain framework with the allocator setting of enable(), which keeps freed memory; "
+                 "the speed-up in brackets is relative to it.")
     return text
 
 
 def _rows(row):
-    """The cells of the plain arm, of the one with the same allocator setting if there was one, and of ours."""
+    """Yield the cells of every arm.
+
+    The arms are the plain one, the one with the same allocator setting if there is one, and the accelerated one.
+    """
     name, model = escape(row["graph"]).replace(":", ":\n"), row["model"]
     same = row["baseline_same_allocator_ms"]
     speedup = f"[bold]{row['speedup']:.2f}x[/bold]"
@@ -128,7 +138,7 @@ def _epochs(value):
 
 
 def noise_lines(results):
-    """A warning for every Result that was measured on a busy machine or varies much; none on a quiet machine."""
+    """Yield a warning for every Result of a busy machine or with a large spread."""
     for result in results:
         row, missing = result.row, result.detail["missing_cores"]
         spread = max(row[f"{arm}_spread_ms"] / row[f"{arm}_ms"] for arm in ("baseline", "accelerated"))
@@ -142,7 +152,10 @@ def noise_lines(results):
 
 
 def proof_lines(results):
-    """Plain sentences on correctness over all Results: errors, loss curves, equal bits, what disable() put back."""
+    """Yield sentences on correctness over all Results.
+
+    They concern the errors, the loss curves, equal bits in two runs, and what disable() restored.
+    """
     rows, details = [result.row for result in results], [result.detail for result in results]
     errors = [row["max_rel_error"] for row in rows if row["max_rel_error"] is not None]
     if errors:
@@ -150,18 +163,19 @@ def proof_lines(results):
         yield (f"largest error of outputs and gradients against float64: {_largest(errors):.1e} "
                f"(the plain framework in float32: {plain:.1e})")
     if len(errors) < len(rows):
-        yield f"{len(rows) - len(errors)} without a float64 reference: it would not fit the memory"
-    gap = f"loss curves with and without: within {_largest(row['loss_gap'] for row in rows):.1e} of each other"
+        yield f"{len(rows) - len(errors)} of the cases have no float64 reference: it would not fit into memory"
+    gap = ("loss curves with and without the plug-in: "
+           f"within {_largest(row['loss_gap'] for row in rows):.1e} of each other")
     reordered = [detail["reordered_loss_gap"] for detail in details if detail["reordered_loss_gap"] is not None]
     yield gap + (f" (plain runs with the edges in another order: {_largest(reordered):.1e})" if reordered else "")
     differ = [_name(row) for row, detail in zip(rows, details, strict=True)
               if not detail["same_bits"]]
     yield (f"[red]the same input gave different bits: {', '.join(differ)}[/red]" if differ
-           else "the same input gave the same bits, twice over")
+           else "two runs on the same input gave the same bits")
     left = sorted({name for detail in details for name in detail["not_restored"]})
     checked = max(detail["hooks_checked"] for detail in details)
-    yield (f"[red]disable() left {len(left)} names changed: {', '.join(left[:5])}[/red]" if left
-           else f"disable() put everything back: {checked:,} functions and classes are the objects they were")
+    yield (f"[red]disable() did not restore {len(left)} names: {', '.join(left[:5])}[/red]" if left
+           else f"disable() restored everything: all {checked:,} functions and classes are the original objects")
 
 
 def _name(row):
@@ -169,11 +183,14 @@ def _name(row):
 
 
 def _largest(values):
-    return float(np.max(list(values)))  # unlike max(), shows a nan wherever it stands
+    return float(np.max(list(values)))  # unlike max(), np.max gives nan if any value is nan
 
 
 def decision_lines(results):
-    """Sentences on what ran where: fused calls, each layer's configuration and why, what was left to the framework."""
+    """Yield sentences on what ran where.
+
+    They give the numbers of fused calls, the configuration of each layer with its reason, and the fallbacks.
+    """
     for result in results:
         row = result.row
         yield (f"[bold]{_name(row)}[/bold]: {row['fused_calls']:,} aggregations accelerated, "
@@ -181,7 +198,7 @@ def decision_lines(results):
         seen = set()
         for decision in row["decisions"]:
             line = _decision(decision)
-            if line not in seen:  # the same layer decides alike in every epoch
+            if line not in seen:  # a layer has the same decision in every epoch
                 seen.add(line)
                 yield f"  {line}"
         for layer, counts in result.detail["layers"].items():
@@ -191,27 +208,33 @@ def decision_lines(results):
 
 
 def _decision(decision):
-    """One line from a decision: the layer, what it computes, what was chosen, and why. Text is no markup."""
+    """Return the text of a decision as rich markup.
+
+    It has the layer, the facts, the choice and the reason.
+    """
     facts = {key: value for key, value in decision.items() if key not in _OF_THE_GRAPH}
     layer, reason = facts.pop("layer", "layer"), facts.pop("reason", "no reason given")
     return Text(f"{layer}: {' '.join(f'{key}={value}' for key, value in facts.items())}\n    because {reason}").markup
 
 
 def model_summary(case):
-    """The case's model in words, such as "gcn, 2 layers x 16"."""
+    """Return the case's model in words, such as "gcn, 2 layers x 16"."""
     layers, hidden = MODEL_DEFAULTS[case.model]
     return f"{case.model}, {case.layers or layers} layers x {case.hidden or hidden}"
 
 
 def write_json(results, path):
-    """Write the rows as a JSON list; a number that is not finite becomes null."""
+    """Write the rows as a JSON list. Numbers that are not finite become null."""
     with open(path, "w", encoding="utf-8") as file:
         json.dump([_finite(result.row) for result in results], file, indent=1, default=str)
         file.write("\n")
 
 
 def write_csv(results, path):
-    """Write the rows as CSV with a header, without the nested columns decisions and versions; null is an empty cell."""
+    """Write the rows as CSV with a header.
+
+    The nested columns decisions and versions are left out. Numbers that are not finite become empty cells.
+    """
     rows = [{key: value for key, value in _finite(r.row).items() if key not in _NOT_FLAT} for r in results]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])

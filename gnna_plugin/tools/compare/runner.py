@@ -1,7 +1,7 @@
-"""Runs the arms of a comparison, each in a fresh process, and turns what they measured into rows.
+"""Runs the arms of a comparison, each in a fresh process, and turns their measurements into rows.
 
-This file owns which arms there are, how a worker process is started and its failure told, and every number that is
-made from two arms: speed-up, epochs to break even, largest error, distance of the loss curves.
+This file owns which arms run, how a worker process is started, how its failure is reported, and every number that is
+computed from two arms: speed-up, epochs to break even, largest error, distance of the loss curves.
 """
 
 import json
@@ -24,12 +24,17 @@ from gnna_plugin.tools.compare.spec import ACCELERATED, ALLOCATOR, BASELINE, Usa
 
 @dataclass(frozen=True)
 class Result:
-    """One case measured: ``row`` is what --json writes, ``detail`` what people are told beside it.
+    """The measurements of one case.
 
-    ``detail`` has layers (fused and unfused calls per layer), baseline_error (the plain float32 run against float64,
-    or None), reordered_loss_gap (between plain runs whose edges differ in order only, or None), same_bits (two
-    accelerated runs agree in every bit), not_restored (names that disable() left changed) and hooks_checked (of how
-    many), missing_cores (cores that other processes took, in the arm that lost most).
+    Attributes:
+        row: the values that --json writes.
+        detail: values for the notes under the table.
+            layers: fused and unfused calls per layer.
+            baseline_error: error of the plain float32 run against float64, or None.
+            reordered_loss_gap: distance of the loss curves of plain runs whose edges differ only in order, or None.
+            same_bits: whether two accelerated runs agree in every bit.
+            not_restored: names that disable() did not restore, out of hooks_checked names.
+            missing_cores: cores that other processes used, in the arm with the most.
     """
 
     row: dict
@@ -37,16 +42,20 @@ class Result:
 
 
 def check_framework(name):
-    """Raise UsageError unless the framework ``name`` (a key of FRAMEWORKS) is installed."""
+    """Raise UsageError unless FRAMEWORKS[``name``] is installed."""
     package = FRAMEWORKS[name].package
     if not FRAMEWORKS[name].is_installed():
         raise UsageError(f"{package} is not installed here: pip install {package}")
 
 
 def choose_device(requested):
-    """Return (device, remark): "cpu" or "cuda", and one sentence for people or None.
+    """Return (device, remark): "cpu" or "cuda", and a sentence for the user or None.
 
-    ``requested`` is "auto", "cpu" or "cuda". Raises UsageError for "cuda" where torch or the plug-in has no CUDA.
+    Args:
+        requested: "auto", "cpu" or "cuda".
+
+    Raises:
+        UsageError: "cuda" was requested, but torch finds no CUDA device or the plug-in was built without CUDA.
     """
     if requested == "cpu":
         return "cpu", None
@@ -64,11 +73,20 @@ def choose_device(requested):
 
 
 def measure_cases(cases, *, device="cpu", threads=None, command="", on_progress=None):
-    """Measure a list of (Graph, Case) of one framework and return their Results, in order.
+    """Measure cases of one framework and return their Results, in order.
 
-    Each arm is one fresh process that runs all the cases: the plain framework, the accelerated one, and on the CPU the
-    plain one with the plug-in's allocator setting. ``threads`` defaults to torch's own choice. ``on_progress`` is
-    called with (arm, dict of case, phase, done, total). Raises WorkerError, with what the worker wrote.
+    Each arm is one fresh process that runs all the cases. The arms are the plain framework, the framework with the
+    plug-in, and on a CPU the plain framework with the plug-in's allocator setting.
+
+    Args:
+        cases: list of (Graph, Case).
+        device: "cpu" or "cuda".
+        threads: number of CPU threads; None for torch's choice.
+        command: the command line, to be stored in the rows.
+        on_progress: called with the arm and a dict that has case (a dict), phase, done and total.
+
+    Raises:
+        WorkerError: a worker failed. The text holds what it wrote.
     """
     if not cases:
         return []
@@ -79,7 +97,7 @@ def measure_cases(cases, *, device="cpu", threads=None, command="", on_progress=
         run = _Runner(Path(folder), framework, device, threads, on_progress or (lambda arm, event: None))
         plain = run(BASELINE, resolved)
         for case, result in zip(resolved, plain["cases"], strict=True):
-            case.update(epochs=result["epochs"], budget_s=None)  # the other arms train as long as the first could
+            case.update(epochs=result["epochs"], budget_s=None)  # the other arms train as many epochs
         ours = run(ACCELERATED, resolved)
         same = run(ALLOCATOR, resolved) if device == "cpu" else None
         versions = {**plain["versions"], **ours["versions"]}
@@ -91,7 +109,10 @@ def measure_cases(cases, *, device="cpu", threads=None, command="", on_progress=
 
 
 def _stage(cases, folder):
-    """Write each graph once, and return the cases as dicts that name where it lies."""
+    """Write each graph once, and return the cases as dicts.
+
+    Each dict has the folder of its graph.
+    """
     places, resolved = {}, []
     for number, (graph, case) in enumerate(cases):
         if id(graph) not in places:
@@ -108,13 +129,13 @@ class _Runner:
         self.threads, self.on_progress = threads, on_progress
 
     def __call__(self, arm, cases):
-        """Run one arm and return its result dict."""
+        """Run one arm in a fresh process and return its result dict."""
         spec_path, result_path = self.folder / f"{arm}.json", self.folder / f"{arm}-result.json"
         mine = [{**case, "proof": str(_proof(self.folder, arm, case))} for case in cases]
         if arm == BASELINE:
             for case in mine:
                 case["reference_proof"] = str(_proof(self.folder, "reference", case)) if case["reference"] else None
-        for case in mine:  # by one plain arm, the quicker one where there are two
+        for case in mine:  # only one plain arm trains with reordered edges: the faster one if there are two
             case["reorder"] = case["reorder"] and arm == (ALLOCATOR if self.device == "cpu" else BASELINE)
         spec = dict(arm=arm, framework=self.framework, device=self.device, threads=self.threads, cases=mine,
                     result=str(result_path))
@@ -129,7 +150,7 @@ class _Runner:
                     self._tell(arm, cases, line)
                 code = process.wait()
             finally:
-                if process.poll() is None:  # interrupted: no worker outlives its runner
+                if process.poll() is None:  # interrupted: the worker must not keep running
                     process.kill()
                     process.wait()
                 process.stdout.close()
@@ -142,14 +163,14 @@ class _Runner:
             event = json.loads(line)
             event["case"] = cases[event["case"]]
         except (ValueError, TypeError, KeyError, IndexError):
-            return  # something else that a library printed
+            return  # no event, such as a line that a library printed
         self.on_progress(arm, event)
 
 
 def _environment(threads):
-    env = {key: value for key, value in os.environ.items() if key != "GNNA_ENABLE"}  # the baseline stays plain
+    env = {key: value for key, value in os.environ.items() if key != "GNNA_ENABLE"}  # it would accelerate the baseline
     env.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-    env["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # what works here works there
+    env["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # the same imports work there
     return env
 
 
@@ -164,7 +185,7 @@ def _failure(arm, code, stderr):
     return f"the {arm} worker {how}\n{stderr}".rstrip()
 
 
-# ---- numbers made from two arms --------------------------------------------------------------------------------------
+# ---- numbers computed from two arms ----------------------------------------------------------------------------------
 
 
 def _result(graph, case, plain, ours, same, about, folder):
@@ -206,10 +227,16 @@ def _error_of(path, reference):
 
 
 def max_rel_error(found, expected):
-    """The largest |found - expected| over the largest |expected|, per array, and of those the largest.
+    """Return the largest relative error of any array.
 
-    Both are mappings {name: array} with the same names and shapes, else ValueError. An array that should be all zeros
-    counts by its absolute error. Not-a-number anywhere gives nan.
+    The error of an array is max |found - expected| / max |expected|. If the expected array is all zeros, its absolute
+    error is used. The result is nan if any error is nan.
+
+    Args:
+        found, expected: mappings {name: array} with the same names and shapes.
+
+    Raises:
+        ValueError: names or shapes differ.
     """
     if set(found) != set(expected):
         raise ValueError(f"the runs gave different arrays: {sorted(set(found) ^ set(expected))}")
@@ -225,6 +252,9 @@ def max_rel_error(found, expected):
 
 
 def loss_gap(found, expected):
-    """The largest relative distance between two loss curves of equal length; nan where a loss is not a number."""
+    """Return the largest relative distance between two loss curves of equal length.
+
+    The result is nan if any loss is nan.
+    """
     have, want = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     return float((np.abs(have - want) / np.maximum(np.abs(want), np.finfo(np.float32).tiny)).max())

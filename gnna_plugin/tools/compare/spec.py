@@ -1,42 +1,53 @@
-"""What a comparison is: the case that is measured, the arms it is measured in, and what can go wrong before it starts.
+"""Defines a comparison: the case that is measured, the arms that measure it, and the errors that end it.
 
-This file owns the values that travel from the command line to the runner and, as JSON, to its worker processes.
+These values pass from the command line to the runner and, as JSON, to its worker processes.
 """
 
 from dataclasses import asdict, dataclass
 
 from gnna_plugin.frameworks import FRAMEWORKS
 
-# One process each. "allocator" is the plain framework with the plug-in's setting of the C allocator, so that what the
-# allocator gains is never taken for what the kernels gain.
+# The arms, one process each. "allocator" is the plain framework with the plug-in's setting of the C allocator. It
+# separates the gain of the allocator from the gain of the kernels.
 BASELINE, ALLOCATOR, ACCELERATED = "baseline", "allocator", "accelerated"
 
-# What --framework takes, and what people read in tables.
+# The values of --framework with the frameworks that they stand for, and the names that tables show.
 CHOICES = {**{name: (name,) for name in FRAMEWORKS}, "both": tuple(FRAMEWORKS)}
 LABELS = {name: framework.label for name, framework in FRAMEWORKS.items()}
 
-# (layers, hidden): the two models of the GNNAdvisor evaluation, and the demo's layer of a user's own.
+# Model: (layers, hidden). gcn and gin are from the GNNAdvisor evaluation, weighted is the demo's user-written layer.
 MODEL_DEFAULTS = {"gcn": (2, 16), "gin": (5, 64), "weighted": (2, 32)}
 
 
 class UsageError(Exception):
-    """The request cannot be met as given; the text is one sentence for the user (exit status 2)."""
+    """Raised if a request cannot be met as given (exit status 2).
+
+    The text is one sentence.
+    """
 
 
 class WorkerError(Exception):
-    """A measuring process failed; the text holds what it wrote (exit status 1)."""
+    """Raised if a measuring process failed (exit status 1).
+
+    The text holds what the process wrote.
+    """
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model trained on one graph.
+    """One model that is trained on one graph.
 
-    ``graph`` is what load_graph takes. ``dim`` and ``classes`` are used where the graph has no features or labels of
-    its own, or ``synthetic`` asks to ignore them. ``budget_s`` (seconds, or None) ends training early, after no fewer
-    than three epochs. ``reference`` asks for the float64 run that errors are measured against, ``reorder`` for a
-    plain run with the edges in another order: training can amplify rounding without bound (a deep sum of unnormalised
-    features does), and only that run tells how far two equally right loss curves of this case are apart. ``config``
-    is enable()'s, for the accelerated arm.
+    Attributes:
+        graph: a source that load_graph() accepts.
+        layers, hidden: shape of the model; None for the model's default.
+        dim, classes: number of random features and classes. Used if the graph has none, or if ``synthetic`` is set.
+        synthetic: ignore the graph's own features and labels.
+        budget_s: seconds after which training ends early, but after three epochs at least; None for no limit.
+        reference: also run the model in float64, which errors are measured against.
+        reorder: also train the plain framework with the edges in another order. Training can amplify rounding without
+            bound, as a deep sum of unnormalised features does. Only this run shows how far two correct loss curves of
+            the case differ.
+        config: the argument of enable() in the accelerated arm.
     """
 
     graph: str
@@ -56,6 +67,6 @@ class Case:
     config: dict | None = None
 
     def resolved(self):
-        """The fields as a dict, with the model's own default for ``layers`` and ``hidden`` filled in."""
+        """Return the fields as a dict, with defaults for ``layers`` and ``hidden``."""
         layers, hidden = MODEL_DEFAULTS[self.model]
         return {**asdict(self), "layers": self.layers or layers, "hidden": self.hidden or hidden}

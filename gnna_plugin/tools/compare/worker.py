@@ -1,8 +1,8 @@
-"""One arm of a comparison, in a process of its own: trains the cases it is given and writes what it measured.
+"""Runs one arm of a comparison in its own process: trains the given cases and writes the measurements.
 
-Started by runner.py as ``python -m gnna_plugin.tools.compare.worker SPEC.json``. This file owns the order of the
-readings: data first, then training from cold with the clock and the memory meter running, and the proof last, so
-that nothing is warm that a user's first epoch would find cold.
+runner.py starts it as ``python -m gnna_plugin.tools.compare.worker SPEC.json``. For each case, the data is loaded
+first, then training is measured from a cold start, as in a user's script. The correctness checks come last, because
+they would warm up caches.
 """
 
 import json
@@ -25,7 +25,7 @@ MIN_EPOCHS = 3
 
 
 def main(path):
-    """Read the spec (a JSON object written by the runner) at ``path`` and write its result file."""
+    """Run the spec that the runner wrote to ``path``, and write the result file."""
     with open(path, encoding="utf-8") as file:
         spec = json.load(file)
     torch.set_num_threads(spec["threads"])
@@ -37,7 +37,7 @@ def main(path):
 
 
 class Arm:
-    """The worker's state: which arm it is, on which device, and with which framework's models."""
+    """The state of the worker: its arm, its device, and the models of its framework."""
 
     def __init__(self, spec, models, packages):
         self.name, self.device, self.framework = spec["arm"], spec["device"], spec["framework"]
@@ -45,12 +45,12 @@ class Arm:
         self.has_setting = self.name == ALLOCATOR and gnna_plugin.allocator.keep_freed_memory()
 
     def run(self, number, case):
-        """Measure one case; returns the JSON-ready dict that the runner builds its row from."""
+        """Measure one case and return a dict for JSON, which the runner makes a row of."""
         data = training_data(read_graph(case["folder"]), case)
         tensors = self._tensors(data)
         before = None
         if self.name == ACCELERATED:
-            self._model(data, case, tensors)  # PyG writes methods into a class when it is first used
+            self._model(data, case, tensors)  # PyG adds methods to a layer class at its first use
             before = measure.snapshot(self.packages)
             gnna_plugin.enable(self.framework, config=case["config"])
         calls = self._calls()
@@ -85,7 +85,7 @@ class Arm:
         return result
 
     def versions(self):
-        """What ran: a dict of strings."""
+        """Return the versions of what ran, as a dict of strings."""
         found = {"gnna_plugin": gnna_plugin.__version__, "torch": torch.__version__, **self.models.versions()}
         found.update(numpy=np.__version__, python=platform.python_version(), processor=processor())
         if self.device == "cuda":
@@ -107,9 +107,13 @@ class Arm:
         return build_model(self.models, case, data, tensors["graph"], self.device)
 
     def _train(self, model, tensors, case, number):
-        """Epoch times in ms (forward, backward, step) and losses, ending after the epochs or the time allowed."""
+        """Train, and return (milliseconds, losses) of the epochs.
+
+        Training ends after the epochs or the time that the case allows. The time of an epoch covers forward, backward
+        and optimizer step.
+        """
         optimizer = torch.optim.Adam(model.parameters(), lr=case["lr"])
-        torch.manual_seed(case["seed"])  # dropout draws alike in every arm
+        torch.manual_seed(case["seed"])  # the same dropout in every arm
         model.train()
         times, losses = [], []
         begin = time.perf_counter()
@@ -121,7 +125,7 @@ class Arm:
             optimizer.step()
             times.append(self._clock() - start)
             losses.append(float(loss.detach()))
-            del loss  # holds the graph of its epoch through the next one's forward pass
+            del loss  # otherwise the autograd graph would live through the next forward pass
             self._report(number, "training", epoch + 1, case["epochs"])
             spent = time.perf_counter() - begin
             if case["budget_s"] and epoch + 1 >= MIN_EPOCHS and spent > case["budget_s"]:
@@ -137,7 +141,11 @@ class Arm:
         return float((found == tensors["y"][tensors["test"]]).double().mean())
 
     def _prove(self, case, data, tensors):
-        """Save the untrained model's outputs and gradients, and the float64 ones; True if a rerun gives equal bits."""
+        """Save outputs and gradients of the untrained model, also in float64 if asked.
+
+        Returns:
+            Whether two runs give the same bits.
+        """
         first = self._outputs_and_gradients(case, data, tensors)
         second = self._outputs_and_gradients(case, data, tensors)
         same = all(np.array_equal(_bits(first[key]), _bits(second[key])) for key in first)
@@ -148,7 +156,10 @@ class Arm:
         return same
 
     def _reordered_losses(self, case, data, tensors, number, epochs):
-        """Losses of the same training with the edges in another order: how far rounding alone moves this curve."""
+        """Return the losses of the same training with the edges in another order.
+
+        They show how far rounding alone moves the loss curve.
+        """
         order = np.random.default_rng(case["seed"]).permutation(len(data.src))
         graph = self.models.make_graph(data.src[order], data.dst[order], data.num_nodes, self.device)
         tensors = {**tensors, "graph": graph}
@@ -156,7 +167,10 @@ class Arm:
         return self._train(self._model(data, case, tensors), tensors, case, number)[1]
 
     def _outputs_and_gradients(self, case, data, tensors):
-        """Outputs and parameter gradients of the initial weights with dropout off, as {name: NumPy array}."""
+        """Return outputs and parameter gradients as {name: NumPy array}.
+
+        They are those of the initial weights, without dropout.
+        """
         model = self._model(data, case, tensors).to(tensors["x"].dtype).eval()
         logits = model(tensors["x"], tensors["graph"])
         _loss(logits, tensors).backward()
@@ -165,7 +179,10 @@ class Arm:
         return {name: value.cpu().numpy() for name, value in found.items()}
 
     def _double_fits(self, data, case):
-        """Whether the plain framework's float64 run, with a message per edge held several times, fits the memory."""
+        """Return whether the plain framework's float64 run fits into memory.
+
+        The estimate is four copies of a message per edge and of four rows per node.
+        """
         free = measure.available_bytes(self.device)
         width = max(data.x.shape[1], case["hidden"], data.classes)
         return free is None or (len(data.src) + 4 * data.num_nodes) * width * 8 * 4 < free
@@ -173,7 +190,7 @@ class Arm:
     # ---- readings ----------------------------------------------------------------------------------------------------
 
     def _clock(self):
-        """Now, in ms, with all work queued on the device done."""
+        """Return the time in ms after all work queued on the device is done."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() * 1e3
@@ -204,7 +221,10 @@ def _loss(logits, tensors):
 
 
 def _bits(array):
-    """The bytes of an array: unlike ==, they tell 0.0 from -0.0 and call a NaN equal to itself."""
+    """Return the bytes of an array.
+
+    Unlike with ==, the bytes of 0.0 and -0.0 differ, and those of equal NaNs are equal.
+    """
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 

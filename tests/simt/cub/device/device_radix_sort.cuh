@@ -1,5 +1,6 @@
-// Stands in for CUB's stable sort of pairs, as far as build_csr uses it. Like CUB it reads the named bits of the keys
-// only, wants a workspace, and leaves the result in whichever of the two buffers it likes: which one varies here.
+// Replaces CUB's stable sort of pairs, in the form that build_csr uses. Like CUB's it compares only the given bits of
+// the keys, needs a workspace, and may leave the result in either of the two buffers. Here the buffer depends on the
+// schedule.
 #pragma once
 
 #include <algorithm>

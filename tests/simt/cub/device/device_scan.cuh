@@ -1,4 +1,4 @@
-// Stands in for CUB's exclusive sum, as far as the list of chunks uses it.
+// Replaces CUB's exclusive sum, in the form that the kernels' launchers use.
 #pragma once
 
 #include "cuda_runtime.h"
