@@ -162,7 +162,8 @@ def test_what_is_set_by_hand_is_held_to_what_a_launch_takes(on_h100):
     assert (c.lanes, c.groups) == (32, 1)
     c = decider.decide(FACTS, CUDA, {"kernel": "row", "block": 512})
     assert c.block == 256 and "the most that kernel row takes" in c.reason
-    c = decider.decide(dataclasses.replace(wide, itemsize=4), CUDA, {"kernel": "group", "vector_width": 1, "vectors": 2})
+    floats = dataclasses.replace(wide, itemsize=4)
+    c = decider.decide(floats, CUDA, {"kernel": "group", "vector_width": 1, "vectors": 2})
     assert c.lanes * c.vectors * c.vector_width * 4 * 2 * (c.block // c.lanes) <= 48 << 10
 
 
