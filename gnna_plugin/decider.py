@@ -48,8 +48,15 @@ class Facts:
     @classmethod
     def of(cls, numbers: Sequence[int]) -> Facts:
         """The inverse of numbers()."""
-        *counts, weighted, reduce, aligned = numbers
-        return cls(*counts, bool(weighted), REDUCES[reduce], bool(aligned))
+        values = dict(zip((field.name for field in fields(cls)), numbers, strict=True))
+        return cls(
+            **{
+                **values,
+                "weighted": bool(values["weighted"]),
+                "reduce": REDUCES[values["reduce"]],
+                "aligned": bool(values["aligned"]),
+            }  # type: ignore[arg-type]
+        )
 
 
 @dataclass(frozen=True)
