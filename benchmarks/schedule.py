@@ -23,7 +23,7 @@ from rich.table import Table
 
 import gnna_plugin
 from gnna_plugin.data import load_graph
-from gnna_plugin.extractor import graph_facts, modularity
+from gnna_plugin.extractor import graph_summary, modularity
 from gnna_plugin.orders import rabbit_order
 from gnna_plugin.report import status
 from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
@@ -84,9 +84,9 @@ def measure(graph, shuffled: bool, dims: list[int], device: torch.device, rounds
     n, ends = graph.num_nodes, torch.from_numpy(np.stack([graph.src, graph.dst]))
     if shuffled:
         ends = torch.from_numpy(np.random.default_rng(0).permutation(n))[ends]
-    facts = graph_facts(ends, n)
+    facts = graph_summary(ends, n)
     lists, costs, permutation, community = prepare(ends.to(device), n, device)
-    after = graph_facts(lists["physical"].cpu(), n)
+    after = graph_summary(lists["physical"].cpu(), n)
     rows = []
     for dim in dims:
         copies = buffers(n * dim * 8, device)

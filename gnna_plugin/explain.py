@@ -9,7 +9,7 @@ import torch
 
 from gnna_plugin import decider, report, settings, switch
 from gnna_plugin.decider import PARAMETERS
-from gnna_plugin.extractor import GraphFacts, PaperModel, graph_facts, paper_model
+from gnna_plugin.extractor import GraphSummary, PaperModel, graph_summary, paper_model
 from gnna_plugin.schedules import Schedule
 
 
@@ -17,7 +17,7 @@ from gnna_plugin.schedules import Schedule
 class Explanation:
     """What explain() returns; print it, or take as_dict() for JSON."""
 
-    graph: GraphFacts
+    graph: GraphSummary
     decisions: list[dict]
     paper: list[PaperModel]
     layers: dict[str, report.LayerCounts]
@@ -55,7 +55,7 @@ class Explanation:
     __repr__ = __str__
 
 
-def _graph_lines(g: GraphFacts) -> list[str]:
+def _graph_lines(g: GraphSummary) -> list[str]:
     return [
         f"graph: {g.nodes:,} nodes, {g.edges:,} edges; in-degree {g.degree_mean:.1f} +- {g.degree_deviation:.1f}, "
         f"at most {g.degree_max:,}; {g.isolated:,} nodes receive nothing",
@@ -122,7 +122,7 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
             min_work = settings.current.least_work(edge_index.device.type)
     finally:
         model.train(training)
-    facts = graph_facts(edge_index, num_nodes)
+    facts = graph_summary(edge_index, num_nodes)
     paper = [paper_model(facts, decision["width"]) for decision in status.decisions]
     decisions = [{**decision, "schedule": _schedule(decision)} for decision in status.decisions]
     return Explanation(facts, decisions, paper, status.layers, min_work, _living(status.schedules, decisions))

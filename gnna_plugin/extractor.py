@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class GraphFacts:
+class GraphSummary:
     """Facts of a directed graph. Degrees are in-degrees.
 
     Attributes:
@@ -40,7 +40,7 @@ class GraphFacts:
         return asdict(self)
 
 
-def graph_facts(edge_index: Tensor, num_nodes: int) -> GraphFacts:
+def graph_summary(edge_index: Tensor, num_nodes: int) -> GraphSummary:
     """Compute the facts of a graph in a few passes over its edges, on their device.
 
     Args:
@@ -61,7 +61,7 @@ def graph_facts(edge_index: Tensor, num_nodes: int) -> GraphFacts:
     # The exponent that frexp gives is the k with 2^(k-1) <= degree < 2^k, and 0 for degree 0.
     classes = torch.frexp(degree.double()).exponent.long()
     span = (src - dst).abs()
-    return GraphFacts(
+    return GraphSummary(
         nodes=num_nodes,
         edges=edges,
         degree_mean=edges / num_nodes if num_nodes else 0.0,
@@ -130,7 +130,12 @@ _TARGET_WORKLOAD = 1024
 _MAX_THREADS = 1024
 
 
-def paper_model(facts: GraphFacts, width: int, shared_memory_limit: int = 48 << 10, itemsize: int = 4) -> PaperModel:
+def paper_renumbers(average_edge_span: float, nodes: int) -> bool:
+    """Return whether the paper's rule says to renumber: sqrt(AES) > floor(sqrt(nodes) / 100)."""
+    return math.sqrt(average_edge_span) > math.floor(math.sqrt(nodes) / 100)
+
+
+def paper_model(facts: GraphSummary, width: int, shared_memory_limit: int = 48 << 10, itemsize: int = 4) -> PaperModel:
     """Compute the paper's parameters for aggregating `width` elements per node.
 
     dw is the threads per warp if width is at least that, else half of it. ngs brings ngs * width / dw to about 1024 and
@@ -154,7 +159,7 @@ def paper_model(facts: GraphFacts, width: int, shared_memory_limit: int = 48 << 
     while threads > THREADS_PER_WARP and needed(threads) > shared_memory_limit:
         threads //= 2
     span, bound = math.sqrt(facts.average_edge_span), math.floor(math.sqrt(facts.nodes) / 100)
-    renumber = span > bound
+    renumber = paper_renumbers(facts.average_edge_span, facts.nodes)
     return PaperModel(
         ngs=ngs,
         dw=dw,

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from gnna_plugin.extractor import paper_renumbers
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -26,7 +28,6 @@ class Schedule:
         cold_before, cold_after: shares of gathers that are expected to miss the cache.
         edge_span: the paper's average edge span (AES). None if it is unknown, or if rows and columns are different sets
             of nodes.
-        paper_renumbers: whether the paper's rule says to renumber the nodes.
     """
 
     device: str
@@ -45,15 +46,19 @@ class Schedule:
     cold_before: float
     cold_after: float
     edge_span: float | None
-    paper_renumbers: bool
 
     @property
     def gain_measured(self) -> float:
         """Return time before / time after, or 0 if nothing was compared."""
         return self.before / self.after if self.after else 0.0
 
+    @property
+    def paper_renumbers(self) -> bool:
+        """Return whether the paper's rule says to renumber the nodes; False if the edge span is not known."""
+        return self.edge_span is not None and paper_renumbers(self.edge_span, self.rows)
+
     def as_dict(self) -> dict:
-        return {**asdict(self), "gain_measured": self.gain_measured}
+        return {**asdict(self), "paper_renumbers": self.paper_renumbers, "gain_measured": self.gain_measured}
 
     def __str__(self) -> str:
         text = f"{self.rows:,} rows, {self.edges:,} edges on {self.device}: {self.state}, {self.reason}"
@@ -78,8 +83,8 @@ def schedules() -> list[Schedule]:
     words, numbers = torch.ops.gnna.schedules()
     found = []
     for at in range(len(words) // 4):
-        row = numbers[at * 13 : at * 13 + 13]
+        row = numbers[at * 12 : at * 12 + 12]
         span = row[11] if row[11] >= 0 else None
-        fields = [*words[at * 4 : at * 4 + 4], *map(int, row[:4]), *row[4:11], span, bool(row[12])]
+        fields = [*words[at * 4 : at * 4 + 4], *map(int, row[:4]), *row[4:11], span]
         found.append(Schedule(*fields))
     return found

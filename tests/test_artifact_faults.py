@@ -14,7 +14,7 @@ from torch_geometric.nn import GCNConv, GINConv
 import gnna_plugin
 from gnna_plugin.data import load_graph
 from gnna_plugin.decider import decide
-from gnna_plugin.extractor import graph_facts, paper_model
+from gnna_plugin.extractor import graph_summary, paper_model
 from gnna_plugin.tools.compare.runner import max_rel_error
 
 on_gpu = pytest.mark.parametrize("device", [CUDA], indirect=True)
@@ -121,7 +121,7 @@ def test_an_average_degree_below_one_gives_no_group_of_size_zero(device):
     expected = reference.spmm(x.double(), None, src, dst, m, "sum").float()
     torch.testing.assert_close(torch.ops.gnna.spmm(x, None, src, dst, m, "sum"), expected)
     for edge_index in (torch.stack([src, dst]), torch.stack([src, dst])[:, :0]):
-        assert paper_model(graph_facts(edge_index, n), 33).ngs >= 1
+        assert paper_model(graph_summary(edge_index, n), 33).ngs >= 1
 
 
 @pytest.mark.parametrize("width", [16_384, 16_385])

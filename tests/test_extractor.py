@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
-from gnna_plugin.extractor import graph_facts, paper_model
+from gnna_plugin.extractor import graph_summary, paper_model
 
 
 def test_counted_by_hand(device):
     #            0->1  0->3  2->3  1->3  4->3
     edge_index = torch.tensor([[0, 0, 2, 1, 4], [1, 3, 3, 3, 3]], device=device)
-    facts = graph_facts(edge_index, 6)
+    facts = graph_summary(edge_index, 6)
     assert (facts.nodes, facts.edges, facts.degree_max, facts.isolated) == (6, 5, 4, 4)
     assert facts.degree_mean == 5 / 6
     assert facts.degree_deviation == pytest.approx(math.sqrt((1 + 16) / 6 - (5 / 6) ** 2))
@@ -24,13 +24,13 @@ def test_counted_by_hand(device):
 
 def test_empty_graphs(device):
     for nodes in (0, 5):
-        facts = graph_facts(torch.empty(2, 0, dtype=torch.int64, device=device), nodes)
+        facts = graph_summary(torch.empty(2, 0, dtype=torch.int64, device=device), nodes)
         assert (facts.edges, facts.isolated, facts.degree_max, facts.average_edge_span) == (0, nodes, 0, 0)
 
 
 def test_out_of_range():
     with pytest.raises(ValueError, match="ids from 0 to 7, but num_nodes is 5"):
-        graph_facts(torch.tensor([[0], [7]]), 5)
+        graph_summary(torch.tensor([[0], [7]]), 5)
 
 
 def test_locality_tells_ordered_ids_from_shuffled():
@@ -38,14 +38,14 @@ def test_locality_tells_ordered_ids_from_shuffled():
     src = torch.arange(nodes).repeat(4)
     ordered = torch.stack([src, (src + torch.randint(-50, 50, (4 * nodes,))) % nodes])
     shuffled = torch.randperm(nodes)[ordered]
-    assert graph_facts(ordered, nodes).local_edges > 0.95
-    assert graph_facts(shuffled, nodes).local_edges < 0.06
-    assert graph_facts(ordered, nodes).average_edge_span < graph_facts(shuffled, nodes).average_edge_span / 10
+    assert graph_summary(ordered, nodes).local_edges > 0.95
+    assert graph_summary(shuffled, nodes).local_edges < 0.06
+    assert graph_summary(ordered, nodes).average_edge_span < graph_summary(shuffled, nodes).average_edge_span / 10
 
 
 @pytest.fixture
 def facts():
-    return graph_facts(torch.randint(0, 50_000, (2, 500_000)), 50_000)
+    return graph_summary(torch.randint(0, 50_000, (2, 500_000)), 50_000)
 
 
 def test_papers_model(facts):
@@ -61,5 +61,5 @@ def test_papers_model(facts):
 def test_papers_renumbering_rule(facts):
     assert paper_model(facts, 16).renumber
     path = torch.stack([torch.arange(10**6 - 1), torch.arange(1, 10**6)])
-    model = paper_model(graph_facts(path, 10**6), 16)
+    model = paper_model(graph_summary(path, 10**6), 16)
     assert not model.renumber and model.renumber_rule == "sqrt(AES) = 1.0 <= floor(sqrt(nodes) / 100) = 10"

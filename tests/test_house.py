@@ -29,6 +29,15 @@ def imported_modules(source):
         yield from imported_modules_of(node)
 
 
+def absolute(node, package):
+    """The module that an `import from` names; `package` is the one that a relative name starts from."""
+    if node.level == 0:
+        return node.module
+    start = package.split(".")
+    start = start[: len(start) - node.level + 1]
+    return ".".join([*start, *([node.module] if node.module else [])])
+
+
 def imported_modules_of(node):
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
@@ -152,8 +161,8 @@ def modules():
     return found
 
 
-def imports(source, known):
-    """The modules among `known` that a source imports, inside functions too, but not under `if TYPE_CHECKING`.
+def imports(source, known, package=""):
+    """The modules among `known` that a source of `package` imports, in functions too, not under `if TYPE_CHECKING`.
 
     `from package import name` counts as an import of package.name if that is a module, and of the package otherwise. A
     package's __init__, which Python runs before each of its modules, counts only if it is imported by name.
@@ -166,9 +175,9 @@ def imports(source, known):
         if id(node) in skipped:
             continue
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "a relative import, which this reader does not resolve"
-            named = [f"{node.module}.{alias.name}" for alias in node.names]
-            found.update(name if name in known else node.module for name in named)
+            module = absolute(node, package)
+            named = [f"{module}.{alias.name}" for alias in node.names]
+            found.update(name if name in known else module for name in named)
         else:
             found.update(imported_modules_of(node))
     return found & set(known)
@@ -212,7 +221,10 @@ MAY_IMPORT = {
 
 def import_graph():
     known = modules()
-    return {name: imports(path.read_text(), known) for name, path in known.items()}
+    return {
+        name: imports(path.read_text(), known, name if path.name == "__init__.py" else name.rpartition(".")[0])
+        for name, path in known.items()
+    }
 
 
 def test_no_import_cycle():
@@ -246,6 +258,8 @@ def test_the_import_finder_sees_functions_and_skips_types():
     assert imports("def f():\n    from gnna_plugin import switch", known) == {"gnna_plugin.switch"}
     assert imports("from gnna_plugin.report import status", known) == {"gnna_plugin.report"}
     assert imports("from gnna_plugin import enable", known) == {"gnna_plugin"}
+    assert imports("from . import report\nfrom .switch import enable", known, "gnna_plugin") == known - {"gnna_plugin"}
+    assert imports("from ..report import status", known, "gnna_plugin.tools") == {"gnna_plugin.report"}
     assert imports("if TYPE_CHECKING:\n    from gnna_plugin import switch", known) == set()
     assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert cycle_in({"a": {"b"}, "b": set()}) is None

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnna_plugin.extractor import graph_facts, modularity
+from gnna_plugin.extractor import graph_summary, modularity
 from gnna_plugin.orders import degree_order, inverse, rabbit_order
 
 
@@ -76,7 +76,7 @@ def test_rabbit_order_finds_planted_communities_after_a_shuffle():
     n = truth.numel()
     order, community = rabbit_order(edge_index, n)
     assert modularity(edge_index, community) > 0.97 * modularity(edge_index, truth)
-    before, after = graph_facts(edge_index, n), graph_facts(inverse(order)[edge_index], n)
+    before, after = graph_summary(edge_index, n), graph_summary(inverse(order)[edge_index], n)
     assert after.average_edge_span < 0.25 * before.average_edge_span
     # At random, an edge in ten crosses communities; the order must bring nine in ten together.
     assert after.local_edges > 0.8 > 0.1 > before.local_edges

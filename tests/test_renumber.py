@@ -18,7 +18,7 @@ from torch_geometric.nn import GCNConv, GINConv  # noqa: E402
 from torch_geometric.transforms import ToSparseTensor  # noqa: E402
 
 import gnna_plugin  # noqa: E402
-from gnna_plugin.extractor import graph_facts  # noqa: E402
+from gnna_plugin.extractor import graph_summary  # noqa: E402
 
 N, E = 400, 3000
 
@@ -67,7 +67,7 @@ def test_all_that_belongs_together_moves_together(data, order):
 
 def test_rabbit_brings_neighbours_together(data):
     new = gnna_plugin.renumber(data).graph
-    before, after = graph_facts(data.edge_index, N), graph_facts(new.edge_index, N)
+    before, after = graph_summary(data.edge_index, N), graph_summary(new.edge_index, N)
     assert after.average_edge_span < 0.4 * before.average_edge_span
 
 

@@ -19,7 +19,7 @@ import warnings
 
 os.environ.setdefault("DGLBACKEND", "pytorch")  # or DGL's first import writes a configuration file and prints a notice
 
-from gnna_plugin.adapters.dgl.importing import explained  # noqa: E402
+from .importing import explained  # noqa: E402
 
 with explained():
     import dgl
@@ -28,8 +28,9 @@ import dgl.heterograph_index as heterograph_index  # noqa: E402
 import dgl.ops.spmm as ops_spmm  # noqa: E402
 from dgl.heterograph_index import HeteroGraphIndex  # noqa: E402
 
-from gnna_plugin.adapters.dgl import edge_hooks, graphs, hooks  # noqa: E402
 from gnna_plugin.patching import Patches, misfit  # noqa: E402
+
+from . import edge_hooks, graphs, hooks  # noqa: E402
 
 _SIGNATURES = (
     (sparse, "_gspmm", ["gidx", "op", "reduce_op", "u", "e"]),

@@ -15,7 +15,8 @@ from dgl.base import is_all
 from torch import Tensor
 
 from gnna_plugin import report, settings
-from gnna_plugin.adapters.dgl import core, fit, graphs
+
+from . import core, fit, graphs
 
 # Narrowest feature row, in elements, for which our products are faster than DGL's on a CPU. At 16 they were 1.1 to 7
 # times as fast on two graphs; narrower rows were slower in some cases (DGL 1.1.3; benchmarks/dgl_edges.py).

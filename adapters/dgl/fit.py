@@ -11,7 +11,8 @@ from dgl import DGLError
 from torch import Tensor
 
 from gnna_plugin import report, settings, surroundings
-from gnna_plugin.adapters.dgl import core, graphs
+
+from . import core, graphs
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 Reason = tuple[str, ...]  # (why a call is left to DGL, optionally the details of this call)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import settings
-from gnna_plugin.adapters.dgl.core import Edges
+
+from .core import Edges
 
 # Keyed by id(), because DGL's indices are not hashable. Known.reference shows whether the object is still the same.
 _known: dict[int, Known] = {}

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import report, settings
-from gnna_plugin.adapters.dgl import core, fit, graphs, winners
+
+from . import core, fit, graphs, winners
 
 _OPS = ("copy_lhs", "copy_rhs", "mul")
 

@@ -13,7 +13,7 @@ import dgl
 import torch
 from torch import Tensor
 
-from gnna_plugin.adapters.dgl.core import Edges
+from .core import Edges
 
 
 class Order:

@@ -23,7 +23,9 @@ import torch
 import torch_geometric
 from torch_geometric.nn import Aggregation, GINConv, MessagePassing
 
-from gnna_plugin.adapters.pyg import (
+from gnna_plugin.patching import Patches, misfit, script_aliases
+
+from . import (
     compiled_boundary,
     gin,
     graph_memo,
@@ -33,7 +35,6 @@ from gnna_plugin.adapters.pyg import (
     lazy_products,  # noqa: F401
     softmax,
 )
-from gnna_plugin.patching import Patches, misfit, script_aliases
 
 TESTED = ((2, 8), (2, 9))  # tested releases of torch_geometric: the first one, and the first one after the last
 _TESTED_TEXT = f">= {TESTED[0][0]}.{TESTED[0][1]}, < {TESTED[1][0]}.{TESTED[1][1]}"

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch._C._dynamo import eval_frame
 
-from gnna_plugin.adapters.pyg import layer_call
 from gnna_plugin.patching import Patches
+
+from . import layer_call
 
 _MODULE = "torch._dynamo.eval_frame"
 _patches = Patches()

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch_geometric import Index
 
 from gnna_plugin import report, surroundings
-from gnna_plugin.adapters.pyg.index_errors import as_index_error
-from gnna_plugin.adapters.pyg.lazy import HANDLERS, LazyMessage
+
+from .index_errors import as_index_error
+from .lazy import HANDLERS, LazyMessage
 
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch_geometric.nn import GINConv, SumAggregation
 
 from gnna_plugin import settings, surroundings
-from gnna_plugin.adapters.pyg import graph_memo, hooks, layer_call, own_code, small_graphs
 from gnna_plugin.patching import stand_in
+
+from . import graph_memo, hooks, layer_call, own_code, small_graphs
 
 
 def _has_constant_zero(conv: GINConv) -> bool:

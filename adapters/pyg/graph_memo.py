@@ -18,8 +18,9 @@ from torch import Tensor
 from torch_geometric.utils import add_self_loops
 
 from gnna_plugin import settings, surroundings
-from gnna_plugin.adapters.pyg import one_pass, small_graphs
 from gnna_plugin.patching import Spread, stand_in
+
+from . import one_pass, small_graphs
 
 _spreads: list[Spread] = []
 _OPTIONS = (NoneType, bool, int, float, str, torch.dtype)  # types of arguments that an entry's name may contain

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import report, settings, surroundings
-from gnna_plugin.adapters.pyg import compiled_boundary, consume, layer_call, own_code, small_graphs
-from gnna_plugin.adapters.pyg.lazy import LazyMessage, lift, settle_all
 from gnna_plugin.patching import stand_in
+
+from . import compiled_boundary, consume, layer_call, own_code, small_graphs
+from .lazy import LazyMessage, lift, settle_all
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 # Aggregation module -> whether the user wants its layer accelerated. An aggregation module does not know its layer.

@@ -18,8 +18,9 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn import MessagePassing
 
 from gnna_plugin import report, settings
-from gnna_plugin.adapters.pyg import own_code, small_graphs
 from gnna_plugin.patching import stand_in
+
+from . import own_code, small_graphs
 
 # Class attributes that hold a propagate or an edge_updater. PyG binds some of them to instances (explain,
 # decomposed_layers).

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from gnna_plugin import report, surroundings
-from gnna_plugin.adapters.pyg.index_errors import as_index_error
+
+from .index_errors import as_index_error
 
 # Function -> its handler for lazy messages: (function, args, kwargs) -> result, or NotImplemented to settle them.
 # lazy_operations.py, lazy_products.py and consume.py register the handlers.

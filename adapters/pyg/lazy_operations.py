@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnna_plugin.adapters.pyg import consume
-from gnna_plugin.adapters.pyg.lazy import HANDLERS, LazyMessage, as_handle
+from . import consume
+from .lazy import HANDLERS, LazyMessage, as_handle
 
 _plain = torch._C.DisableTorchFunctionSubclass
 _arm = torch.ops.gnna.arm.default

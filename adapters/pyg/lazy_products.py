@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import report, surroundings
-from gnna_plugin.adapters.pyg import consume
-from gnna_plugin.adapters.pyg.index_errors import as_index_error
-from gnna_plugin.adapters.pyg.lazy import HANDLERS, LazyMessage, Value, new_handle, with_dims
+
+from . import consume
+from .index_errors import as_index_error
+from .lazy import HANDLERS, LazyMessage, Value, new_handle, with_dims
 
 _plain = torch._C.DisableTorchFunctionSubclass
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import report, settings
-from gnna_plugin.adapters.pyg import consume, hooks, small_graphs
 from gnna_plugin.patching import Spread, stand_in
+
+from . import consume, hooks, small_graphs
 
 _spread: Spread | None = None
 

@@ -34,7 +34,7 @@ EdgeCheck check_range(const Id* row, const Id* col, Range range, int64_t rows, i
     bad |= static_cast<Unsigned>(row[i]) >= row_limit || static_cast<Unsigned>(col[i]) >= col_limit;
     unsorted |= i > 0 && row[i - 1] > row[i];
   }
-  found.sorted = !unsorted;
+  found.unsorted = unsorted;
   if (bad) {
     for (int64_t i = range.end - 1; i >= range.begin; --i) {
       if (static_cast<Unsigned>(row[i]) >= row_limit) found.bad_row = i;
@@ -56,7 +56,7 @@ EdgeCheck check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows,
   for (const EdgeCheck& part : found) {  // in order, so that the smallest position is reported
     if (result.bad_row < 0) result.bad_row = part.bad_row;
     if (result.bad_col < 0) result.bad_col = part.bad_col;
-    result.sorted = result.sorted && part.sorted;
+    result.unsorted |= part.unsorted;
   }
   return result;
 }

@@ -83,7 +83,8 @@ KernelConfig configure_row(const Rules& rules, const Overrides& overrides) {
   const auto ratio = static_cast<int64_t>(static_cast<double>(tuning.split_ratio) * rules.degree);
   config.split_above =
       rules.graph.edges < tuning.small_edges ? tuning.split_small : std::max(ratio, tuning.split_least);
-  const int64_t share = rules.graph.edges / (rules.device.processors * tuning.chunks_per_processor);
+  const int64_t share =
+      rules.graph.edges / (std::max<int64_t>(rules.device.processors, 1) * tuning.chunks_per_processor);
   config.chunk_edges = std::max(share, tuning.chunk_edges);
   if (overrides.split_above) config.split_above = overrides.split_above;
   if (overrides.chunk_edges) config.chunk_edges = overrides.chunk_edges;
@@ -101,6 +102,10 @@ KernelConfig configure_row(const Rules& rules, const Overrides& overrides) {
 }
 
 }  // namespace
+
+bool Overrides::any() const {
+  return kernel || lanes || groups || group_size || vector_width || vectors || block || split_above || chunk_edges;
+}
 
 bool Rules::is_small() const {
   return graph.edges < (layer.itemsize == 4 && !layer.weighted ? tuning.small_plain_edges : tuning.small_edges);
@@ -125,8 +130,9 @@ int64_t Rules::column_tile() const {
 }
 
 int Rules::sparse_loads_per_lane(int64_t row_loads) const {
-  // If degrees are even, no lane waits for a longer row, and half as many lanes are enough.
-  const int lanes = uneven_degrees(graph) ? tuning.few_lanes : tuning.few_lanes / 2;
+  // If degrees are even and very low, no lane waits for a longer row, and half as many lanes are enough.
+  const bool even = !uneven_degrees(graph) && degree < tuning.sparse_degree / 2;
+  const int lanes = even ? tuning.few_lanes / 2 : tuning.few_lanes;
   return static_cast<int>(std::clamp<int64_t>(round_up_to_power(row_loads) / lanes, 1, tuning.sparse_loads));
 }
 

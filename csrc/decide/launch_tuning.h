@@ -29,7 +29,7 @@ struct LaunchTuning {
 
   // A lane makes as many loads as leave `few_lanes` lanes to a row, at most `sparse_loads` below an average degree of
   // `sparse_degree` in graphs that keep `sparse_warps` warps per processor, at most `weighted_loads` if there are
-  // weights, otherwise one (T4).
+  // weights, otherwise one. Below half of `sparse_degree`, rows of even length take half of `few_lanes` (T4).
   int few_lanes = 8, sparse_loads = 4, weighted_loads = 2;
   double sparse_degree = 12;
   int64_t sparse_warps = 100;

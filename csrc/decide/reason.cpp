@@ -1,4 +1,4 @@
-// The words for a decision: why its configuration is as it is, in one sentence for people. Launches never come here.
+// The words for a decision: why its configuration is as it is, in one sentence for people. Launches do not call it.
 #include <cstdio>
 
 #include "rules.h"
@@ -124,8 +124,6 @@ std::string about_source(const Decision& decision) {
 }
 
 }  // namespace
-
-bool Overrides::any() const { return !names_of(*this).empty(); }
 
 std::string reason_of(const Decision& decision) {
   if (!decision.device.cuda) {

@@ -103,8 +103,4 @@ ScheduleChoice choose_schedule(const ScheduleFacts& facts, bool explain) {
   return choice;
 }
 
-bool paper_renumbers(double average_edge_span, int64_t nodes) {
-  return std::sqrt(average_edge_span) > std::floor(std::sqrt(static_cast<double>(nodes)) / 100);
-}
-
 }  // namespace gnna

@@ -86,6 +86,19 @@ Values LayerFacts::to_vector() const {
   return write.values;
 }
 
+Values DeviceFacts::to_vector() const {
+  Writer write;
+  visit_device(write, *this);
+  return write.values;
+}
+
+DeviceFacts DeviceFacts::from_vector(const Values& values) {
+  Reader read(values, kDevice);
+  DeviceFacts facts;
+  visit_device(read, facts);
+  return facts;
+}
+
 LaunchFacts LaunchFacts::from_vector(const Values& values) {
   Reader read(values, kGraph + kLayer);
   LaunchFacts facts;

@@ -2,7 +2,7 @@
 // device/.
 //
 // Edge e carries x[src[e]] to row dst[e]. With cache = false an op builds its plan anew and does not keep it
-// (plan/plan.h).
+// (plan/cache.h).
 #include <torch/library.h>
 #include <torch/version.h>
 
@@ -104,7 +104,7 @@ TORCH_LIBRARY(gnna, m) {
 
   // The caller promises that nobody writes to this tensor (plan/identity.h).
   m.def("mark_constant(Tensor tensor) -> ()");
-  m.def("has_plans(Tensor src, bool transposed) -> bool");  // plan/plan.h
+  m.def("has_plans(Tensor src, bool transposed) -> bool");  // plan/cache.h
   m.def("cache_info() -> int[]");
   m.def("clear_cache() -> ()");
   // Number and bytes of the buffers that are held for captured CUDA graphs, and their release (plan/captures.h).

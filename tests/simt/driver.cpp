@@ -235,7 +235,7 @@ void pad(const Case& c, Results& results) {
 
 template <typename Id>
 void check(const Case& c, Results& results) {
-  auto* found = output<cuda::EdgeCheck>(results, "found", 1);
+  auto* found = output<EdgeCheck>(results, "found", 1);
   put_error(results,
             cuda::check_edges(c.array<Id>("row"), c.array<Id>("col"), static_cast<int64_t>(c.bytes("row") / sizeof(Id)),
                               c.number("rows"), c.number("cols"), found, nullptr));

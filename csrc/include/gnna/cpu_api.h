@@ -17,13 +17,6 @@ struct Executor {
   std::function<void(int64_t tasks, const std::function<void(int64_t)>& body)> run;
 };
 
-// The result of check_edges: the first position with a bad id, or -1 if there is none.
-struct EdgeCheck {
-  int64_t bad_row = -1;
-  int64_t bad_col = -1;
-  bool sorted = true;  // row ids ascend
-};
-
 // Checks every edge for 0 <= row < rows and 0 <= col < cols.
 template <typename Id>
 EdgeCheck check_edges(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols,
@@ -34,7 +27,8 @@ template <typename Id>
 uint64_t reversal_sum(const Id* row, const Id* col, int64_t edges, const Executor& executor);
 
 // Converts COO to CSR by a counting sort that keeps the user's order inside a row. The ids must have passed
-// check_edges. rowptr [rows + 1], out_col [edges], out_perm [edges], or nullptr if the list is sorted (EdgeCheck).
+// check_edges. rowptr [rows + 1], out_col [edges], out_perm [edges], or nullptr if the list is sorted
+// (EdgeCheck::unsorted is 0).
 template <typename Id>
 void build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t* rowptr, int32_t* out_col,
                int32_t* out_perm, const Executor& executor);

@@ -13,13 +13,6 @@ namespace gnna::cuda {
 
 // ---- plan building ------------------------------------------------------------------------------------------------
 
-// The result of one pass over the edge list. A position is -1 if there is none.
-struct EdgeCheck {
-  int64_t bad_row = -1;  // smallest position whose row id is outside [0, rows)
-  int64_t bad_col = -1;  // smallest position whose column id is outside [0, cols)
-  int64_t unsorted = 0;  // 1 if the row ids are not ascending
-};
-
 // Checks both ends of every edge and whether the row ids ascend. Id is int32_t or int64_t. device_result points to one
 // EdgeCheck in device memory. The call initialises it, and the caller copies it back.
 template <typename Id>

@@ -12,7 +12,7 @@
 
 namespace gnna {
 
-// The to_vector / from_vector pairs are the form in which these values cross between C++ and Python: the fields in
+// to_vector and from_vector are the form in which these values cross between C++ and Python: the fields in
 // their order, as gnna_plugin/decider.py lists them. from_vector throws std::invalid_argument for a list of another
 // length.
 
@@ -41,6 +41,9 @@ struct DeviceFacts {
   int64_t processors = 1;  // streaming multiprocessors, or threads on a CPU
   int64_t l2_bytes = 0;
   int64_t bandwidth = 0;  // of its memory, in bytes per second; 0 if unknown
+
+  std::vector<int64_t> to_vector() const;
+  static DeviceFacts from_vector(const std::vector<int64_t>& values);
 };
 
 inline double average_degree(const GraphFacts& graph) {
@@ -71,7 +74,7 @@ struct KernelConfig {
   int groups = 1;             // Row: neighbour groups per row: a power of two, lanes * groups <= 32
   int group_size = 0;         // Group: edges per neighbour group, at least 1
   int vector_width = 1;       // elements per load: 16 bytes' worth, or 1
-  int vectors = 1;            // loads per lane and neighbour: 1, 2 or 4; Groups: 1 or 2
+  int vectors = 1;            // loads per lane and neighbour: 1, 2 or 4; Group: 1 or 2
   int block = 64;             // threads per block (warps per block * 32): 32 to most_threads
   int64_t split_above = 512;  // rows with more edges are cut into chunks
   int64_t chunk_edges = 256;  // edges per chunk
@@ -83,8 +86,9 @@ constexpr int most_threads(Kernel kernel) { return kernel == Kernel::Row ? 256 :
 // What a launch may have without asking for more, but for the kernels' own few bytes.
 constexpr int64_t kMaxShared = (48 << 10) - 64;
 
-// Rows: the warps of a block that took a chunk meet in one tile each. Groups: the partial results of all neighbour
-// groups of a block, which may be one less than twice its teams, as its last row may have a group for each of them.
+// Elements of shared memory that a block takes. Row: one tile per warp, to combine the warps of a chunk's block. Group:
+// one tile per neighbour group. A block may have up to twice as many groups as teams of lanes, because its last row may
+// have one for each team.
 inline int64_t shared_elements(const KernelConfig& c) {
   const int64_t tile = static_cast<int64_t>(c.lanes) * c.vectors * c.vector_width;
   return c.kernel == Kernel::Group ? tile * 2 * (c.block / c.lanes) : tile * (c.block / 32);
@@ -115,6 +119,13 @@ struct Decision {
   std::vector<int64_t> to_vector() const;
   static Decision from_vector(const std::vector<int64_t>& values);
 };
+
+// The facts of one call of spmm.
+template <typename T>
+LayerFacts layer_facts(const SpmmArgs<T>& args) {
+  const bool aligned = reinterpret_cast<uintptr_t>(args.x) % 16 == 0 && args.x_stride * sizeof(T) % 16 == 0;
+  return {args.heads * args.head_dim, args.head_dim, sizeof(T), args.weight != nullptr, args.reduce, aligned};
+}
 
 // GraphFacts and LayerFacts as one list, as Python passes them.
 struct LaunchFacts {

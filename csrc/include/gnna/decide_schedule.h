@@ -48,9 +48,6 @@ double forecast_gain(const ScheduleFacts& facts, double cold_before, double cold
 // Below this forecast a schedule that has been found is not applied.
 constexpr double kLeastGain = 1.05;
 
-// The paper's rule (GNNAdvisor, OSDI 2021, Community-aware Node Renumbering): sqrt(AES) > floor(sqrt(nodes) / 100).
-bool paper_renumbers(double average_edge_span, int64_t nodes);
-
 const char* name_of(ScheduleKind kind);
 
 }  // namespace gnna

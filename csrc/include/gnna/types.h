@@ -34,6 +34,13 @@ using Compute = typename ComputeOf<T>::Type;
 // torch.scatter_reduce does.
 enum class Reduce : int { Sum = 0, Mean = 1, Max = 2, Min = 3 };
 
+// The result of check_edges, one pass over the edge list. A position is -1 if there is none.
+struct EdgeCheck {
+  int64_t bad_row = -1;  // smallest position whose row id is outside [0, rows)
+  int64_t bad_col = -1;  // smallest position whose column id is outside [0, cols)
+  int64_t unsorted = 0;  // 1 if the row ids are not ascending
+};
+
 // Neighbour lists: row r gathers columns col[rowptr[r] .. rowptr[r + 1]). An index into col is a slot. In a forward
 // plan rows are destinations and columns are sources; in a transposed plan it is the other way round. If there is an
 // order, the lists are stored in the order in which rows are processed (the schedule): place p holds the list of row

@@ -11,6 +11,7 @@ namespace {
 
 std::mutex mutex;
 Overrides by_hand;
+bool any_by_hand = false;
 std::map<std::vector<int64_t>, Overrides> tuned;
 
 thread_local std::optional<Decision> last;
@@ -28,6 +29,7 @@ std::vector<int64_t> key_of(const GraphFacts& graph, LayerFacts layer) {
 void set_overrides(const Overrides& overrides) {
   const std::lock_guard<std::mutex> lock(mutex);
   by_hand = overrides;
+  any_by_hand = overrides.any();
 }
 
 void set_tuned(const GraphFacts& graph, const LayerFacts& layer, const Overrides& overrides) {
@@ -45,7 +47,7 @@ Decision decide_in_force(const GraphFacts& graph, const LayerFacts& layer, const
   OverrideSource source = OverrideSource::Rules;
   {
     const std::lock_guard<std::mutex> lock(mutex);
-    if (by_hand.any()) {
+    if (any_by_hand) {
       overrides = by_hand;
       source = OverrideSource::ByHand;
     } else if (device.cuda && !tuned.empty()) {

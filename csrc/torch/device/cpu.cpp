@@ -14,6 +14,7 @@
 #include "ops/segment_reduce.h"
 #include "ops/segment_softmax.h"
 #include "ops/spmm.h"
+#include "plan/builder.h"
 
 namespace gnna {
 namespace {
@@ -23,15 +24,15 @@ void build_typed(const at::Tensor& row, const at::Tensor& col, Plan& plan, const
   const Id* rows = row.const_data_ptr<Id>();
   const Id* cols = col.const_data_ptr<Id>();
   const cpu::Executor run = cpu_executor();
-  const cpu::EdgeCheck check = cpu::check_edges(rows, cols, plan.edges, plan.rows, plan.cols, run);
+  const EdgeCheck check = cpu::check_edges(rows, cols, plan.edges, plan.rows, plan.cols, run);
   if (check.bad_col >= 0) throw_bad_index(col_name, check.bad_col, cols[check.bad_col], plan.cols);
   if (check.bad_row >= 0) throw_bad_index(row_name, check.bad_row, rows[check.bad_row], plan.rows);
   plan.rowptr = at::empty({plan.rows + 1}, at::kLong);
   plan.col = at::empty({plan.edges}, at::kInt);
-  if (!check.sorted) plan.perm = at::empty({plan.edges}, at::kInt);
+  if (check.unsorted != 0) plan.perm = at::empty({plan.edges}, at::kInt);
   cpu::build_csr(rows, cols, plan.edges, plan.rows, plan.rowptr.mutable_data_ptr<int64_t>(),
-                 plan.col.mutable_data_ptr<int32_t>(), check.sorted ? nullptr : plan.perm.mutable_data_ptr<int32_t>(),
-                 run);
+                 plan.col.mutable_data_ptr<int32_t>(),
+                 check.unsorted == 0 ? nullptr : plan.perm.mutable_data_ptr<int32_t>(), run);
   plan.max_degree = cpu::max_degree(plan.rowptr.const_data_ptr<int64_t>(), plan.rows);
 }
 
@@ -90,13 +91,7 @@ struct Cpu {
   template <typename T>
   static void spmm(const Plan& plan, const SpmmArgs<T>& args, at::Tensor&) {
     const Usage::Kind kind = kind_of(args);
-    LayerFacts layer;
-    layer.width = args.heads * args.head_dim;
-    layer.head_dim = args.head_dim;
-    layer.itemsize = sizeof(T);
-    layer.weighted = args.weight != nullptr;
-    layer.reduce = args.reduce;
-    decide_launch(plan.facts(), layer, cpu_facts(at::kCPU));
+    decide_launch(plan.facts(), layer_facts(args), cpu_facts(at::kCPU));
     const bool timed = plan.usage->count(kind) > 0;
     const auto start = std::chrono::steady_clock::now();
     cpu::spmm(args, cpu_executor());
@@ -122,7 +117,7 @@ struct Cpu {
     if (args.grad_weight) cpu::extremum_grad_weight(forward.view(), args, run);
   }
 
-  static constexpr bool kGathersByPlan = false;
+  static constexpr bool kGathersUnchecked = false;
 
   template <typename T>
   static void segment_softmax(const Plan&, const SegmentSoftmaxArgs<T>& args, const at::Tensor&) {

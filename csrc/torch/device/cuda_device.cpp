@@ -17,6 +17,7 @@
 #include "ops/segment_reduce.h"
 #include "ops/segment_softmax.h"
 #include "ops/spmm.h"
+#include "plan/builder.h"
 
 namespace gnna {
 namespace {
@@ -30,12 +31,12 @@ DeviceFacts device_facts() {
     int processors = 0, l2 = 0, kilohertz = 0, bus_bits = 0;
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, static_cast<int>(device)));
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, static_cast<int>(device)));
-    // Clock and width of the memory are asked for without insisting: not every driver says them.
-    const bool told =
+    // Best effort: some drivers do not report the clock or the bus width.
+    const bool reported =
         cudaDeviceGetAttribute(&kilohertz, cudaDevAttrMemoryClockRate, static_cast<int>(device)) == cudaSuccess &&
         cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, static_cast<int>(device)) == cudaSuccess;
-    if (!told) (void)cudaGetLastError();
-    facts = {true, processors, l2, told ? int64_t{kilohertz} * 1000 * 2 * bus_bits / 8 : 0};
+    if (!reported) (void)cudaGetLastError();
+    facts = {true, processors, l2, reported ? int64_t{kilohertz} * 1000 * 2 * bus_bits / 8 : 0};
   }
   return facts;
 }
@@ -48,9 +49,9 @@ void build_typed(const at::Tensor& row, const at::Tensor& col, Plan& plan, const
   const auto longs = row.options().dtype(at::kLong), ints = row.options().dtype(at::kInt);
   const at::Tensor found = at::empty({3}, longs);
   C10_CUDA_CHECK(cuda::check_edges(rows, cols, plan.edges, plan.rows, plan.cols,
-                                   reinterpret_cast<cuda::EdgeCheck*>(found.mutable_data_ptr()), stream));
+                                   reinterpret_cast<EdgeCheck*>(found.mutable_data_ptr()), stream));
   const at::Tensor on_host = found.cpu();
-  const auto& check = *reinterpret_cast<const cuda::EdgeCheck*>(on_host.const_data_ptr());
+  const auto& check = *reinterpret_cast<const EdgeCheck*>(on_host.const_data_ptr());
   if (check.bad_col >= 0) throw_bad_index(col_name, check.bad_col, col[check.bad_col].item<int64_t>(), plan.cols);
   if (check.bad_row >= 0) throw_bad_index(row_name, check.bad_row, row[check.bad_row].item<int64_t>(), plan.rows);
 
@@ -138,25 +139,23 @@ void use_on(const Plan& plan, c10::cuda::CUDAStream stream) {
     use_tensor_on(*t, plan.stream_id, stream);
 }
 
-// The split rows of a plan, in the row kernel's chunks, so that one list serves all kernels; with scratch for a task.
-struct CutRows {
+// The split rows of a plan for an operation other than spmm, in the row kernel's chunks, with scratch memory.
+struct TaskSplit {
   std::shared_ptr<const KeptPartition> kept;
   cuda::SplitRows split_rows;
   at::Tensor memory;
 
   template <typename T>
-  static CutRows of(const Plan& plan, int64_t width, c10::cuda::CUDAStream stream) {
-    CutRows cut;
-    cut.kept = partition_for(plan, split_of(plan.facts(), device_facts()), stream);
-    cut.split_rows = view_of(*cut.kept).split_rows;
-    const size_t bytes = cuda::task_scratch_bytes<T>(cut.split_rows, width);
-    if (bytes > 0) cut.memory = bytes_on(plan.rowptr, bytes);
-    return cut;
+  static TaskSplit of(const Plan& plan, int64_t width, c10::cuda::CUDAStream stream) {
+    TaskSplit split;
+    split.kept = partition_for(plan, split_of(plan.facts(), device_facts()), stream);
+    split.split_rows = view_of(*split.kept).split_rows;
+    const size_t bytes = cuda::task_scratch_bytes<T>(split.split_rows, width);
+    if (bytes > 0) split.memory = bytes_on(plan.rowptr, bytes);
+    return split;
   }
   void* scratch() const { return memory.defined() ? memory.mutable_data_ptr() : nullptr; }
 };
-
-bool starts_on_16_bytes(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 struct Cuda {
   using Guard = c10::cuda::CUDAGuard;
@@ -166,13 +165,7 @@ struct Cuda {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     use_on(plan, stream);
     const int64_t width = args.heads * args.head_dim;
-    LayerFacts layer;
-    layer.width = width;
-    layer.head_dim = args.head_dim;
-    layer.itemsize = sizeof(T);
-    layer.weighted = args.weight != nullptr;
-    layer.aligned = starts_on_16_bytes(args.x) && args.x_stride * sizeof(T) % 16 == 0;
-    layer.reduce = args.reduce;
+    const LayerFacts layer = layer_facts(args);
     const KernelConfig config = decide_launch(plan.facts(), layer, device_facts()).config;
     SpmmArgs<T> readable = args;
     at::Tensor copy;
@@ -201,8 +194,8 @@ struct Cuda {
                                 "there, by which the first of equal edges wins; pass last=False");
     const auto stream = c10::cuda::getCurrentCUDAStream();
     use_on(plan, stream);
-    const auto cut = CutRows::of<T>(plan, args.heads * args.head_dim, stream);
-    C10_CUDA_CHECK(cuda::spmm_arg(args, arg, cut.split_rows, cut.scratch(), stream));
+    const auto split = TaskSplit::of<T>(plan, args.heads * args.head_dim, stream);
+    C10_CUDA_CHECK(cuda::spmm_arg(args, arg, split.split_rows, split.scratch(), stream));
   }
 
   template <typename T>
@@ -218,8 +211,8 @@ struct Cuda {
     use_on(forward, stream);
     use_on(transposed, stream);
     const int64_t width = args.heads * args.head_dim;
-    const auto by_target = CutRows::of<T>(forward, width, stream),
-               by_source = CutRows::of<T>(transposed, width, stream);
+    const auto by_target = TaskSplit::of<T>(forward, width, stream),
+               by_source = TaskSplit::of<T>(transposed, width, stream);
     C10_CUDA_CHECK(cuda::extremum_share(forward.view(), args, by_target.split_rows, by_target.scratch(), stream));
     C10_CUDA_CHECK(cuda::extremum_grad_x(transposed.view(), args, by_source.split_rows, by_source.scratch(), stream));
     if (args.grad_weight == nullptr) return;
@@ -228,7 +221,7 @@ struct Cuda {
     });
   }
 
-  static constexpr bool kGathersByPlan = true;
+  static constexpr bool kGathersUnchecked = true;
   static void gather_rows(const at::Tensor& x, const at::Tensor& index, at::Tensor& out) {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     const int64_t row_bytes = out.numel() / index.numel() * static_cast<int64_t>(out.element_size());
@@ -254,10 +247,10 @@ struct Cuda {
   static void softmax_by_totals(const Plan& plan, const Args<T>& args, const at::Tensor& index, const Run& run) {
     const auto stream = c10::cuda::getCurrentCUDAStream();
     use_on(plan, stream);
-    const auto cut = CutRows::of<T>(plan, args.heads, stream);
+    const auto split = TaskSplit::of<T>(plan, args.heads, stream);
     const at::Tensor totals = bytes_on(plan.rowptr, cuda::softmax_bytes<T>(plan.rows, args.heads));
     for_ids(index, index, [&](const auto* row, const auto*) {
-      C10_CUDA_CHECK(run(row, args, cut.split_rows, totals.mutable_data_ptr(), cut.scratch(), stream));
+      C10_CUDA_CHECK(run(row, args, split.split_rows, totals.mutable_data_ptr(), split.scratch(), stream));
     });
   }
 

@@ -12,7 +12,8 @@
 
 #include "common/decisions.h"
 #include "gnna/cpu_api.h"
-#include "plan/plan.h"
+#include "plan/builder.h"
+#include "plan/cache.h"
 
 namespace gnna {
 namespace {
@@ -26,15 +27,10 @@ T parse(at::IntArrayRef values) {
   }
 }
 
-DeviceFacts parse_device(at::IntArrayRef device) {
-  TORCH_CHECK_VALUE(device.size() == 4, "device facts are ", device.size(), " integers; they must be 4");
-  return {device[0] != 0, device[1], device[2], device[3]};
-}
-
 // overrides: nullopt for those in force.
 std::vector<int64_t> decide_op(at::IntArrayRef facts, at::IntArrayRef device, at::OptionalIntArrayRef overrides) {
   const auto [graph, layer] = parse<LaunchFacts>(facts);
-  const DeviceFacts on = parse_device(device);
+  const auto on = parse<DeviceFacts>(device);
   return (overrides ? decide(graph, layer, on, parse<Overrides>(*overrides)) : decide_in_force(graph, layer, on))
       .to_vector();
 }
@@ -62,10 +58,7 @@ int64_t max_degree_op(const at::Tensor& src, const at::Tensor& dst, int64_t num_
   return plan_for(dst, src, num_dst, num_src, "dst", "src", true, /*edge_ids=*/false)->max_degree;
 }
 
-std::vector<int64_t> device_facts_op(at::Device device) {
-  const DeviceFacts facts = facts_of(device);
-  return {facts.cuda, facts.processors, facts.l2_bytes, facts.bandwidth};
-}
+std::vector<int64_t> device_facts_op(at::Device device) { return facts_of(device).to_vector(); }
 
 TORCH_LIBRARY_IMPL(gnna, CompositeImplicitAutograd, m) {
   m.impl("decide", &decide_op);

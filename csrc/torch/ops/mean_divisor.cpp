@@ -4,7 +4,7 @@
 
 #include "common/dtypes.h"
 #include "common/streams.h"
-#include "plan/plan.h"
+#include "plan/cache.h"
 
 namespace gnna {
 namespace {

@@ -8,7 +8,8 @@
 #include "common/arguments.h"
 #include "common/cpu_executor.h"
 #include "gnna/order.h"
-#include "plan/plan.h"
+#include "plan/builder.h"
+#include "plan/cache.h"
 #include "plan/schedule.h"
 
 namespace gnna {
@@ -73,7 +74,7 @@ double cold_gathers(const at::Tensor& src, const at::Tensor& dst, int64_t num_sr
   return plan->edges > 0 ? static_cast<double>(cold) / static_cast<double>(plan->edges) : 0.0;
 }
 
-// set_schedule of plan/plan.h, with a check that order is a permutation. order: int32 or int64 [num_dst].
+// set_schedule of plan/cache.h, with a check that order is a permutation. order: int32 or int64 [num_dst].
 bool set_schedule_op(const at::Tensor& src, const at::Tensor& dst, int64_t num_src, int64_t num_dst,
                      const std::optional<at::Tensor>& order) {
   check_edge_ids(src, dst);
@@ -82,17 +83,16 @@ bool set_schedule_op(const at::Tensor& src, const at::Tensor& dst, int64_t num_s
   return set_schedule(dst, src, num_dst, num_src, order->to(dst.device(), at::kInt).contiguous());
 }
 
-// The ScheduleInfo of all cached plans as two flat lists. Each plan has 4 strings (device, state, kind, reason) and 13
-// numbers (rows, cols, edges, calls, found_in, stored_in, forecast, before, after, cold_before, cold_after, edge_span,
-// and 1 if the paper's rule would renumber the graph, otherwise 0).
+// The ScheduleInfo of all cached plans as two flat lists. Each plan has 4 strings (device, state, kind, reason) and 12
+// numbers (rows, cols, edges, calls, found_in, stored_in, forecast, before, after, cold_before, cold_after, edge_span).
 std::tuple<std::vector<std::string>, std::vector<double>> schedules() {
   std::vector<std::string> words;
   std::vector<double> numbers;
   for (const ScheduleInfo& s : schedule_infos()) {
     for (const std::string* word : {&s.device, &s.state, &s.kind, &s.reason}) words.push_back(*word);
     for (const int64_t n : {s.rows, s.cols, s.edges, s.calls}) numbers.push_back(static_cast<double>(n));
-    numbers.insert(numbers.end(), {s.found_in, s.stored_in, s.forecast, s.before, s.after, s.cold_before, s.cold_after,
-                                   s.edge_span, s.edge_span >= 0 && paper_renumbers(s.edge_span, s.rows) ? 1.0 : 0.0});
+    numbers.insert(numbers.end(),
+                   {s.found_in, s.stored_in, s.forecast, s.before, s.after, s.cold_before, s.cold_after, s.edge_span});
   }
   return {words, numbers};
 }

@@ -28,7 +28,8 @@ at::Tensor segment_reduce_on(const at::Tensor& messages, const at::Tensor& index
   check_messages(messages, index, num_rows);
   const typename Device::Guard guard(messages.device());
   if (index.numel() == 0) return at::zeros(with_rows(messages, num_rows), messages.options());
-  return reduce_segments<Device>(*segment_plan_for(index, num_rows, cache), messages, num_rows, reduce, cache);
+  return reduce_segments<Device>(*scheduled_segment_plan_for(index, num_rows, cache), messages, num_rows, reduce,
+                                 cache);
 }
 
 }  // namespace gnna

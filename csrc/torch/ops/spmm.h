@@ -16,7 +16,7 @@
 
 #include "common/arguments.h"
 #include "common/dtypes.h"
-#include "plan/plan.h"
+#include "plan/cache.h"
 
 namespace gnna {
 
@@ -62,7 +62,8 @@ at::Tensor spmm_on(const at::Tensor& x, const std::optional<at::Tensor>& weight,
   const LayerShape shape = layer_shape(x, weight, src.numel());
   const typename Device::Guard guard(x.device());
   if (src.numel() == 0) return at::zeros(with_rows(x, num_dst), x.options());
-  const auto plan = plan_for(dst, src, num_dst, x.size(0), "dst", "src", cache, /*edge_ids=*/weight.has_value());
+  const auto plan =
+      scheduled_plan_for(dst, src, num_dst, x.size(0), "dst", "src", cache, /*edge_ids=*/weight.has_value());
   at::Tensor out = empty_contiguous(x, with_rows(x, num_dst));
   if (out.numel() == 0) return out;
 

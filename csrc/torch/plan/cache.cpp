@@ -1,4 +1,5 @@
-// The plan cache: plans by the identity of their edge lists (recall.h), bounded by bytes.
+#include "plan/cache.h"
+
 #include <ATen/ops/arange.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
@@ -8,10 +9,10 @@
 #include <limits>
 #include <vector>
 
+#include "plan/builder.h"
 #include "plan/captures.h"
 #include "plan/edge_list.h"
 #include "plan/memo.h"
-#include "plan/plan.h"
 #include "plan/recall.h"
 #include "plan/schedule.h"
 
@@ -68,9 +69,9 @@ class PlanCache {
         prints = node->prints;
       }
     }
-    const bool holds = hold(prints, tensors);
+    const bool same = unchanged(prints, tensors);
     const Lock lock(recall_mutex());
-    if (!holds) {
+    if (!same) {
       plans_.erase_all_of(key);
       found = {};
     }
@@ -216,11 +217,14 @@ PlanCache& plan_cache() {
   return *cache;
 }
 
+// Whether a lookup also takes the next step of the plan's schedule, if one is due.
+enum class Advance { No, Yes };
+
 // Returns the plan of these tensors, (row, col) or (index). If it is not cached, calls build(builder of the device) and
-// caches the result, if `cache`. Takes the next step of the plan's schedule if one is due.
+// caches the result, if `cache`.
 template <typename Build>
 std::shared_ptr<const Plan> find_or_build(at::ArrayRef<at::Tensor> tensors, int64_t rows, int64_t cols, bool cache,
-                                          bool edge_ids, const Build& build) {
+                                          bool edge_ids, Advance advance, const Build& build) {
   const at::Tensor& row = tensors.front();
   const PlanBuilder& builder = builder_of(row.device());
   constexpr int64_t kLimit = (int64_t{1} << 31) - 1;
@@ -234,7 +238,7 @@ std::shared_ptr<const Plan> find_or_build(at::ArrayRef<at::Tensor> tensors, int6
     if (!found.plan && !edge_ids && !capturing && rows == cols) {
       found = plan_cache().borrow(*key, [&] { return builder.symmetric(row, tensors.back()); });
     }
-    if (found.due) {
+    if (found.due && advance == Advance::Yes) {
       found.due->advance(found.plan, builder, [&](const auto& now, const auto& better, int64_t held) {
         return plan_cache().replace(*key, now, better, held) && (found.plan = better, true);
       });
@@ -250,26 +254,45 @@ std::shared_ptr<const Plan> find_or_build(at::ArrayRef<at::Tensor> tensors, int6
   return plan;
 }
 
-}  // namespace
-
-std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
-                                     const char* row_name, const char* col_name, bool cache, bool edge_ids) {
-  return find_or_build({row, col}, rows, cols, cache, edge_ids, [&](const PlanBuilder& builder) {
+std::shared_ptr<const Plan> plan_of_edges(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
+                                          const char* row_name, const char* col_name, bool cache, bool edge_ids,
+                                          Advance advance) {
+  return find_or_build({row, col}, rows, cols, cache, edge_ids, advance, [&](const PlanBuilder& builder) {
     return builder.build(row, col, rows, cols, row_name, col_name);
   });
 }
 
-std::shared_ptr<const Plan> segment_plan_for(const at::Tensor& index, int64_t rows, bool cache) {
-  return find_or_build({index}, rows, kSegments, cache, true, [&](const PlanBuilder& builder) {
+std::shared_ptr<const Plan> plan_of_segments(const at::Tensor& index, int64_t rows, bool cache, Advance advance) {
+  return find_or_build({index}, rows, kSegments, cache, true, advance, [&](const PlanBuilder& builder) {
     const at::Tensor positions = at::arange(index.numel(), index.options());
     return builder.build(index, positions, rows, index.numel(), "index", "position");
   });
 }
 
+}  // namespace
+
+std::shared_ptr<const Plan> plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
+                                     const char* row_name, const char* col_name, bool cache, bool edge_ids) {
+  return plan_of_edges(row, col, rows, cols, row_name, col_name, cache, edge_ids, Advance::No);
+}
+
+std::shared_ptr<const Plan> scheduled_plan_for(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
+                                               const char* row_name, const char* col_name, bool cache, bool edge_ids) {
+  return plan_of_edges(row, col, rows, cols, row_name, col_name, cache, edge_ids, Advance::Yes);
+}
+
+std::shared_ptr<const Plan> segment_plan_for(const at::Tensor& index, int64_t rows, bool cache) {
+  return plan_of_segments(index, rows, cache, Advance::No);
+}
+
+std::shared_ptr<const Plan> scheduled_segment_plan_for(const at::Tensor& index, int64_t rows, bool cache) {
+  return plan_of_segments(index, rows, cache, Advance::Yes);
+}
+
 std::shared_ptr<const Plan> cached_segments(const at::Tensor& index, int64_t rows) {
   const auto key = recall_key({index}, {rows, kSegments});
   if (!key || !plan_cache().has(*key)) return nullptr;
-  auto plan = segment_plan_for(index, rows, true);
+  auto plan = scheduled_segment_plan_for(index, rows, true);
   const PlanBuilder& builder = builder_of(index.device());
   return !builder.capturing() || builder.launchable(*plan) ? plan : nullptr;
 }
@@ -277,7 +300,7 @@ std::shared_ptr<const Plan> cached_segments(const at::Tensor& index, int64_t row
 std::shared_ptr<const Plan> segments_if_repeated(const at::Tensor& index, int64_t rows) {
   const auto key = recall_key({index}, {rows, kSegments});
   if (!key) return nullptr;
-  const int64_t bytes = 8 * (rows + 1) + 8 * index.numel();  // rowptr, col and perm
+  const int64_t bytes = 8 * (rows + 1) + 12 * index.numel();  // as Plan::bytes() with perm
   if (!plan_cache().has(*key) && (capturing_on(index.device()) || !plan_cache().seen_before(*key, bytes)))
     return nullptr;
   return segment_plan_for(index, rows, true);
@@ -336,6 +359,7 @@ void clear_cache() {
 void set_max_plan_bytes(int64_t bytes) {
   plan_cache().set_max_bytes(bytes);
   set_max_memo_bytes(bytes);
+  set_max_csr_form_bytes(bytes);
 }
 
 namespace {

@@ -17,8 +17,9 @@
 #include <vector>
 
 #include "common/streams.h"
+#include "plan/builder.h"
+#include "plan/cache.h"
 #include "plan/captures.h"
-#include "plan/plan.h"
 #include "plan/recall.h"
 
 namespace gnna {
@@ -47,19 +48,16 @@ std::optional<Form> find(const RecallKey& key, at::ArrayRef<at::Tensor> tensors,
     if (capturing) hold_for_captures({form.row_ids, form.col_ids});
     prints = node->prints;
   }
-  if (hold(prints, tensors)) return form;
+  if (unchanged(prints, tensors)) return form;
   const Lock lock(recall_mutex());
   forms().erase_all_of(key);
   return std::nullopt;
 }
 
-// Caches a form. The forms have the same bound in bytes as the plans.
 void keep(const RecallKey& key, at::ArrayRef<at::Tensor> tensors, Form form) {
   Prints prints = fingerprints(key, tensors);
   const auto bytes = static_cast<int64_t>(form.row_ids.nbytes() + form.col_ids.nbytes());
-  const int64_t most = cache_info().max_bytes;
   const Lock lock(recall_mutex());
-  forms().set_max_bytes(most);
   if (auto* const there = forms().peek(key)) forms().erase(*there);
   forms().insert(key, std::move(form), bytes, std::move(prints));
 }
@@ -146,6 +144,11 @@ std::tuple<at::Tensor, at::Tensor> edges_of_csr(const at::Tensor& rowptr, const 
     keep(*key, tensors, {row_ids, col_ids});
   }
   return {row_ids, col_ids};
+}
+
+void set_max_csr_form_bytes(int64_t bytes) {
+  const Lock lock(recall_mutex());
+  forms().set_max_bytes(bytes);
 }
 
 void clear_csr_forms() {

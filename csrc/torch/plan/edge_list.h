@@ -20,4 +20,7 @@ std::tuple<at::Tensor, at::Tensor> edges_of_csr(const at::Tensor& rowptr, const 
 
 void clear_csr_forms();
 
+// Bounds the cached forms, whose default is that of the plans.
+void set_max_csr_form_bytes(int64_t bytes);
+
 }  // namespace gnna

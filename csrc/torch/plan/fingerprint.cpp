@@ -7,7 +7,7 @@
 #include <array>
 
 #include "common/cpu_executor.h"
-#include "plan/plan.h"
+#include "plan/builder.h"
 
 namespace gnna {
 namespace {

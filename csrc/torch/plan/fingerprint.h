@@ -58,7 +58,7 @@ class Fingerprint {
 // Returns whether no tensor has changed since its fingerprint was taken. prints: one per tensor, or empty. Raises
 // RuntimeError if the state of a tensor is ChangedBefore.
 template <typename Prints>
-bool hold(const Prints& prints, at::ArrayRef<at::Tensor> tensors) {
+bool unchanged(const Prints& prints, at::ArrayRef<at::Tensor> tensors) {
   bool all = true;
   const at::Tensor* changed_before = nullptr;
   for (size_t i = 0; i < prints.size(); ++i) {

@@ -11,8 +11,9 @@
 #include <vector>
 
 #include "common/streams.h"
+#include "plan/builder.h"
+#include "plan/cache.h"
 #include "plan/captures.h"
-#include "plan/plan.h"
 #include "plan/recall.h"
 
 namespace gnna {
@@ -44,7 +45,7 @@ class Memo {
       found = node->value;
       prints = node->prints;
     }
-    if (!hold(prints, inputs)) {
+    if (!unchanged(prints, inputs)) {
       const Lock lock(recall_mutex());
       memo_.erase_all_of(key);
       return {};

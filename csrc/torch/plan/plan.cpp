@@ -1,4 +1,3 @@
-// Plan's member functions, and the table of plan builders per device type.
 #include "plan/plan.h"
 
 #include <ATen/TensorOperators.h>
@@ -6,29 +5,12 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
 #include <c10/core/InferenceMode.h>
-#include <c10/util/Exception.h>
-
-#include <array>
 
 #include "common/streams.h"
+#include "plan/builder.h"
 #include "plan/captures.h"
 
 namespace gnna {
-namespace {
-
-std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)>& builders() {
-  static std::array<std::optional<PlanBuilder>, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)> table;
-  return table;
-}
-
-}  // namespace
-
-const PlanBuilder& builder_of(at::Device device) {
-  const auto& builder = builders()[static_cast<size_t>(device.type())];
-  TORCH_CHECK_NOT_IMPLEMENTED(builder.has_value(), "gnna: no kernels for device type ", device.type(),
-                              "; move the tensors to the CPU, or to a CUDA device if the plug-in was built with CUDA");
-  return *builder;
-}
 
 CsrView Plan::view() const {
   return {rows,
@@ -62,9 +44,8 @@ std::shared_ptr<Plan> Plan::with_empty_lists() const {
 }
 
 at::Tensor Plan::degrees() const {
-  const at::Tensor reorder_rows = rowptr.slice(0, 1) - rowptr.slice(0, 0, rows);
-  return order.defined() ? at::empty_like(reorder_rows).index_copy_(0, order.to(at::kLong), reorder_rows)
-                         : reorder_rows;
+  const at::Tensor by_place = rowptr.slice(0, 1) - rowptr.slice(0, 0, rows);
+  return order.defined() ? at::empty_like(by_place).index_copy_(0, order.to(at::kLong), by_place) : by_place;
 }
 
 at::Tensor Plan::slot_ordered(const at::Tensor& weight) const {
@@ -99,10 +80,6 @@ void Plan::expect_weight_of(const Plan& before) {
   weight_key_ = before.weight_key_;
 }
 
-void register_plan_builder(c10::DeviceType device, PlanBuilder builder) {
-  builders()[static_cast<size_t>(device)] = builder;
-}
-
 std::shared_ptr<Plan> reorder_rows(const Plan& plan, const PlanBuilder& builder, const at::Tensor& order,
                                    ScheduleKind kind) {
   at::Tensor places = order;
@@ -115,22 +92,6 @@ std::shared_ptr<Plan> reorder_rows(const Plan& plan, const PlanBuilder& builder,
   plan_in_order->kind = kind;
   plan_in_order->expect_weight_of(plan);
   return plan_in_order;
-}
-
-DeviceFacts facts_of(at::Device device) { return builder_of(device).facts(device); }
-
-void throw_bad_index(const char* side, int64_t position, int64_t value, int64_t limit) {
-  TORCH_CHECK_VALUE(false, side, "[", position, "] = ", value, " is out of range: valid indices are 0 to ", limit - 1);
-  std::abort();
-}
-
-bool capturing_on(at::Device device) { return builder_of(device).capturing(); }
-
-void check_not_capturing(at::Device device) {
-  TORCH_CHECK(
-      !capturing_on(device),
-      "gnna: a plan cannot be built while a CUDA graph is captured; run the same forward and backward step with "
-      "the same edge index before capturing");
 }
 
 }  // namespace gnna

@@ -156,7 +156,10 @@ Schedule::~Schedule() {
 
 bool Schedule::due(const Plan& plan) const {
   const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-  if (!lock.owns_lock()) return false;  // another thread advances the schedule
+  return lock.owns_lock() && is_step_due(plan);  // otherwise another thread advances the schedule
+}
+
+bool Schedule::is_step_due(const Plan& plan) const {
   switch (phase_) {
     case Phase::New:
     case Phase::Watching:
@@ -173,7 +176,8 @@ bool Schedule::due(const Plan& plan) const {
 
 void Schedule::advance(std::shared_ptr<const Plan> plan, const PlanBuilder& builder, const Replace& replace) {
   const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-  if (!lock.owns_lock()) return;
+  // Another thread may have taken the step since due().
+  if (!lock.owns_lock() || !is_step_due(*plan)) return;
   const c10::InferenceMode normal(false);
   try {
     if (phase_ == Phase::New)

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "gnna/decide_schedule.h"
+#include "plan/builder.h"
 #include "plan/plan.h"
 #include "plan/usage.h"
 
@@ -54,11 +55,13 @@ class Schedule {
  private:
   enum class Phase { New, Watching, Ordering, OnTrial, Settled };
 
+  // The following are called with the mutex held.
+  bool is_step_due(const Plan& plan) const;
   void sort(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder, const Replace& replace);
   void watch(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder);
   void apply(const std::shared_ptr<const Plan>& plan, const PlanBuilder& builder, const Replace& replace);
   void judge(const std::shared_ptr<const Plan>& plan, const Replace& replace);
-  void end(const char* state, std::string reason);  // as settle(), with the mutex held
+  void end(const char* state, std::string reason);  // as settle()
 
   mutable std::mutex mutex_;
   Phase phase_ = Phase::New;

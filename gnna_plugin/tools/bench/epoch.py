@@ -25,9 +25,10 @@ from gnna_plugin import allocator
 from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.bench import peers
 from gnna_plugin.tools.bench.vendor import torch_sparse_kernel
-from gnna_plugin.tools.compare.measure import OtherWork, PeakMemory, available_bytes, median_and_spread
+from gnna_plugin.tools.compare.measure import OtherWork, PeakMemory, median_and_spread
 from gnna_plugin.tools.compare.runner import max_rel_error
 from gnna_plugin.tools.compare.spec import UsageError, WorkerError
+from gnna_plugin.tools.exact import double_fits, outputs_and_gradients
 
 OURS = {"pyg": "gnna", "dgl": "gnna in DGL"}
 PLAIN = {name: framework.label for name, framework in FRAMEWORKS.items()}
@@ -244,10 +245,10 @@ class _Training:
             WorkerError: the result is wrong.
         """
         self.plain_model.load_state_dict(self.start)
-        found = _outputs_and_gradients(self.model, self.plain_model, self.data.x, self.graph, self.data.y)
+        found = self._outputs_and_gradients(self.data.x)
         framework = self.arm.framework
         if self.arm.name == PLAIN[framework]:
-            reference[framework] = self._in_double() if self._double_fits() else None
+            reference[framework] = self._in_double()
         expected = reference[framework]
         if expected is None:
             return
@@ -256,31 +257,24 @@ class _Training:
         if not self.error <= max(_TOLERANCE, 10 * usual):
             raise WorkerError(f"{self.arm.name} is wrong: relative error {self.error:.1e}")
 
-    def _in_double(self) -> dict:
-        model = self.plain_model
+    def _outputs_and_gradients(self, x: torch.Tensor) -> dict:
         try:
-            return _outputs_and_gradients(model.double(), model, self.data.x.double(), self.graph, self.data.y)
+            return outputs_and_gradients(
+                self.plain_model, lambda: self.model(x, self.graph), lambda out: F.cross_entropy(out, self.data.y)
+            )
         finally:
-            model.float()
+            self.plain_model.zero_grad()
+            self.plain_model.train()
 
-    def _double_fits(self) -> bool:
-        free = available_bytes(self.case.device.type)
+    def _in_double(self) -> dict | None:
         width = max(self.case.dim, self.case.shape.hidden, self.case.classes)
-        return free is None or (len(self.data.src) + 4 * self.data.num_nodes) * width * 8 * 4 < free
-
-
-def _outputs_and_gradients(model, plain_model, x, graph, y) -> dict:
-    plain_model.eval()
-    plain_model.zero_grad()
-    out = model(x, graph)
-    F.cross_entropy(out, y).backward()
-    found = {"outputs": out.detach().cpu().numpy()}
-    for name, parameter in plain_model.named_parameters():
-        if parameter.grad is not None:
-            found[name] = parameter.grad.cpu().numpy()
-    plain_model.zero_grad()
-    plain_model.train()
-    return found
+        if not double_fits(len(self.data.src), self.data.num_nodes, width, self.case.device.type):
+            return None
+        self.plain_model.double()
+        try:
+            return self._outputs_and_gradients(self.data.x.double())
+        finally:
+            self.plain_model.float()
 
 
 def _time(training: dict[str, _Training], case: Case, keeps_memory: bool) -> dict[str, tuple]:

@@ -19,6 +19,7 @@ from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.compare import measure
 from gnna_plugin.tools.compare.data import build_model, read_graph, training_data
 from gnna_plugin.tools.compare.spec import ACCELERATED, ALLOCATOR
+from gnna_plugin.tools.exact import double_fits, outputs_and_gradients
 from gnna_plugin.tuned import processor
 
 MIN_EPOCHS = 3
@@ -167,25 +168,15 @@ class Arm:
         return self._train(self._model(data, case, tensors), tensors, case, number)[1]
 
     def _outputs_and_gradients(self, case, data, tensors):
-        """Return outputs and parameter gradients as {name: NumPy array}.
-
-        They are those of the initial weights, without dropout.
-        """
-        model = self._model(data, case, tensors).to(tensors["x"].dtype).eval()
-        logits = model(tensors["x"], tensors["graph"])
-        _loss(logits, tensors).backward()
-        found = {"outputs": logits.detach()}
-        found.update((f"gradient of {name}", p.grad) for name, p in model.named_parameters() if p.grad is not None)
-        return {name: value.cpu().numpy() for name, value in found.items()}
+        """Return outputs and parameter gradients of the initial weights as {name: NumPy array}."""
+        model = self._model(data, case, tensors).to(tensors["x"].dtype)
+        return outputs_and_gradients(
+            model, lambda: model(tensors["x"], tensors["graph"]), lambda logits: _loss(logits, tensors)
+        )
 
     def _double_fits(self, data, case):
-        """Return whether the plain framework's float64 run fits into memory.
-
-        The estimate is four copies of a message per edge and of four rows per node.
-        """
-        free = measure.available_bytes(self.device)
         width = max(data.x.shape[1], case["hidden"], data.classes)
-        return free is None or (len(data.src) + 4 * data.num_nodes) * width * 8 * 4 < free
+        return double_fits(len(data.src), data.num_nodes, width, self.device)
 
     # ---- readings ----------------------------------------------------------------------------------------------------
 
