@@ -1,5 +1,6 @@
-"""What all tests share: the devices to run on, edge lists that are awkward on purpose, and a plug-in that is off
-between tests."""
+"""Fixtures that all tests share: the devices to run on, a plug-in that is off between tests, and the folder of real
+graphs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import torch
 import gnna_plugin
 from gnna_plugin import _load, report
 
-os.environ["GNNA_TUNED"] = "0"  # what somebody measured on this machine must not decide a test
+os.environ["GNNA_TUNED"] = "0"  # ignore tuning results stored on this machine, so that tests are reproducible
 
 CUDA = pytest.param(
     "cuda",
@@ -41,7 +42,7 @@ def _clean_slate():
 
 @pytest.fixture
 def data_folder() -> Path:
-    """The folder of real graphs, GNNA_DATA; tests that need it are skipped without it."""
+    """Return the folder of real graphs, which GNNA_DATA names. Tests that need it are skipped if it is not set."""
     folder = os.environ.get("GNNA_DATA")
     if not folder:
         pytest.skip("GNNA_DATA is not set")

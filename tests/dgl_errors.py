@@ -1,4 +1,4 @@
-"""What both of DGL's test files ask of bad input: DGL's own exception, and no kernel of ours."""
+"""The check for bad input that DGL's test files share: DGL's own exception, and no kernel of ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import gnna_plugin
 
 
 def assert_stays_dgls(graph, call):
-    """call(graph) raises with the plug-in what it raises without, and nothing was fused."""
+    """Assert that call(graph) raises the same exception type with the plug-in, without a fused call."""
     with pytest.raises(Exception) as plain:  # noqa: B017
         call(graph)
     gnna_plugin.enable("dgl", min_work=0)

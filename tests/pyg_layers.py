@@ -1,4 +1,6 @@
-"""Layers for the adapter's tests: PyG's own by name, with the inputs each wants, and user-written ones."""
+"""Layers for the tests of the PyG adapter: PyG's own, by name and with the inputs that they take, and user-written
+ones.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ NODES, EDGES, WIDTH = 40, 240, 16
 
 
 class PlainMessage(MessagePassing):
-    """A user's layer: x_j as it is."""
+    """A user's layer with the message x_j."""
 
     def __init__(self, aggr="sum", flow="source_to_target"):
         super().__init__(aggr=aggr, flow=flow)
@@ -24,7 +26,7 @@ class PlainMessage(MessagePassing):
 
 
 class WeightedMessage(MessagePassing):
-    """A user's layer: w * x_j."""
+    """A user's layer with the message w * x_j."""
 
     def __init__(self, aggr="sum"):
         super().__init__(aggr=aggr)
@@ -38,7 +40,7 @@ class WeightedMessage(MessagePassing):
 
 
 class OwnScatter(MessagePassing):
-    """A user's layer that reduces by itself, with torch's scatter functions."""
+    """A user's layer that overrides aggregate() and calls torch's scatter functions."""
 
     def __init__(self, how):
         super().__init__()
@@ -62,7 +64,7 @@ class OwnScatter(MessagePassing):
         if self.how == "scatter_reduce_":
             out = inputs.new_zeros(dim_size, inputs.size(1))
             out.scatter_reduce_(0, rows, inputs, "amax", include_self=False)
-            return out  # the tensor written to, not the call's result
+            return out  # the tensor that was written to, not the result of the call
         raise ValueError(self.how)
 
 
@@ -70,7 +72,7 @@ def mlp(width):
     return torch.nn.Sequential(torch.nn.Linear(width, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8))
 
 
-# Name -> (layer, which edge input it takes: nothing, "weight" [E] or "attr" [E, 3]).
+# Name -> (function that makes the layer, its edge input: None, "weight" [E] or "attr" [E, 3]).
 FUSED = {
     "GCNConv": (lambda: nn.GCNConv(WIDTH, 8), None),
     "GCNConv-weights": (lambda: nn.GCNConv(WIDTH, 8), "weight"),
@@ -111,7 +113,7 @@ NOT_FUSED = {
 
 
 class Layer(MessagePassing):
-    """message() is a function of x_j and the edge weights."""
+    """A user's layer whose message() calls function(x_j, edge weights)."""
 
     def __init__(self, function, aggr="sum"):
         super().__init__(aggr=aggr)
@@ -126,7 +128,7 @@ class Layer(MessagePassing):
 
 
 def graph(device="cpu", dtype=torch.float64):
-    """(x, edge_index, edge inputs by name) of a directed graph with isolated first and last nodes."""
+    """Return (x, edge_index, edge inputs by name) of a directed graph whose first and last nodes are isolated."""
     generator = torch.Generator().manual_seed(7)
     x = torch.randn(NODES, WIDTH, generator=generator, dtype=dtype).to(device)
     edge_index = torch.randint(1, NODES - 1, (2, EDGES), generator=generator).to(device)
@@ -144,7 +146,7 @@ def build(entry, device="cpu", dtype=torch.float64):
 
 
 def outputs_and_gradients(layer, x, edge_index, edge_input=None):
-    """The layer's output and every gradient: of x, of the edge input, of the parameters."""
+    """Return the layer's output and the gradients of x, of the edge input and of the parameters."""
     x = x.detach().clone().requires_grad_()
     inputs = [x, edge_index]
     if edge_input is not None:

@@ -1,15 +1,15 @@
-"""torch's CPU allocator as C++ code uses it (raw_allocate, raw_deallocate), through ctypes and the Itanium C++ ABI."""
+"""Calls torch's CPU allocator as C++ code does, through ctypes and the Itanium C++ ABI."""
 
 from __future__ import annotations
 
 import ctypes
 
-_ALLOCATE, _RAW_DELETER = 2, 4  # places in the table of virtual functions, after the two destructors
-_DATA_PTR_WORDS = 4  # the first one is the address
+_ALLOCATE, _RAW_DELETER = 2, 4  # entries of c10::Allocator's vtable. Entries 0 and 1 are the destructors
+_DATA_PTR_WORDS = 4  # size of a c10::DataPtr, whose first word is the address
 
 
 def current_allocator() -> int:
-    """Return the address of the allocator that torch uses for the CPU at present."""
+    """Return the address of torch's current CPU allocator."""
     function = ctypes.CDLL("libc10.so")["_ZN3c1015GetCPUAllocatorEv"]
     function.restype = ctypes.c_void_p
     return function()
@@ -21,7 +21,7 @@ def _virtual(allocator: int, place: int) -> int:
 
 
 def raw_allocate(allocator: int, size: int) -> int:
-    result = (ctypes.c_void_p * _DATA_PTR_WORDS)()  # never destroyed, as if its context were released
+    result = (ctypes.c_void_p * _DATA_PTR_WORDS)()  # a DataPtr that is never destroyed, so the caller owns the memory
     call = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
     call(_virtual(allocator, _ALLOCATE))(ctypes.addressof(result), allocator, size)
     return result[0]

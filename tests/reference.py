@@ -1,4 +1,4 @@
-"""What the ops must compute, in a few lines of plain torch: gather, scale, scatter."""
+"""The ops' expected results in plain torch (gather, scale, scatter), and graphs to compute them on."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def sddmm(a: Tensor, b: Tensor, src: Tensor, dst: Tensor, head_dims: int) -> Ten
 
 
 def edges(kind: str, device: torch.device, dtype: torch.dtype = torch.int64) -> tuple[Tensor, Tensor, int, int]:
-    """(src, dst, number of sources, number of destinations) of an awkward graph; all are asymmetric."""
-    if kind == "random":  # unsorted, repeated edges, isolated nodes at both ends
+    """Return (src, dst, number of sources, number of destinations) of a graph of this kind. All are asymmetric."""
+    if kind == "random":  # unsorted, with repeated edges and isolated first and last nodes
         src, dst, n, m = torch.randint(1, 29, (200,)), torch.randint(1, 37, (200,)), 31, 40
-    elif kind == "sorted":  # what neighbour samplers produce
+    elif kind == "sorted":  # as neighbour samplers produce them
         src, dst, n, m = torch.randint(0, 30, (150,)), torch.randint(0, 20, (150,)).sort().values, 30, 20
-    elif kind == "hub":  # one row far above the others, so that it is cut on a GPU; another just past the threshold
+    elif kind == "hub":  # one very long row, which a GPU splits, and one just above the threshold for splitting
         dst = torch.cat([torch.full((5000,), 3), torch.full((300,), 7), torch.randint(0, 500, (400,))])
         dst = dst[torch.randperm(dst.numel())]
         src, n, m = torch.randint(0, 700, (dst.numel(),)), 700, 500

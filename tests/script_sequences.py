@@ -1,9 +1,9 @@
-"""Scripts layers one after another, with the plug-in on or off in each step, and prints what torch.jit made of them.
+"""Scripts layers one after another, with the plug-in on or off in each step, and prints what torch.jit compiled.
 
 Usage: script_sequences.py 'off:AGNNConv off:GCNConv' 'on:AGNNConv off:GCNConv' ...
 
 Prints one JSON list per sequence. Each sequence runs in a fork of a process that has scripted nothing, because
-torch.jit keeps everything it compiled.
+torch.jit caches everything that it compiles.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAYERS = {
 
 
 def tables():
-    """What torch.jit holds for the whole process, with functions by name: a stand-in would be there twice."""
+    """Return torch.jit's process-wide tables, with functions by name. A stand-in left in them would appear twice."""
     caches = torch.jit._state._jit_function_overload_caching, torch.jit._state._jit_caching_layer
     by_name = [sorted((f"{f.__module__}.{f.__name__}", str(value)) for f, value in cache.items()) for cache in caches]
     return [*by_name, sorted(torch._jit_internal._overloaded_fns)]

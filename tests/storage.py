@@ -1,4 +1,4 @@
-"""The element types of the kernels as numpy sees them: how values are stored, and what they are computed in."""
+"""The element types of the kernels for NumPy: how values are stored, and in which type they are computed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ import torch
 
 @dataclass(frozen=True)
 class Storage:
-    name: str  # numpy's and torch's, and the one that tests/simt/driver.cpp knows
+    """One element type.
+
+    Attributes:
+        name: its name in NumPy, torch and tests/simt/driver.cpp.
+        itemsize: bytes per stored element.
+        compute: NumPy type of the kernels' arithmetic and accumulation.
+        eps: spacing of the stored numbers at 1.
+        smallest: spacing of the stored numbers at 0.
+    """
+
+    name: str
     itemsize: int
-    compute: type  # of the kernels' arithmetic and accumulation
-    eps: float  # spacing of the stored numbers at 1
-    smallest: float  # spacing of the stored numbers at 0
+    compute: type
+    eps: float
+    smallest: float
 
     def __str__(self):
         return self.name
 
     @property
     def full(self) -> int:
-        """Elements in 16 bytes."""
+        """Return the number of elements in 16 bytes."""
         return 16 // self.itemsize
 
     @property
@@ -29,14 +39,17 @@ class Storage:
         return float(np.finfo(self.compute).eps)
 
     def encode(self, values) -> np.ndarray:
-        """The values as they lie in memory, rounded once, to nearest even. From compute or what is exact in it."""
+        """Round values to this type, to nearest even, and return them as stored (16-bit types as int16).
+
+        values must be exact in `compute`, so that they are rounded only once.
+        """
         values = np.asarray(values).astype(self.compute)
         if self.itemsize > 2:
             return values
         return torch.from_numpy(values).to(getattr(torch, self.name)).view(torch.int16).numpy()
 
     def decode(self, data) -> np.ndarray:
-        """Numbers to compute with, from bytes or from what encode gave."""
+        """Convert bytes, or an array that encode() returned, to numbers of the type `compute`."""
         data = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
         if self.itemsize > 2:
             return np.frombuffer(data, self.compute).copy()
@@ -44,11 +57,11 @@ class Storage:
         return bits.view(getattr(torch, self.name)).float().numpy()
 
     def round(self, values) -> np.ndarray:
-        """What is left of the values once they are stored; to compute with."""
+        """Round values to this type and return them in the type `compute`."""
         return self.decode(self.encode(values)).reshape(np.shape(values))
 
     def rounding(self, values) -> np.ndarray:
-        """By how much the one rounding at the store may change results that were computed in another type."""
+        """Return the largest error of the single rounding when results are stored, 0 if they are not converted."""
         if self.itemsize > 2:
             return np.zeros_like(values)
         return np.maximum(np.abs(values) * self.eps, self.smallest) / 2

@@ -1,4 +1,4 @@
-"""Kept CPU memory: buffers may be freed at any time and in any way, and keeping them stays within its bound."""
+"""Kept CPU memory: buffers may be freed at any time and in any way, and the kept memory stays within its bound."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 from gnna_plugin import allocator
 
 if platform.libc_ver()[0] != "glibc" or platform.machine() != "x86_64":
-    pytest.skip("memory is kept under glibc only, and raw_memory knows one ABI", allow_module_level=True)
+    pytest.skip("memory is kept under glibc only, and raw_memory supports one ABI", allow_module_level=True)
 
 SIZES = (0, 1, 64, 4096, 1 << 16, 1 << 17, 1 << 20, 8 << 20, 40 << 20)
-LARGE = 48 << 20  # bytes; above glibc's largest mmap threshold
+LARGE = 48 << 20  # bytes, above glibc's largest mmap threshold
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def buffer(size=LARGE):
 @pytest.mark.parametrize("by", ["torch", "ours", "free"])
 @pytest.mark.parametrize("given_back", ["plain", "kept"])
 @pytest.mark.parametrize("taken", ["plain", "kept"])
-def test_raw_memory_is_given_back_in_any_state_and_by_any_path(taken, given_back, by, torch_allocator):
+def test_a_block_may_be_freed_in_any_state_and_by_any_deleter(taken, given_back, by, torch_allocator):
     def switch(state):
         return allocator.keep_freed_memory() if state == "kept" else allocator.restore()
 
@@ -55,20 +55,20 @@ def test_raw_memory_is_given_back_in_any_state_and_by_any_path(taken, given_back
         assert all(bool((tensor == 1).all()) for tensor in kept)
 
 
-def test_tensors_live_across_switches():
+def test_tensors_survive_switching_the_allocator():
     before = torch.arange(LARGE // 4)
     allocator.keep_freed_memory()
     under = torch.arange(LARGE // 4)
     del before
     allocator.restore()
-    under.resize_(LARGE // 2)  # by the allocator that made it, which is off
+    under.resize_(LARGE // 2)  # calls the allocator that made the tensor, which is no longer installed
     assert torch.equal(under[: LARGE // 4], torch.arange(LARGE // 4))
     allocator.keep_freed_memory()
     del under
-    assert allocator.kept_bytes() == 0  # taken before the second switch: freed as torch does
+    assert allocator.kept_bytes() == 0  # was not allocated by the current pool, so it is freed as torch does
 
 
-def test_a_freed_buffer_serves_the_next_one_of_its_size_and_goes_back_in_the_end():
+def test_a_freed_buffer_is_reused_for_its_size_and_returned_on_restore():
     allocator.keep_freed_memory()
     tensor = buffer()
     address = tensor.data_ptr()
@@ -81,8 +81,8 @@ def test_a_freed_buffer_serves_the_next_one_of_its_size_and_goes_back_in_the_end
     assert allocator.kept_bytes() == 0
 
 
-def test_kept_and_used_memory_stay_below_the_peak_of_the_used():
-    """Ascending sizes fit no kept block: each new buffer makes room for itself."""
+def test_kept_and_used_memory_together_stay_below_the_peak_of_used_memory():
+    """No kept block is large enough for ascending sizes, so each new buffer must make room for itself."""
     allocator.keep_freed_memory()
     peak = 0
     for number in range(1, 12):
@@ -94,7 +94,7 @@ def test_kept_and_used_memory_stay_below_the_peak_of_the_used():
         assert allocator.kept_bytes() <= peak + 2 * 8192
 
 
-def test_kept_memory_that_nothing_uses_goes_back():
+def test_kept_memory_that_is_not_reused_is_returned():
     allocator.keep_freed_memory()
     tensor = torch.empty(LARGE // 4)
     del tensor
@@ -103,7 +103,7 @@ def test_kept_memory_that_nothing_uses_goes_back():
     assert allocator.kept_bytes() < LARGE
 
 
-def test_memory_freed_elsewhere_does_not_keep_the_count_wrong():
+def test_the_count_is_right_again_after_memory_was_freed_without_the_pool():
     allocator.keep_freed_memory()
     for _ in range(5):
         raw_memory.free(raw_memory.raw_allocate(raw_memory.current_allocator(), LARGE))
@@ -115,7 +115,7 @@ def test_memory_freed_elsewhere_does_not_keep_the_count_wrong():
 
 @pytest.mark.skipif(not hasattr(torch.Tensor, "_lazy_clone"), reason="no copy on write in this torch")
 def huge_kib():
-    """Of this process, in huge pages."""
+    """Return this process's anonymous memory in huge pages, in KiB."""
     with open("/proc/self/smaps_rollup") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("AnonHugePages"))
 
@@ -128,8 +128,8 @@ def can_have_huge_pages():
         return False
 
 
-@pytest.mark.skipif(not can_have_huge_pages(), reason="the kernel gives no huge pages")
-def test_only_sizes_that_come_again_and_again_get_huge_pages():
+@pytest.mark.skipif(not can_have_huge_pages(), reason="transparent huge pages are switched off")
+def test_only_sizes_that_are_requested_often_get_huge_pages():
     allocator.keep_freed_memory()
     before = huge_kib()
     for _ in range(8):
@@ -142,7 +142,7 @@ def test_only_sizes_that_come_again_and_again_get_huge_pages():
     assert all(bool((tensor == step).all()) for step, tensor in enumerate(fresh))
 
 
-def test_copy_on_write_of_kept_buffers():
+def test_kept_buffers_can_be_cloned_lazily():
     allocator.keep_freed_memory()
     tensor = buffer()
     del tensor
@@ -157,7 +157,7 @@ def test_copy_on_write_of_kept_buffers():
     assert bool((lasting == 2).all())
 
 
-def test_too_large_a_request_returns_what_is_kept_and_raises_as_torch_does():
+def test_a_request_that_is_too_large_returns_kept_memory_and_raises_torchs_error():
     with pytest.raises(RuntimeError) as plain:
         torch.empty(1 << 60, dtype=torch.uint8)
     allocator.keep_freed_memory()
@@ -169,7 +169,7 @@ def test_too_large_a_request_returns_what_is_kept_and_raises_as_torch_does():
     assert allocator.kept_bytes() == 0
 
 
-def test_threads_share_what_is_kept():
+def test_threads_share_kept_memory():
     allocator.keep_freed_memory()
     wrong = []
 
@@ -187,8 +187,8 @@ def test_threads_share_what_is_kept():
     assert not wrong
 
 
-def test_forks_while_other_threads_allocate():
-    """In a process of its own. The child allocates, which a lock that a thread of its parent held would stop."""
+def test_a_fork_is_safe_while_other_threads_allocate():
+    """Runs in its own process. A child that allocates would hang if another thread held the pool's lock at the fork."""
     program = """
 import os, signal, threading, torch
 from gnna_plugin import allocator

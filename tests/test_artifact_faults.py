@@ -1,4 +1,4 @@
-"""What the original GNNAdvisor artifact got wrong, one named test per fault, against this code."""
+"""The faults of the original GNNAdvisor artifact: one test per fault shows that this code does not have it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ on_gpu = pytest.mark.parametrize("device", [CUDA], indirect=True)
 
 
 def directed_graph(device, nodes=30, edges=150):
-    """edge_index int64 [2, edges] of a random graph that is not symmetric, without loops; the last node has no edge."""
+    """Return edge_index, int64 [2, at most `edges`], of a random directed graph.
+
+    It has no self-loops and no repeated edges, and the last node is isolated.
+    """
     src = torch.randint(0, nodes - 1, (edges,))
     dst = (src + torch.randint(1, nodes - 1, (edges,))) % (nodes - 1)
     return torch.stack([src, dst]).unique(dim=1).to(device)
 
 
 def adjacency(edge_index, nodes):
-    """Dense float64 [nodes, nodes] with A[dst, src] = number of such edges."""
+    """Return the dense float64 [nodes, nodes] matrix A, where A[dst, src] is the number of such edges."""
     a = torch.zeros(nodes, nodes, dtype=torch.float64, device=edge_index.device)
     return a.index_put_((edge_index[1], edge_index[0]), a.new_ones(edge_index.size(1)), accumulate=True)
 
 
 def accelerated(layer, *inputs):
-    """The layer's output with the plug-in on; fails where PyG computed it instead."""
+    """Return the layer's output with the plug-in on, and fail if PyG computed it."""
     with gnna_plugin.enabled("pyg", strict=True, min_work=0):
         out = layer(*inputs)
         assert gnna_plugin.status().fused_calls > 0
@@ -43,7 +46,10 @@ def accelerated(layer, *inputs):
 
 @pytest.mark.parametrize("in_order", [True, False])
 def test_edge_offsets_beyond_two_to_the_24_are_exact(device, in_order):
-    """float32 offsets round 16,777,217 to 16,777,216. Row 0 adds zeros but for its ends, so that every slip shows."""
+    """As float32, offset 16,777,217 becomes 16,777,216.
+
+    Row 0 gathers zeros except at its first and last edge, so that an offset that is wrong by one changes a sum.
+    """
     first = 2**24 + 1
     src = torch.zeros(first + 6, dtype=torch.int32, device=device)
     dst = torch.zeros_like(src)
@@ -59,7 +65,7 @@ def test_edge_offsets_beyond_two_to_the_24_are_exact(device, in_order):
 
 @pytest.mark.parametrize("nodes", [4, 5, 40])
 def test_a_trailing_node_without_edges_loses_no_group(device, nodes):
-    """The last pointer stayed 0, and with it the last group of edges was lost."""
+    """The artifact left the last row pointer at 0, which lost the last neighbour group."""
     edge_index = torch.tensor([[1, 3, 0, 1, 2], [0, 0, 2, 2, 2]], device=device)
     x = torch.randn(nodes, 8, dtype=torch.float64, device=device)
     out = gnna_plugin.spmm(x, edge_index)
@@ -68,7 +74,7 @@ def test_a_trailing_node_without_edges_loses_no_group(device, nodes):
 
 
 def test_gcn_divides_by_the_degrees(device):
-    """D^-1/2 (A + I) D^-1/2 X W: the artifact multiplied by sqrt(d_i d_j)."""
+    """GCN is D^-1/2 (A + I) D^-1/2 X W, but the artifact multiplied by sqrt(d_i d_j)."""
     nodes = 30
     edge_index = directed_graph(device, nodes)
     x = torch.randn(nodes, 12, dtype=torch.float64, device=device)
@@ -81,7 +87,7 @@ def test_gcn_divides_by_the_degrees(device):
 
 @pytest.mark.parametrize("eps", [0.0, 0.5])
 def test_gin_keeps_the_nodes_own_features(device, eps):
-    """(1 + eps) x + A x: the artifact computed eps * A x."""
+    """GIN is (1 + eps) x + A x, but the artifact computed eps * A x."""
     edge_index = directed_graph(device)
     x = torch.randn(30, 12, dtype=torch.float64, device=device)
     layer = GINConv(torch.nn.Identity(), eps=eps).to(device, torch.float64)
@@ -99,14 +105,14 @@ def test_backward_on_a_directed_graph_uses_the_transpose(device):
 
 
 def test_float64_is_not_read_as_float32(device):
-    """1 + 2^-40 is 1 in float32, and the same bytes read as float32 are two other numbers."""
+    """1 + 2^-40 rounds to 1 in float32, and its bytes read as float32 are two other numbers."""
     x = torch.full((3, 5), 1 + 2.0**-40, dtype=torch.float64, device=device)
     out = gnna_plugin.spmm(x, torch.tensor([[0, 1], [2, 2]], device=device))
     assert out.dtype == torch.float64 and out[2].tolist() == [2 + 2.0**-39] * 5 and not out[:2].any()
 
 
 def test_an_error_does_not_end_the_process(device):
-    """The artifact printed and exited; on CUDA an unchecked index also loses the context."""
+    """The artifact exited after an error. On CUDA, an unchecked index also destroys the context."""
     x = torch.ones(3, 4, device=device)
     with pytest.raises(ValueError, match="out of range"):
         gnna_plugin.spmm(x, torch.tensor([[0, 3], [1, 1]], device=device))
@@ -114,7 +120,7 @@ def test_an_error_does_not_end_the_process(device):
 
 
 def test_an_average_degree_below_one_gives_no_group_of_size_zero(device):
-    """int(average degree) is 0, and the artifact divided by it."""
+    """The artifact used int(average degree) as the group size and divided by it."""
     src, dst, n, m = reference.edges("sparse", device)
     assert len(src) < m
     x = torch.randn(n, 33, device=device)
@@ -126,15 +132,15 @@ def test_an_average_degree_below_one_gives_no_group_of_size_zero(device):
 
 @pytest.mark.parametrize("width", [16_384, 16_385])
 def test_wide_features_fit(device, width):
-    """Shared memory of a block grew with the width, past what a block may have without opting in."""
+    """In the artifact, shared memory per block grew with the width, beyond the default limit of a block."""
     src, dst, n, m = reference.edges("random", device)
     x = torch.randn(n, width, device=device)
     expected = reference.spmm(x.double(), None, src, dst, m, "sum").float()
     torch.testing.assert_close(torch.ops.gnna.spmm(x, None, src, dst, m, "sum"), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_groups_of_one_row_meet_in_the_same_order_every_time(device):
-    """A loop of atomic exchanges added them in any order; the paper's scheme with a leader was not in the code."""
+def test_groups_of_one_row_are_added_in_the_same_order_every_time(device):
+    """The artifact added the groups of a row with atomics, in any order, not by a leader as in the paper."""
     src, dst, n, m = reference.edges("hub", device)
     x = torch.randn(n, 48, device=device)
     first = torch.ops.gnna.spmm(x, None, src, dst, m, "sum")
@@ -144,7 +150,7 @@ def test_groups_of_one_row_meet_in_the_same_order_every_time(device):
 
 
 def test_one_layers_configuration_does_not_depend_on_another():
-    """The artifact's decider changed an object that all layers shared, so that their order changed results."""
+    """The artifact's decider changed an object that all layers shared, so that their order changed the decisions."""
     widths = [16, 1433, 7, 602]
 
     def decisions(order):
@@ -157,7 +163,7 @@ def test_one_layers_configuration_does_not_depend_on_another():
 
 @on_gpu
 def test_kernels_run_on_the_users_stream(device):
-    """Started on the default stream, they would read x before it is written."""
+    """A kernel on the default stream would read x before it is written."""
     edge_index = directed_graph(device)
     expected = adjacency(edge_index, 30) @ torch.ones(30, 4, dtype=torch.float64, device=device)
     torch.cuda.synchronize()
@@ -179,7 +185,7 @@ def test_kernels_run_on_the_device_of_their_tensors(device):
 
 
 def test_verification_on_random_data_fails_for_a_wrong_kernel(device):
-    """The artifact compared on ones, where any sum over the right number of neighbours passes."""
+    """The artifact verified with features of ones, which any sum over the right number of neighbours passes."""
     edge_index = directed_graph(device)
     wrong_sources = torch.stack([edge_index[0].roll(1), edge_index[1]])
     a = adjacency(edge_index, 30)

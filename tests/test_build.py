@@ -1,4 +1,4 @@
-"""The build's decisions, and what a user is told when library, torch and source tree do not fit together."""
+"""The build's decisions, and the messages if library, torch and source tree do not fit together."""
 
 import importlib.util
 import os
@@ -45,7 +45,7 @@ def setup_py():
         (None, None, "0", False, "GNNA_CUDA=0"),
     ],
 )
-def test_cuda_part_is_built_where_nvcc_fits_torch(setup_py, nvcc, torch_cuda, wish, builds, because):
+def test_the_cuda_part_is_built_if_nvcc_fits_torch(setup_py, nvcc, torch_cuda, wish, builds, because):
     build, reason = setup_py.decide_cuda(nvcc, torch_cuda, wish, "2.13.0+cpu")
     assert build is builds
     assert because in reason
@@ -60,12 +60,12 @@ def test_cuda_part_is_built_where_nvcc_fits_torch(setup_py, nvcc, torch_cuda, wi
         ("13.0", "13.0", "yes", "'yes'"),
     ],
 )
-def test_a_demand_that_cannot_be_met_ends_the_build(setup_py, nvcc, torch_cuda, wish, message):
+def test_a_cuda_part_that_is_required_but_impossible_ends_the_build(setup_py, nvcc, torch_cuda, wish, message):
     with pytest.raises(SystemExit, match=message):
         setup_py.decide_cuda(nvcc, torch_cuda, wish)
 
 
-def test_architectures(setup_py):
+def test_the_choice_of_architectures(setup_py):
     known = {75, 80, 86, 87, 89, 90, 100, 103, 120}
     assert setup_py.choose_archs(known) == (75, 80, 86, 89, 90, 100, 120)
     assert setup_py.choose_archs({70, 75, 80, 90}) == (75, 80, 90)  # an older nvcc
@@ -77,11 +77,11 @@ def test_architectures(setup_py):
         setup_py.choose_archs(known, "hopper")
 
 
-def test_an_object_is_compiled_again_only_when_it_must(setup_py, tmp_path):
+def test_an_object_is_compiled_again_only_if_it_is_out_of_date(setup_py, tmp_path):
     header, result, depends = tmp_path / "with space.h", tmp_path / "a.cpp.o", tmp_path / "a.cpp.d"
     header.write_text("")
     depends.write_text(f"{result}: \\\n {str(header).replace(' ', chr(92) + ' ')}\n")
-    assert not setup_py.is_current(result, depends, ["g++", "-c"])  # never compiled
+    assert not setup_py.is_current(result, depends, ["g++", "-c"])  # was never compiled
     result.write_text("")
     result.with_suffix(".cmd").write_text("g++ -c")
     os.utime(header, ns=(1, 1))
@@ -90,13 +90,13 @@ def test_an_object_is_compiled_again_only_when_it_must(setup_py, tmp_path):
     os.utime(header, ns=(2**62, 2**62))
     assert not setup_py.is_current(result, depends, ["g++", "-c"])  # an edited header
     header.unlink()
-    assert not setup_py.is_current(result, depends, ["g++", "-c"])  # a header that went away
+    assert not setup_py.is_current(result, depends, ["g++", "-c"])  # a deleted header
 
 
 # ---- the build that is running
 
 
-def test_build_info_is_of_this_torch():
+def test_build_info_matches_this_torch():
     info = _load.build_info()
     assert info["version"] == __version__
     assert _load.mismatch_message(info, torch.__version__, torch.version.cuda) is None
@@ -122,14 +122,14 @@ def test_import_initialises_no_cuda():
 
 def test_adapters_are_part_of_the_package(tmp_path):
     code = "import gnna_plugin, gnna_plugin.adapters as a; print(a.__name__)"
-    # Where the plug-in is installed, the checkout would hide it.
+    # If the installed package is tested, the checkout is not tried, because it would hide that package.
     from_checkout = Path(_load.__file__).parent == ROOT / "gnna_plugin"
     for folder in (tmp_path, ROOT) if from_checkout else (tmp_path,):
         done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120)
         assert done.stdout.strip() == "gnna_plugin.adapters", done.stderr
 
 
-# ---- what a user is told
+# ---- messages if library and torch do not fit
 
 
 CPU = {"torch": "2.13.0+cpu", "torch_cuda": None}
@@ -161,14 +161,14 @@ def test_a_library_fits_its_torch(built, version, cuda):
         (GPU, "2.11.0", None, "found 2.11.0 (no CUDA)"),
     ],
 )
-def test_another_torch_is_named_before_loading(built, version, cuda, says):
+def test_another_torch_is_named_with_the_way_to_rebuild(built, version, cuda, says):
     message = _load.mismatch_message(built, version, cuda)
     assert says in message
     assert "--no-build-isolation --force-reinstall --no-deps" in message
 
 
 def copy_of_tree(folder, *, checkout):
-    """The package's Python files without library and build info, as a checkout or as an installed package would lie."""
+    """Copy the package's Python files, without library and build info, laid out as a checkout or an installation."""
     ignore = shutil.ignore_patterns("*.so", "_build_info.py", "__pycache__")
     shutil.copytree(Path(_load.__file__).parent, folder / "gnna_plugin", ignore=ignore)
     if checkout:
@@ -178,7 +178,7 @@ def copy_of_tree(folder, *, checkout):
 
 
 def import_error(folder, *search_path):
-    """The last line of what importing the package from a folder prints."""
+    """Load the package in a process that runs in `folder`, and return the last line of its error output."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, search_path))}
     done = subprocess.run(
         [sys.executable, "-c", "from gnna_plugin import _load; _load.load()"],
@@ -193,7 +193,7 @@ def import_error(folder, *search_path):
 
 
 def test_an_unbuilt_checkout_says_how_to_build_it(tmp_path):
-    # With an empty search path, because this environment may have an installed gnna_plugin that the copy would hide.
+    # The search path is empty, because this environment may have an installed gnna_plugin that the copy would hide.
     checkout = copy_of_tree(tmp_path, checkout=True)
     message = _load.missing_library_message(checkout / "gnna_plugin", [])
     assert f"{checkout} is not built" in message

@@ -1,5 +1,6 @@
-"""What only the 16-bit types can get wrong on CUDA, executed on the CPU by tests/simt: every number read and rounded,
-how many elements a piece holds, and winners that differ before they are rounded."""
+"""The CUDA kernels for 16-bit types, executed on the CPU by tests/simt: conversion and rounding of every number,
+elements per load, and winners that differ only before they are rounded.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from test_cuda_spmm_emulated import H200, REDUCES, Problem, uneven
 
 
 @pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
-def test_heads_of_16_bit_features(dtype, tmp_path):
-    """Eight elements that share a weight make a piece of 16 bytes; four do not."""
+def test_the_width_of_16_bit_heads_decides_the_load_width(dtype, tmp_path):
+    """Heads of eight elements allow loads of 16 bytes. Heads of four elements need loads of single elements."""
     problems = [Problem(dtype, 64, reduce, "head indexed", {"decide": 1, **H200}, uneven(np.random.default_rng(9)),
                         seed=head_dim, head_dim=head_dim) for reduce in REDUCES for head_dim in (8, 4)]  # fmt: skip
     for problem, result in zip(problems, run([p.case() for p in problems], tmp_path), strict=True):
@@ -22,9 +23,11 @@ def test_heads_of_16_bit_features(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
-def test_every_16_bit_number_is_read_and_rounded_right(dtype, tmp_path):
-    """One edge a row: the result is weight * x, rounded once. Weights of 1 give x back; others meet ties, overflow and
-    subnormals."""
+def test_every_16_bit_number_is_read_and_rounded_correctly(dtype, tmp_path):
+    """With one edge per row, the result is weight * x, rounded once.
+
+    A weight of 1 must give x. The other weights cause ties in rounding, overflow and subnormal numbers.
+    """
     width, rows = 64, 1024
     x = np.arange(-(2**15), 2**15, dtype=np.int16).reshape(rows, width)
     slots = np.arange(rows, dtype=np.int32)
@@ -45,8 +48,8 @@ def test_every_16_bit_number_is_read_and_rounded_right(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
-def test_messages_win_as_they_were_rounded(dtype, tmp_path):
-    """Products of few different numbers that no 16-bit type can hold: some differ, and are the same once stored."""
+def test_winners_are_found_among_rounded_messages(dtype, tmp_path):
+    """Winners are compared after rounding. Some of these products differ, but are equal after they are rounded."""
     rng = np.random.default_rng(5)
     rows, cols, edges = 23, 19, 400
     into = dst, src = rng.integers(0, rows, edges), rng.integers(0, cols, edges)

@@ -1,5 +1,6 @@
-"""The CUDA kernels other than the row kernel, executed on the CPU by tests/simt: plan building, SDDMM and the gradients
-of max and min. And the emulation itself: that it notices what it is there to notice."""
+"""The CUDA kernels for building plans, SDDMM, gathering and padding rows, and the gradients of max and min, executed on
+the CPU by tests/simt. Also the emulation itself: it must detect faulty kernels.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def flags(*, dtype=None, ids=None) -> dict:
 
 
 def csr(row, col, rows):
-    """(rowptr, col, perm) of an edge list, in the order that a stable sort by row gives."""
+    """Return (rowptr, col, perm) of an edge list, from a stable sort by row."""
     perm = np.argsort(row, kind="stable").astype(np.int32)
     rowptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)
     return rowptr, np.asarray(col)[perm].astype(np.int32), perm
@@ -44,7 +45,7 @@ def test_check_edges(ids, tmp_path):
             if edges and fault in ("col", "both"):
                 col[rng.integers(0, edges, 3)] = rng.choice([50, *bad], 3)
             if edges > 1 and fault == "unsorted":
-                at = rng.integers(1, edges)  # one place only, which may lie between two blocks
+                at = rng.integers(1, edges)  # rows decrease at one place only, which may lie between two blocks
                 row[:at] = np.maximum(row[:at], 5)
                 row[at:] = 4
             cases.append(Case("check", {"rows": 70, "cols": 50, **flags(ids=ids)}, {"row": row, "col": col}, 6, edges))
@@ -55,8 +56,8 @@ def test_check_edges(ids, tmp_path):
         assert np.frombuffer(result["found"], np.int64).tolist() == answer
 
 
-def test_check_edges_of_more_than_a_grid(tmp_path):
-    """2048 blocks of 256 threads take two steps over so many edges."""
+def test_check_edges_with_more_edges_than_threads(tmp_path):
+    """With this many edges, 2048 blocks of 256 threads need two iterations."""
     edges = 2048 * 256 + 300
     row, col = np.zeros(edges, np.int32), np.zeros(edges, np.int32)
     row[-1] = 1
@@ -89,7 +90,7 @@ def test_build_csr_and_max_degree(ids, tmp_path):
 
 
 @pytest.mark.parametrize("chunk_edges", [1, 7, 32, 100])
-def test_items(chunk_edges, tmp_path):
+def test_split_rows_are_cut_into_even_chunks(chunk_edges, tmp_path):
     rng = np.random.default_rng(2)
     threshold = 31
     degrees = rng.choice([0, 1, 5, 30, 31, 32, 33, 64, 65, 1000], 600)
@@ -122,7 +123,7 @@ def test_neighbour_groups(group_size, tmp_path):
     case = Case("groups", {"group_size": group_size, "split_above": split_above}, {"rowptr": rowptr})
     (result,) = run([case], tmp_path)
     first, row = np.frombuffer(result["first"], np.int64), np.frombuffer(result["row"], np.int32)
-    of_row = np.where(degrees > split_above, 1, np.maximum(1, -(-degrees // group_size)))  # split rows are chunks
+    of_row = np.where(degrees > split_above, 1, np.maximum(1, -(-degrees // group_size)))  # a split row counts as one
     np.testing.assert_array_equal(first, np.concatenate([[0], np.cumsum(of_row)]))
     np.testing.assert_array_equal(row, np.repeat(np.arange(600), of_row))
 
@@ -151,7 +152,7 @@ def test_sddmm(dtype, tmp_path):
         assert (np.abs(out - answer) <= bound).all()
 
 
-# ---- rows gathered by edge
+# ---- gathering rows
 
 
 @pytest.mark.parametrize("row_bytes", [2, 4, 6, 16, 20, 48, 64, 600, 2064])
@@ -169,13 +170,16 @@ def test_gather(row_bytes, tmp_path):
         assert result["out"] == wanted.tobytes()
 
 
-# ---- rows copied into longer ones
+# ---- padding rows
 
 
 @pytest.mark.parametrize("dtype", STORAGES, ids=str)
 def test_rows_are_padded(dtype, tmp_path):
-    """Odd and even widths and strides, x on and off 4 bytes, as 16-bit elements are copied two at a time where they
-    may; the array ends with the last row's last element, so that nothing beyond it is read."""
+    """Covers odd and even widths and strides, and x with and without an alignment of 4 bytes.
+
+    These decide whether 16-bit elements are copied in pairs. The array ends with the last element of the last row, so
+    that AddressSanitizer detects a read beyond it.
+    """
     rng, size, whole = np.random.default_rng(3), dtype.itemsize, 16 // dtype.itemsize
     cases, expected = [], []
     for rows, width, gap, shift in [
@@ -199,7 +203,11 @@ def test_rows_are_padded(dtype, tmp_path):
 
 
 def extremum_problem(rng, dtype, heads, head_dim, weighted, ids, reduce, special):
-    """Few different numbers, so that messages tie, also at zero; first and last rows are empty on both sides."""
+    """Return the numbers, arrays and answer of an extremum case.
+
+    Features are few different numbers, so that messages tie, also at zero. The first and last rows have no edges, in
+    both directions.
+    """
     rows, cols, edges = 41, 37, 420
     dst, src = rng.integers(1, rows - 1, edges), rng.integers(1, cols - 1, edges)
     dst[:100] = 7
@@ -243,11 +251,11 @@ def test_extremum_gradients(dtype, tmp_path):
     every = [1, 2, 3, 4, 5, 7, 8, 12, 16, 20, 31, 32, 64, 100, 128, 300]
     for at, head_dim in enumerate(every if dtype.itemsize > 2 else [1, 4, 7, 8, 9, 16, 22, 64, 128]):
         shapes = [(1, False), (1, True), (3, True), (2, False)]
-        for heads, weighted in shapes[: 2 if head_dim > 64 else 4]:  # torch takes its time over the wide ones
+        for heads, weighted in shapes[: 2 if head_dim > 64 else 4]:  # the reference takes long for wide heads
             special = (at + heads) % 4 == 0
             problem = rng, dtype, heads, head_dim, weighted, IDS[at % 2], ("max", "min")[(at + heads) % 2], special
             numbers, arrays, answer = extremum_problem(*problem)
-            if at % 5 == 3:  # one operand that does not start on 16 bytes makes all loads single elements
+            if at % 5 == 3:  # if one operand is not aligned to 16 bytes, all loads are of single elements
                 name = ("grad", "x", "out")[at % 3]
                 arrays[name] = (arrays[name], dtype.itemsize)
             cases.append(Case("extremum", numbers, arrays, 3, at))
@@ -256,7 +264,7 @@ def test_extremum_gradients(dtype, tmp_path):
         assert number(result["error"]) == 0
         assert result.keys() == answer.keys() | {"error"}
         for name, value in answer.items():
-            if name == "share":  # exact; in what the kernels compute in
+            if name == "share":  # exact, and stored in the type that the kernels compute in
                 found, eps, rounding = np.frombuffer(result[name], dtype.compute), 0, 0
             else:
                 found, eps = dtype.decode(result[name]), 2000 * dtype.compute_eps
@@ -281,7 +289,7 @@ def test_extremum_gradients(dtype, tmp_path):
         (8, "AddressSanitizer: heap-buffer-overflow"),
     ],
 )
-def test_the_emulation_notices(which, complaint, tmp_path):
+def test_the_emulation_detects_a_faulty_kernel(which, complaint, tmp_path):
     done, _ = start([Case("self_test", {"which": which}, {}, schedules=60)], tmp_path)
     if which in (7, 8) and "Sanitizer" not in done.stderr:
         pytest.skip("the compiler has no AddressSanitizer")

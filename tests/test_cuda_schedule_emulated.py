@@ -1,5 +1,6 @@
-"""Plans in another order of their rows on CUDA, executed on the CPU by tests/simt: the lists stored anew are right, and
-every kernel that walks over rows gives the same bits as before."""
+"""Plans with a schedule on CUDA, executed on the CPU by tests/simt: the reordered lists are correct, and every kernel
+that processes rows gives the same bits as without the schedule.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from test_cuda_spmm_emulated import BY_GROUPS, H200, REDUCES, WEIGHTINGS, Proble
 
 
 def in_order(rowptr, col, perm, order):
-    """(rowptr, col, perm) of the same lists, stored in an order of the rows."""
+    """Return (rowptr, col, perm) of the same lists, stored in this order of the rows."""
     degrees = np.diff(rowptr)[order]
     slots = np.concatenate([np.arange(rowptr[r], rowptr[r + 1]) for r in order] or [np.empty(0)]).astype(np.int64)
     moved = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
@@ -20,7 +21,7 @@ def in_order(rowptr, col, perm, order):
 
 
 @pytest.mark.parametrize("with_perm", [False, True])
-def test_lists_stored_in_an_order(with_perm, tmp_path):
+def test_lists_are_stored_in_the_given_order(with_perm, tmp_path):
     rng = np.random.default_rng(0)
     cases, expected = [], []
     for degrees in ([], [0], [5], [0, 0, 3, 0], uneven(rng), rng.integers(0, 4, 1000)):
@@ -39,7 +40,7 @@ def test_lists_stored_in_an_order(with_perm, tmp_path):
 
 
 def same_results(pairs, tmp_path):
-    """Both cases of every pair give the same bytes."""
+    """Assert that both cases of every pair give the same bytes."""
     results = run([case for pair in pairs for case in pair], tmp_path)
     for before, after in zip(results[::2], results[1::2], strict=True):
         assert number(before["error"]) == number(after["error"]) == 0
@@ -51,7 +52,7 @@ def same_results(pairs, tmp_path):
 @pytest.mark.parametrize("config", [{"decide": 1, **H200}, BY_GROUPS], ids=["rows", "groups"])
 @pytest.mark.parametrize("dtype", STORAGES, ids=str)
 def test_spmm_and_its_winners_keep_every_bit(dtype, config, tmp_path):
-    """Split rows, empty rows, every reduction and weighting, at widths of one tile and of several."""
+    """Covers split rows, empty rows, every reduction and weighting, and widths of one tile and of several."""
     rng = np.random.default_rng(1)
     pairs = []
     for at, (width, reduce) in enumerate((w, r) for w in (1, 7, 16, 64, 136) for r in REDUCES):
@@ -87,13 +88,13 @@ def test_gradients_of_max_and_min_keep_every_bit(dtype, tmp_path):
     same_results(pairs, tmp_path)
 
 
-def test_the_comparison_would_notice_rows_in_the_wrong_place(tmp_path):
+def test_the_comparison_detects_rows_in_the_wrong_place(tmp_path):
     row = np.array([0, 1, 1, 2])
     rowptr, col, perm = csr(row, np.array([2, 0, 1, 1]), 3)
     x = np.arange(12, dtype=np.float32) + 1
     numbers = {"cols": 3, "x_stride": 4, "heads": 1, "head_dim": 4, "reduce": 0, "decide": 1, "max_degree": 2,
                "out_shift": 0, "x_padded": 0, **H200}  # fmt: skip
     arrays = {"rowptr": rowptr, "col": col, "perm": perm, "x": x}
-    wrong = {**arrays, "order": np.array([2, 1, 0], np.int32)}  # an order, but the lists are not stored in it
+    wrong = {**arrays, "order": np.array([2, 1, 0], np.int32)}  # the lists are not stored in this order
     with pytest.raises(AssertionError, match="out"):
         same_results([[Case("spmm", numbers, a) for a in (arrays, wrong)]], tmp_path)

@@ -1,4 +1,4 @@
-"""segment_softmax and its gradient on CUDA, executed on the CPU by tests/simt, against numpy in float64."""
+"""segment_softmax and its gradient on CUDA, executed on the CPU by tests/simt, against NumPy in float64."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from simt_driver import Case, run
 from storage import FLOAT32, STORAGES
 
-SPLIT = 64  # edges, above which a row is split into chunks of CHUNK
+SPLIT = 64  # edges above which a row is split into chunks of CHUNK edges
 CHUNK = 48
 
 
@@ -16,7 +16,7 @@ def error_of(result) -> int:
 
 
 def problem(dtype, degrees, heads, permuted, seed, special=False):
-    """The case, the row of every edge in the user's order, its scores and the gradient."""
+    """Return the case and, in the user's order of edges, the rows, scores and gradients."""
     rng = np.random.default_rng(seed)
     edges = int(degrees.sum())
     rowptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
@@ -54,8 +54,8 @@ def softmax(scores, row, rows):
 
 
 @pytest.mark.parametrize("dtype", STORAGES, ids=str)
-def test_rows_and_heads(dtype, tmp_path):
-    """Few and many edges a row decide how many lanes it gets; split rows have a block for each chunk."""
+def test_rows_of_every_length_with_few_and_many_heads(dtype, tmp_path):
+    """The edges per row decide how many lanes share a row. A split row has one block per chunk."""
     rng = np.random.default_rng(8)
     short = np.concatenate([[0], rng.integers(0, 3, 150), [33, 0]])
     middle = np.concatenate([[0], rng.integers(0, 30, 30), [SPLIT - 1, SPLIT, SPLIT + 1, 0]])
@@ -82,7 +82,7 @@ def test_rows_and_heads(dtype, tmp_path):
         assert (np.abs(found - wanted) <= bound).all(), case.numbers
 
 
-def test_infinities_and_nan(tmp_path):
+def test_infinities_and_nan_spread_as_in_numpy(tmp_path):
     rng = np.random.default_rng(9)
     degrees = np.concatenate([[1, 1, 2, 2], rng.integers(0, 40, 40), [600]])
     problems = [problem(FLOAT32, degrees, heads, True, heads, special=True) for heads in (1, 5)]
@@ -94,6 +94,6 @@ def test_infinities_and_nan(tmp_path):
 
 
 @pytest.mark.parametrize("degrees", [[], [0, 0]])
-def test_nothing_to_do(degrees, tmp_path):
+def test_graphs_without_edges(degrees, tmp_path):
     case, *_ = problem(FLOAT32, np.array(degrees, np.int64), 2, False, 0)
     assert error_of(run([case], tmp_path)[0]) == 0

@@ -7,13 +7,13 @@ import pytest
 from simt_driver import Case, run
 from storage import FLOAT32, STORAGES
 
-LONG = 256  # edges, above which a block shares a row
+LONG = 256  # edges above which a row is split
 REFUSED = 1  # cudaErrorInvalidValue
 MAX, MIN = 2, 3  # as numbered in types.h
 
 
 def winners(degrees, message, edge, reduce):
-    """(out, arg) as DGL defines them; message is [slots, width]."""
+    """Return (out, arg) as DGL defines them, for messages [slots, width]."""
     start = -np.inf if reduce == MAX else np.inf
     out = np.full((len(degrees), message.shape[1]), start, message.dtype)
     arg = np.full(out.shape, -1, np.int32)
@@ -25,7 +25,7 @@ def winners(degrees, message, edge, reduce):
 
 
 def problem(dtype, reduce, degrees, heads, head_dim, weighting, permuted, seed, special=True):
-    """The case and its answer. Few different values, so that messages tie, also at zeros of both signs."""
+    """Return a case and its answer. Features are few different values, so that messages tie, also at 0 and -0."""
     rng = np.random.default_rng(seed)
     cols, width, edges = 21, heads * head_dim, int(degrees.sum())
     rowptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
@@ -52,19 +52,19 @@ def problem(dtype, reduce, degrees, heads, head_dim, weighting, permuted, seed, 
         if weighting == "indexed":
             arrays["weight_index"] = index
         with np.errstate(all="ignore"):
-            message = message * np.repeat(weight[index], head_dim, 1)  # in what the kernel computes in
+            message = message * np.repeat(weight[index], head_dim, 1)  # in the type that the kernel computes in
     numbers = {"cols": cols, "x_stride": stride, "heads": heads, "head_dim": head_dim, "reduce": reduce, "out_shift": 0,
                "split_above": LONG, "chunk_edges": rng.choice([60, 130, LONG])}  # fmt: skip
     return Case("spmm_arg", {**numbers, **dtype.flag()}, arrays, 3, seed), winners(degrees, message, edge, reduce)
 
 
 @pytest.mark.parametrize("dtype", STORAGES, ids=str)
-def test_winning_edges(dtype, tmp_path):
+def test_results_and_winning_edges(dtype, tmp_path):
     rng = np.random.default_rng(6)
     problems = []
     for at, (heads, head_dim) in enumerate([(1, 1), (1, 2), (3, 3), (1, 16), (4, 8), (1, 33), (2, 50), (1, 64)]):
         degrees = rng.permutation([*rng.integers(0, 9, 12), 31, 32, 33, LONG - 1, LONG, LONG + 1, 700])
-        degrees = np.concatenate([[0, 900, 6], degrees, [300, 0]])  # split rows share a block, or only meet NaN
+        degrees = np.concatenate([[0, 900, 6], degrees, [300, 0]])  # rows 2 and -2 get only values that cannot win
         for reduce in (MAX, MIN):
             weighting = ("none", "slots", "indexed")[(at + reduce) % 3]
             problems.append(problem(dtype, reduce, degrees, heads, head_dim, weighting, at % 3 != 1, seed=at))
@@ -77,8 +77,8 @@ def test_winning_edges(dtype, tmp_path):
         assert (arg == -1).any() and (arg >= 0).any()
 
 
-def test_parts_come_together_in_levels(tmp_path):
-    """As in the row kernel: chunks of one edge, in bundles of 32."""
+def test_chunks_are_combined_in_levels(tmp_path):
+    """Chunks of one edge are combined in bundles of 32, as in kernel `row`."""
     degrees = np.array([3, LONG + 1, 2, 1024, 1025, 0, 1057, 2100, 4, 1])
     case, (out, arg) = problem(FLOAT32, MAX, degrees, 2, 24, "indexed", True, seed=3)
     case.numbers["chunk_edges"] = 1
@@ -99,6 +99,6 @@ def test_rows_without_edges_hold_the_start_value(degrees, tmp_path):
         assert np.frombuffer(result["arg"], np.int32).tolist() == [-1] * 5 * len(degrees)
 
 
-def test_sums_have_no_winner(tmp_path):
+def test_a_sum_is_refused(tmp_path):
     case, _ = problem(FLOAT32, 0, np.array([2, 0, 3]), 1, 4, "none", False, 1, special=False)
     assert int.from_bytes(run([case], tmp_path)[0]["error"], "little") == REFUSED

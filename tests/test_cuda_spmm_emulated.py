@@ -1,6 +1,6 @@
-"""The CUDA row and neighbour-group kernels, executed on the CPU by tests/simt: every reduction, type and weighting,
-over the configurations that the decider chooses and over others, in several orders of blocks and threads, against numpy
-in float64.
+"""The CUDA kernels `row` and `group` of spmm, executed on the CPU by tests/simt, against NumPy in float64. The tests
+cover every reduction, type and weighting, with launch configurations of the decider and others, in several orders of
+blocks and threads.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Problem:
     width: int
     reduce: str
     weighting: str
-    config: dict  # {"decide": 1, processors, l2_bytes} or a KernelConfig
+    config: dict  # {"decide": 1, processors, l2_bytes} to let the decider choose, or the fields of a KernelConfig
     degrees: np.ndarray = field(repr=False)
     seed: int
     cols: int = 33
     special: bool = False  # NaN and infinities
     padding: int = 0  # elements between the rows of x
-    x_padded: bool = False  # which may be read
-    shift: int = 0  # elements by which x starts off an aligned address
+    x_padded: bool = False  # whether these may be read
+    shift: int = 0  # elements between an aligned address and the start of x
     out_shift: int = 0
     schedules: int = 4
-    head_dim: int = 0  # 0: as the weighting says
+    head_dim: int = 0  # 0: follows from the weighting
     arrays: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
@@ -63,7 +63,7 @@ class Problem:
         if self.special:
             where = rng.random(self.x.shape) < 0.03
             self.x[where] = rng.choice([np.nan, np.inf, -np.inf], where.sum())
-            self.x[self.col[self.rowptr[rows // 2] : self.rowptr[rows // 2 + 1]]] = -np.inf  # a row of nothing else
+            self.x[self.col[self.rowptr[rows // 2] : self.rowptr[rows // 2 + 1]]] = -np.inf  # a row with no other value
         stride = self.width + self.padding
         padded = np.full((self.cols, stride), np.nan)
         padded[:, : self.width] = self.x
@@ -94,7 +94,7 @@ class Problem:
         return Case("spmm", self.numbers, self.arrays, self.schedules, self.seed)
 
     def refused(self) -> bool:
-        """What check_config promises to refuse."""
+        """Return whether check_config must refuse this configuration."""
         if "lanes" not in self.config or not len(self.col):
             return False
         c = self.config
@@ -123,12 +123,12 @@ class Problem:
         assert not wrong.any(), f"{self}: {np.argwhere(finite)[wrong][:5]} (row, column) and {wrong.sum()} in all"
 
     def answer(self):
-        """The result, and by how much rounding may change it: not at all for max and min."""
+        """Return the result and the rounding error that is allowed, which is 0 for max and min."""
         message = self.x[self.col]
         weight = None if self.slot_weight is None else np.repeat(self.slot_weight, self.width // self.heads, 1)
         with np.errstate(all="ignore"):
             if self.reduce in ("max", "min"):
-                message = message if weight is None else message * weight  # rounded once, as the kernel must
+                message = message if weight is None else message * weight  # rounded once, as in the kernel
                 found = self.by_row(np.maximum if self.reduce == "max" else np.minimum, message)
                 return self.dtype.round(found).astype(np.float64), np.zeros(found.shape)
             message = message.astype(np.float64) * (1 if weight is None else weight.astype(np.float64))
@@ -146,7 +146,7 @@ class Problem:
 
 
 def uneven(rng) -> np.ndarray:
-    """Degrees with empty rows at both ends, a row of one chunk, rows around the thresholds and one of many chunks."""
+    """Return degrees with empty rows at both ends, rows around the thresholds, and one row of many chunks."""
     degrees = np.concatenate([rng.integers(0, 9, 30), [40, 31, 32, 33, 64, 65], [600]])
     rng.shuffle(degrees)
     return np.concatenate([[0, 0], degrees, [0]])
@@ -162,7 +162,7 @@ def random_config(rng, full: int, width: int) -> dict:
         "chunk_edges": rng.choice([8, 16, 64]),
     }  # fmt: skip
     if width > 16 * lanes * config["vectors"] * config["vector_width"]:
-        config["block"] = min(config["block"], 64)  # many tiles of large blocks take the emulation half a minute
+        config["block"] = min(config["block"], 64)  # many tiles of large blocks take half a minute to emulate
     if kernel == GROUPS:
         most = config["group_size"] * (config["block"] // lanes)
         config["split_above"] = min(most, config["split_above"]) if rng.random() < 0.3 else most
@@ -173,7 +173,7 @@ def random_config(rng, full: int, width: int) -> dict:
 def test_widths_and_configurations(dtype, tmp_path):
     rng = np.random.default_rng(1)
     problems, full, widths = [], dtype.full, WIDTHS if dtype.itemsize > 2 else HALF_WIDTHS * 3
-    # A walk through reduction x weighting that leaves no pair out, with step lengths that share no factor.
+    # The reduction has period 16 and the weighting has period 7, so every pair occurs within 112 problems.
     for number, (width, kind) in enumerate(product(widths, range(4))):
         aligned = rng.random() < 0.6
         problems.append(
@@ -189,7 +189,7 @@ def test_widths_and_configurations(dtype, tmp_path):
     for problem, result in zip(problems, results, strict=True):
         problem.check(result)
     done = [(p, r) for p, r in zip(problems, results, strict=True) if not p.refused()]
-    # The walk met what it is for.
+    # Together the problems cover every pair, both kernels, one and several tiles, and both load widths.
     assert {(p.reduce, p.weighting) for p, _ in done} == {(r, w) for r in REDUCES for w in WEIGHTINGS}
     assert {p.config.get("kernel", ROWS) for p, _ in done} == {ROWS, GROUPS}
     assert {int.from_bytes(r["tiles"], "little") > 1 for _, r in done} == {True, False}
@@ -199,7 +199,10 @@ def test_widths_and_configurations(dtype, tmp_path):
 
 @pytest.mark.parametrize("dtype", STORAGES, ids=str)
 def test_rows_that_end_inside_a_load(dtype, tmp_path):
-    """x may be read to the end of its stride; what lies there, NaN, reaches no result. out has rows of the width."""
+    """Kernels may read x to the end of its stride, but the NaN there must not reach a result.
+
+    Rows of out have no padding.
+    """
     rng = np.random.default_rng(6)
     problems = []
     for number, (width, kernel) in enumerate(product((1, 3, 22, 47, 130), (ROWS, GROUPS))):
@@ -218,8 +221,8 @@ def test_rows_that_end_inside_a_load(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("reduce", REDUCES)
-def test_row_of_many_parts_as_the_decider_cuts_it(reduce, tmp_path):
-    """256 edges a chunk: 34 chunks, more than there are groups in a block of 64; the second row has three."""
+def test_a_row_that_the_decider_splits_into_many_chunks(reduce, tmp_path):
+    """Chunks have 256 edges. One row has 34 chunks, more than a block of 64 threads has groups; another has three."""
     degrees = np.array([0, 34 * 256 - 5, 3, 700, 0])
     problems = [
         Problem(dtype, width, reduce, weighting, {"decide": 1, **H200}, degrees, seed=width)
@@ -235,9 +238,12 @@ def test_row_of_many_parts_as_the_decider_cuts_it(reduce, tmp_path):
     {"kernel": ROWS, "lanes": 4, "groups": 2, "vectors": 2, "vector_width": 4, "block": 64, "split_above": 16},
     BY_GROUPS | {"vector_width": 4, "split_above": 16},
 ], ids=["rows", "groups"])  # fmt: skip
-def test_parts_come_together_in_levels(config, tmp_path):
-    """Bundles of 32: one, two with a single member in the last, full ones, and three levels, whose upper bundles have
-    a single member, two, or several."""
+def test_chunks_are_combined_in_levels(config, tmp_path):
+    """Chunks are combined in bundles of 32.
+
+    The degrees give a single bundle, a second bundle with a single member, only full bundles, and three levels. The
+    bundles of the upper levels have one, two or several members.
+    """
     degrees = np.array([32, 33, 0, 1024, 17, 1025, 1057, 2100])
     problems = [
         Problem(FLOAT32, width, reduce, weighting, config | {"chunk_edges": 1}, degrees, seed=width, schedules=2)
@@ -248,8 +254,8 @@ def test_parts_come_together_in_levels(config, tmp_path):
         assert int.from_bytes(result["chunks"], "little") == degrees.sum()
 
 
-def test_tiles_that_the_decider_wants(tmp_path):
-    """A device whose L2 cache holds a part of x only, on a graph of high degree."""
+def test_the_decider_uses_tiles_if_the_cache_is_small(tmp_path):
+    """The decider chooses tiles if the L2 cache holds only a part of x and the average degree is high."""
     for dtype in STORAGES:
         config = {"decide": 1, "processors": 2, "l2_bytes": 33 * 256}
         problem = Problem(dtype, 304, "sum", "edge", config, np.array([40, 0, 70, 33, 300]), seed=5)
@@ -258,7 +264,7 @@ def test_tiles_that_the_decider_wants(tmp_path):
         assert int.from_bytes(result["tiles"], "little") == -(-304 * dtype.itemsize // 256)
 
 
-def test_more_tiles_than_a_grid_has(tmp_path):
+def test_more_tiles_than_a_grid_dimension_allows(tmp_path):
     config = {"lanes": 1, "groups": 4, "vectors": 1, "vector_width": 4, "block": 32, "split_above": 9, "chunk_edges": 9}
     problem = Problem(FLOAT32, 4 * 65537, "max", "edge", config, np.array([3]), seed=3, cols=3, schedules=1)
     (result,) = run([problem.case()], tmp_path)
@@ -290,7 +296,10 @@ def test_a_configuration_out_of_bounds_is_refused(tmp_path):
 
 @pytest.mark.parametrize("config", [{"decide": 1, **H200}, BY_GROUPS], ids=["rows", "groups"])
 def test_the_bits_of_a_row_do_not_depend_on_the_rows_around_it(config, tmp_path):
-    """So a schedule may order rows as it likes: in each of these graphs a row meets other limits of blocks."""
+    """A schedule may therefore use any order of the rows.
+
+    Each of these graphs has other rows in front, so that block boundaries fall elsewhere.
+    """
     rng = np.random.default_rng(2)
     own = np.array([7, 33, 0, 130, 12, 31, 1, 29])
     alone = Problem(FLOAT32, 24, "sum", "none", config, own, seed=4)
@@ -309,8 +318,10 @@ def test_the_bits_of_a_row_do_not_depend_on_the_rows_around_it(config, tmp_path)
 
 
 def test_a_block_that_is_too_large_is_refused(tmp_path):
-    """The row kernel takes 256 threads; the neighbour-group kernel 512, which for 16-bit pieces, twice as large as
-    numbers, come to more than 48 KiB of shared memory."""
+    """Kernel `row` accepts up to 256 threads, kernel `group` up to 512.
+
+    With 512 threads and loads of eight 16-bit elements, kernel `group` would need more than 48 KiB of shared memory.
+    """
     config = {"lanes": 32, "groups": 1, "vectors": 2, "split_above": 9, "chunk_edges": 9, "group_size": 9}
     problems = [
         Problem(dtype, 16, "sum", "none", {**config, "kernel": kernel, "vector_width": n, "block": block},

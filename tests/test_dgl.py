@@ -1,4 +1,4 @@
-"""DGL scripts give the same results with the plug-in, in every case that DGL decides in its own way."""
+"""DGL scripts give the same results with the plug-in, also in cases that only DGL defines, such as empty rows."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ REDUCERS = ("sum", "max", "min", "mean")
 
 @pytest.fixture(params=[torch.int32, torch.int64], ids=["int32", "int64"])
 def graph(request):
-    """Directed, unsorted, with repeated edges and isolated first and last nodes."""
+    """Return a directed, unsorted graph with repeated edges and isolated first and last nodes."""
     ends = torch.randint(1, NODES - 1, (2, EDGES)).to(request.param)
     return dgl.graph((ends[0], ends[1]), num_nodes=NODES)
 
 
 @pytest.fixture
 def block(graph):
-    """Bipartite: 40 sources, 15 destinations."""
+    """Return a bipartite graph of 40 sources and 15 destinations."""
     src, dst = graph.edges()
     return dgl.create_block((src, dst % 13 + 1), num_src_nodes=NODES, num_dst_nodes=15)
 
 
 def both(function, *leaves):
-    """(plain, accelerated): outputs and gradients of function at the leaves, and a check that ours was used."""
+    """Return [plain, accelerated], each the output of function(*leaves) and the gradients of the leaves."""
     results = []
     for accelerated in (False, True):
         inputs = [leaf.clone().requires_grad_() for leaf in leaves]
@@ -53,7 +53,7 @@ def both(function, *leaves):
 
 def assert_same(results):
     for plain, ours in zip(*results, strict=True):
-        torch.testing.assert_close(ours, plain, rtol=1e-11, atol=1e-11)  # float32 would be far off that
+        torch.testing.assert_close(ours, plain, rtol=1e-11, atol=1e-11)  # too strict for sums in float32
 
 
 def fused():
@@ -92,14 +92,17 @@ def test_u_mul_e_broadcasts_as_numpy_does(graph, reducer, u_shape, e_shape):
 
 
 @pytest.mark.parametrize("reducer", REDUCERS)
-def test_blocks_have_their_own_sizes(block, reducer):
+def test_blocks_with_different_numbers_of_sources_and_destinations(block, reducer):
     x, e = torch.randn(NODES, 6, dtype=torch.float64), torch.rand(EDGES, 6, dtype=torch.float64)
     assert_same(both(lambda x, e: getattr(dgl.ops, f"u_mul_e_{reducer}")(block, x, e), x, e))
 
 
 @pytest.mark.parametrize("reducer", ["max", "min"])
 def test_rows_without_edges(graph, reducer):
-    """Infinite at the op, with its leak to node 0 in the gradient; 0 through update_all; 0 everywhere without edges."""
+    """The op gives infinity, update_all gives 0, and a graph without edges gives 0 everywhere.
+
+    The op's gradient of an empty row goes to node 0, as in DGL.
+    """
     x = torch.randn(NODES, 4, dtype=torch.float64)
     plain, ours = both(lambda x: getattr(dgl.ops, f"copy_u_{reducer}")(graph, x), x)
     assert ours[0][0].isinf().all() and torch.equal(ours[0], plain[0]) and torch.equal(ours[1], plain[1])
@@ -137,7 +140,7 @@ def test_winners_are_ids_in_the_graphs_dtype(graph):
     torch.testing.assert_close((x.gather(0, arg_u.long()) * e.gather(0, arg_e.long()))[rows], out[rows])
 
 
-def test_second_order(graph):
+def test_gradients_of_first_and_second_order(graph):
     gnna_plugin.enable("dgl", min_work=0)
     x = torch.randn(NODES, 2, dtype=torch.float64, requires_grad=True)
     e = torch.rand(EDGES, 1, dtype=torch.float64, requires_grad=True)
@@ -201,7 +204,7 @@ def test_hetero_graphs_and_user_functions(graph):
     assert fused() >= 3
 
 
-def test_what_has_no_kernel_is_dgls(graph):
+def test_an_operation_without_a_kernel_falls_back_to_dgl(graph):
     x, e = torch.randn(NODES, 3, dtype=torch.float64), torch.rand(EDGES, 3, dtype=torch.float64)
     assert_same(both(lambda x, e: dgl.ops.u_add_e_sum(graph, x, e), x, e))
     reasons = gnna_plugin.status().layers["dgl.add_sum"].framework
@@ -219,7 +222,7 @@ def test_what_has_no_kernel_is_dgls(graph):
         lambda g: dgl.ops.copy_u_sum(g, torch.ones(NODES, 4, dtype=torch.float16)),
     ],
 )
-def test_errors_stay_dgls(graph, call):
+def test_errors_are_dgls_own(graph, call):
     assert_stays_dgls(graph, call)
 
 
@@ -229,12 +232,12 @@ def test_restricted_formats(graph):
     gnna_plugin.enable("dgl", min_work=0)
     for formats in ("csc", "coo"):
         torch.testing.assert_close(dgl.ops.copy_u_sum(graph.formats(formats), x), expected)
-    with pytest.raises(dgl.DGLError):  # as DGL has it
+    with pytest.raises(dgl.DGLError):  # as without the plug-in
         dgl.ops.copy_u_sum(graph.formats("csr"), x)
 
 
-def test_edges_to_nodes_that_are_not_there_are_a_dgl_error(monkeypatch, graph):
-    """DGL's own kernels would read past the features."""
+def test_edges_to_nodes_that_do_not_exist_raise_a_dgl_error(monkeypatch, graph):
+    """DGL's own kernels would read beyond the features."""
     from gnna_plugin.adapters.dgl import core, graphs
 
     src, dst = graph.edges()
@@ -245,7 +248,7 @@ def test_edges_to_nodes_that_are_not_there_are_a_dgl_error(monkeypatch, graph):
         dgl.ops.copy_u_sum(graph, torch.ones(NODES, 4))
 
 
-def test_one_graph_is_one_plan_however_it_is_wrapped(graph):
+def test_a_graph_and_its_views_share_their_plans(graph):
     x = torch.randn(NODES, 4, requires_grad=True)
     gnna_plugin.enable("dgl", min_work=0)
     for wrapped in (graph, graph.local_var(), graph.clone(), graph):
@@ -255,7 +258,7 @@ def test_one_graph_is_one_plan_however_it_is_wrapped(graph):
         torch.testing.assert_close(dgl.ops.copy_u_sum(dgl.reverse(graph), x), dgl.ops.copy_u_sum(graph.reverse(), x))
 
 
-def test_min_work_and_undo(graph):
+def test_min_work_is_applied_and_disable_restores_dgls_functions(graph):
     import dgl.backend.pytorch.sparse as sparse
     import dgl.ops.spmm as ops_spmm
 
@@ -283,7 +286,7 @@ def test_both_frameworks_in_one_process(graph):
 
 
 def test_sampled_blocks(graph):
-    """Every mini-batch is new, and its edges are forgotten with it."""
+    """Every mini-batch is a new graph, and its cached edges are dropped with it."""
     if graph.idtype == torch.int32:
         pytest.skip("DGL 1.1.3 samples int32 blocks whose edges name nodes that the block does not have")
     sampler = dgl.dataloading.NeighborSampler([4, 4])

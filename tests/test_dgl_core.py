@@ -1,5 +1,6 @@
-"""The DGL adapter's core on plain tensors, on every device, also where no DGL is installed: every operation, reduction,
-type and broadcast against float64, with DGL's rules for empty rows and winners."""
+"""The DGL adapter's core on plain tensors, which needs no DGL: every operation, reduction, type and broadcast against
+float64, with DGL's rules for empty rows and winners.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ BROADCASTS = [((6,), (6,)), ((6,), (1,)), ((1,), (6,)), ((2, 5), (2, 1)), ((2, 5
 
 
 def _load():
-    """core.py by itself: its package imports DGL."""
+    """Load core.py by itself, because its package imports DGL."""
     (file,) = (found for p in gnna_plugin.adapters.__path__ if (found := Path(p) / "dgl" / "core.py").exists())
     spec = importlib.util.spec_from_file_location("dgl_core", file)
-    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)  # dataclasses look up their module there
     spec.loader.exec_module(module)
     return module
 

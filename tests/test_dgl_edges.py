@@ -1,4 +1,4 @@
-"""DGL's computations on edges, u_dot_v, u_mul_v and edge_softmax, with the plug-in: the same, gradients included."""
+"""DGL's computations on edges (u_dot_v, u_mul_v, edge_softmax) give the same results and gradients with the plug-in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCES, DESTINATIONS, EDGES = 40, 30, 260
 
 @pytest.fixture(params=[torch.int32, torch.int64], ids=["int32", "int64"])
 def graph(request):
-    """Bipartite, unsorted, with repeated edges and isolated nodes on both sides."""
+    """Return a bipartite, unsorted graph with repeated edges and isolated nodes on both sides."""
     src, dst = torch.randint(1, SOURCES - 1, (EDGES,)), torch.randint(1, DESTINATIONS - 1, (EDGES,))
     block = dgl.create_block((src, dst), num_src_nodes=SOURCES, num_dst_nodes=DESTINATIONS)
     return block.to(torch.device("cpu")).int() if request.param == torch.int32 else block
@@ -35,7 +35,7 @@ def empty():
 
 
 def run(function, *leaves):
-    """The output and the gradients of the leaves, against a gradient that is different everywhere."""
+    """Return the output and the gradients of the leaves, for an upstream gradient with different elements."""
     leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
     out = function(*leaves)
     (out * torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
@@ -47,7 +47,7 @@ def assert_the_same_and_counted(name, function, *leaves):
     report.reset()
     gnna_plugin.enable("dgl", min_work=0)
     for found, wanted in zip(run(function, *leaves), plain, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)  # float32 would be far off that
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)  # too strict for sums in float32
     assert gnna_plugin.status().layers[name].fused == 1
     gnna_plugin.disable()
 
@@ -65,7 +65,7 @@ def test_products_of_both_ends(graph, op, shape):
     assert_the_same_and_counted(name, lambda u, v: getattr(dgl.ops, f"v_{op}_u")(graph, v, u), u, v)
 
 
-def test_narrow_broadcast_and_other_products_are_dgls(graph):
+def test_narrow_broadcast_and_other_products_fall_back_to_dgl(graph):
     u, v, e = features(SOURCES, 3), features(DESTINATIONS, 3), features(EDGES, 3)
     wide_u, one_v = features(SOURCES, 4, 16), features(DESTINATIONS, 1, 16)
     calls = [
@@ -84,7 +84,7 @@ def test_narrow_broadcast_and_other_products_are_dgls(graph):
 
 
 def test_the_gradient_of_edge_weights_is_a_product(graph):
-    """Of max and min, and of what goes through update_all, by DGL's own autograd on our _gsddmm."""
+    """DGL's own autograd, which computes this gradient for update_all, max and min, calls our _gsddmm."""
     u, w = features(SOURCES, 4, 8), features(EDGES, 4, 1)
 
     def weighted(u, w):
@@ -114,7 +114,7 @@ def test_edge_softmax_in_other_precisions(graph, dtype):
 
 
 def test_edge_softmax_is_differentiable_twice(graph):
-    """Which DGL's own is not."""
+    """DGL's own edge_softmax is not."""
     gnna_plugin.enable("dgl", min_work=0)
     scores = features(EDGES, 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda s: dgl.ops.edge_softmax(graph, s), scores)
@@ -128,7 +128,7 @@ def test_edge_softmax_of_a_relation(graph):
     assert_the_same_and_counted("dgl.edge_softmax", lambda s: dgl.ops.edge_softmax(hetero["to"], s), scores)
 
 
-def test_edge_softmax_over_several_relations_or_some_edges_is_dgls(graph):
+def test_edge_softmax_over_several_relations_or_some_edges_falls_back_to_dgl(graph):
     ends = torch.randint(0, 20, (2, 90))
     hetero = dgl.heterograph({("a", "to", "b"): (ends[0], ends[1]), ("c", "to", "b"): (ends[1], ends[0])})
     scores = {etype: features(90, 2) for etype in hetero.canonical_etypes}
@@ -158,11 +158,11 @@ def test_graphs_without_edges(empty):
         lambda g: dgl.ops.edge_softmax(g, torch.ones(EDGES, 2, dtype=torch.int64)),
     ],
 )
-def test_errors_stay_dgls(graph, call):
+def test_errors_are_dgls_own(graph, call):
     assert_stays_dgls(graph, call)
 
 
-def test_attention_layers_use_them(graph):
+def test_attention_layers_use_our_edge_functions(graph):
     homogeneous = dgl.graph((torch.randint(0, 30, (200,)), torch.randint(0, 30, (200,))), num_nodes=30)
     x = features(30, 16)
     for layer in (
@@ -174,7 +174,7 @@ def test_attention_layers_use_them(graph):
     assert_the_same_and_counted("dgl.u_dot_v", lambda x, layer=layer: layer(homogeneous, x), x)
 
 
-def test_undo(graph):
+def test_min_work_is_applied_and_disable_restores_dgls_functions(graph):
     originals = sparse._gsddmm, sparse.EdgeSoftmax, dgl.heterograph_index.HeteroGraphIndex.reverse
     gnna_plugin.enable("dgl", min_work=10**9)
     dgl.ops.edge_softmax(graph, torch.ones(EDGES, 4))

@@ -1,4 +1,4 @@
-"""What the DGL adapter remembers of a graph index is not found for another graph, and dies with that index."""
+"""The DGL adapter's cache of graph indices: an entry is never found for another graph, and dies with its index."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def no_collector():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_edge_tensors_die_with_their_graph(kind, no_collector):
-    """At once: without a reference cycle that would wait for the garbage collector."""
+    """They die at once, because no reference cycle makes them wait for the garbage collector."""
     build, run = KINDS[kind]
     gnna_plugin.enable("dgl", min_work=0)
     graph = build(*random_ends(0))
@@ -131,7 +131,7 @@ def test_edge_tensors_die_with_their_graph(kind, no_collector):
 
 
 def assert_same_with_the_plug_in(run):
-    """Whether run(), a list of tensors, is the same plain and with the plug-in on."""
+    """Assert that run(), which returns tensors, gives the same with the plug-in on as without it."""
     plain = run()
     gnna_plugin.enable("dgl", min_work=0)
     for found, wanted in zip(run(), plain, strict=True):
@@ -142,7 +142,7 @@ def test_plans_of_dead_graphs_are_dropped(no_collector):
     gnna_plugin.enable("dgl", min_work=0)
     for step in range(20):
         gradients("sum")(homogeneous(*random_ends(step)))
-    assert gnna_plugin.status().plans <= 4  # of the last two graphs at most
+    assert gnna_plugin.status().plans <= 4  # those of the last two graphs at most
 
 
 def test_a_relation_graph_is_owned_by_its_parent(no_collector):
@@ -159,7 +159,7 @@ def test_a_relation_graph_is_owned_by_its_parent(no_collector):
 
 
 @pytest.mark.parametrize("reversed_first", [False, True])
-def test_a_reversed_index_has_the_same_tensors_the_other_way_round(reversed_first, no_collector):
+def test_a_reversed_index_shares_the_tensors_with_ends_swapped(reversed_first, no_collector):
     gnna_plugin.enable("dgl", min_work=0)
     graph = homogeneous(*random_ends(0))
     gidx, back = graph._graph, graph._graph.reverse()
@@ -169,7 +169,7 @@ def test_a_reversed_index_has_the_same_tensors_the_other_way_round(reversed_firs
     assert there.src is here.dst and there.dst is here.src
     assert back.reverse() is gidx and gidx.reverse() is back
     assert torch.equal(torch.stack([there.src, there.dst]), random_ends(0))
-    del graph, gidx  # the reversed index lives on, and has an original again
+    del graph, gidx  # the reversed index lives on, and reverse() makes a new index for the original direction
     again = graphs.edges_of(back.reverse()).edges
     assert again.src is there.src and again.dst is there.dst
 
@@ -185,7 +185,7 @@ def test_forward_and_backward_share_two_plans_also_for_a_reversed_graph():
 @pytest.mark.parametrize("change", [
     lambda g: g.add_edges([0, 1, 2], [3, 3, 3]), lambda g: g.remove_edges([0, 5]), lambda g: g.add_nodes(3),
     lambda g: g.remove_nodes([1])])  # fmt: skip
-def test_graphs_changed_in_place(change):
+def test_graphs_that_are_changed_in_place(change):
     def run():
         graph, out = homogeneous(*random_ends(0)), []
         for _ in range(3):
@@ -199,16 +199,16 @@ def test_graphs_changed_in_place(change):
     assert_same_with_the_plug_in(run)
 
 
-def test_writes_to_the_arrays_of_a_graph_in_use():
-    """DGL aggregates with the formats that it made at first use, and so do the plug-in's plans."""
+def test_writes_to_a_graphs_arrays_after_first_use_have_no_effect():
+    """DGL aggregates with the formats that it created at first use. The plug-in's plans must do the same."""
 
     def run():
         arrays, out = random_ends(0).clone(), []
         graph = homogeneous(*arrays)
         for step in range(3):
-            # without the gradients of weights, which DGL computes on the arrays themselves
+            # The gradients of weights are left out, because DGL computes them from the arrays themselves.
             out += [gradients("sum")(graph)[:NODES], gradients("max")(graph)[:NODES], update_all("mean")(graph)]
-            gnna_plugin.clear_cache()  # plans that are built again do not see the writes either
+            gnna_plugin.clear_cache()  # plans that are built again must not see the writes either
             arrays.copy_(random_ends(step + 1))
         return out
 
@@ -259,7 +259,7 @@ def test_forked_processes():
     torch.testing.assert_close(found, wanted)
 
 
-def test_threads():
+def test_threads_may_use_one_graph_and_its_reverse():
     graph = homogeneous(*random_ends(0))
     expected = reversed_sum(graph)
     gnna_plugin.enable("dgl", min_work=0)

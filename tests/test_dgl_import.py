@@ -1,4 +1,6 @@
-"""A DGL that cannot be imported costs one clear sentence. Stub packages stand for releases that are not installed."""
+"""A DGL that cannot be imported is reported in one clear sentence. Stub packages stand for releases that are not
+installed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ MISSING_LIBRARY = (
 
 
 def enable(folder, *arguments):
-    """What enable(*arguments) prints and raises in a process of its own, where `import dgl` finds the stub."""
+    """Call enable(*arguments) in a process where `import dgl` finds the stub in `folder`.
+
+    Returns:
+        The lines of its output: the ImportError, warnings, and the frameworks that are on.
+    """
     code = f"""
 import warnings, gnna_plugin
 from gnna_plugin import switch
@@ -36,6 +42,12 @@ print("on for", switch.frameworks())
 
 
 def stub(folder, graphbolt=None, main=""):
+    """Write a package dgl to `folder` and return the folder.
+
+    Args:
+        graphbolt: code of dgl.graphbolt.base, which `import dgl` then runs.
+        main: code of dgl/__init__.py.
+    """
     package = folder / "dgl"
     package.mkdir()
     lines = ['__version__ = "2.1.0"', main]
@@ -56,7 +68,7 @@ def stub(folder, graphbolt=None, main=""):
         (MISSING_LIBRARY, "Cannot find DGL C++ graphbolt library at /x/libgraphbolt.so"),
     ],
 )
-def test_graphbolt_that_does_not_load(tmp_path, graphbolt, reason):
+def test_a_graphbolt_that_does_not_load_is_named_with_its_reason(tmp_path, graphbolt, reason):
     folder = stub(tmp_path, graphbolt)
     raised, state = enable(folder, "dgl")
     assert raised.startswith("ImportError: dgl is installed but cannot be imported (DGL 2.1.0 loads GraphBolt, which")
@@ -64,7 +76,7 @@ def test_graphbolt_that_does_not_load(tmp_path, graphbolt, reason):
     assert state == "on for []"
 
 
-def test_another_failure_is_told_as_it_is(tmp_path):
+def test_any_other_import_error_is_reported_with_its_own_words(tmp_path):
     raised, state = enable(stub(tmp_path, main="raise OSError('libdgl.so: cannot open')"), "dgl")
     assert raised == (
         "ImportError: dgl is installed but cannot be imported (libdgl.so: cannot open), so gnna_plugin stays off for it"
@@ -72,7 +84,7 @@ def test_another_failure_is_told_as_it_is(tmp_path):
     assert state == "on for []"
 
 
-def test_unnamed_it_is_a_warning_and_the_other_framework_is_served(tmp_path):
+def test_enable_without_arguments_warns_and_accelerates_the_other_framework(tmp_path):
     pytest.importorskip("torch_geometric")
     lines = enable(stub(tmp_path, MISSING_PACKAGE))
     assert any(line.startswith("UserWarning: dgl is installed but cannot be imported") for line in lines)
@@ -80,7 +92,7 @@ def test_unnamed_it_is_a_warning_and_the_other_framework_is_served(tmp_path):
 
 
 def test_a_dgl_whose_functions_differ_is_left_alone(tmp_path):
-    """A release that renamed what the hooks take the place of."""
+    """The stub stands for a release in which the functions that are replaced have other signatures."""
     folder = stub(tmp_path, main="from . import ops, base\nclass DGLError(Exception): pass")
     package = folder / "dgl"
     for room in ("backend", "backend/pytorch", "ops"):

@@ -1,4 +1,4 @@
-"""Ties in max and min: the same neighbour wins as in DGL, so that the same one gets the gradient."""
+"""Ties in max and min: the same neighbour wins as in DGL, and therefore gets the gradient."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 
 
 def few(values, *shape, dtype):
-    """Random numbers out of few, so that most rows have ties."""
+    """Return a tensor of random elements of `values`, which are few, so that most rows have ties."""
     picks = torch.randint(0, len(values), shape, generator=torch.Generator().manual_seed(sum(shape)))
     return torch.tensor(values, dtype=dtype)[picks]
 
@@ -32,7 +32,7 @@ def from_coo():
 
 
 def compressed(kind, ids):
-    """A graph made from its CSC or CSR; ids: its edges have shuffled ids."""
+    """Return a graph created from a CSC or CSR form; with ids=True its edge ids are shuffled."""
     rng = torch.Generator().manual_seed(4)
     degrees = torch.bincount(torch.randint(0, NODES, (EDGES,), generator=rng), minlength=NODES)
     indptr = torch.cat([torch.zeros(1, dtype=torch.int64), degrees.cumsum(0)])
@@ -66,14 +66,14 @@ def operands(op, u_shape, e_shape, dtype, values):
 def assert_same_winners(make, op, reducer, u, e):
     try:
         plain = sparse._gspmm(make()._graph, op, reducer, u, e)
-    except dgl.DGLError:  # libxsmm refuses edge features on a CSC without ids
+    except dgl.DGLError:  # DGL's libxsmm kernels refuse edge features on a CSC without edge ids
         assert make is GRAPHS["csc"] and e is not None and e.dtype != torch.float64
         return
     gnna_plugin.enable("dgl", min_work=0)
     before = gnna_plugin.status().fused_calls
     found = sparse._gspmm(make()._graph, op, reducer, u, e)
     broadcasts = u is not None and e is not None and (u.shape[1:] or (1,)) != (e.shape[1:] or (1,))
-    ours = not (broadcasts and u.dtype == torch.bfloat16)  # which DGL rounds before it compares
+    ours = not (broadcasts and u.dtype == torch.bfloat16)  # DGL rounds these before it compares
     assert gnna_plugin.status().fused_calls == before + ours
     gnna_plugin.disable()
     torch.testing.assert_close(found, plain, rtol=0, atol=0, equal_nan=True)
@@ -82,7 +82,7 @@ def assert_same_winners(make, op, reducer, u, e):
 @pytest.mark.parametrize("op", ["copy_lhs", "copy_rhs", "mul"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_the_winner_is_dgls(graph, dtype, op):
+def test_the_winner_is_the_same_as_dgls(graph, dtype, op):
     for reducer in ("max", "min"):
         for u_shape, e_shape in SHAPES:
             assert_same_winners(GRAPHS[graph], op, reducer, *operands(op, u_shape, e_shape, dtype, [-1.0, 0.0, 1.0]))
@@ -91,14 +91,14 @@ def test_the_winner_is_dgls(graph, dtype, op):
 @pytest.mark.parametrize("op", ["copy_lhs", "copy_rhs", "mul"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("graph", ["coo", "csc, shuffled ids"])
-def test_infinities_and_nan(graph, dtype, op):
+def test_winners_among_infinities_and_nan_are_the_same_as_dgls(graph, dtype, op):
     for reducer in ("max", "min"):
         for shape in ((1,), (16,), (19,)):
             assert_same_winners(GRAPHS[graph], op, reducer, *operands(op, shape, shape, dtype, SPECIAL))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_products_that_round_to_equal_numbers(dtype):
+def test_winners_among_products_that_round_to_equal_numbers(dtype):
     u, e = torch.randn(NODES, 200).to(dtype), torch.randn(EDGES, 200).to(dtype)
     for reducer in ("max", "min"):
         assert_same_winners(from_coo, "mul", reducer, u, e)
@@ -106,10 +106,10 @@ def test_products_that_round_to_equal_numbers(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_graph_with_only_a_coo(dtype):
-    """DGL's kernel for it lets the first of equals win, whatever the type."""
+def test_winners_of_a_graph_with_only_a_coo(dtype):
+    """In DGL's kernel for COO the first of equals wins, for every type."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with more, it is DGL's threads that decide
+    torch.set_num_threads(1)  # with more threads, DGL's winner depends on their timing
     try:
         u, _ = operands("copy_lhs", (16,), (), dtype, [0.0, 1.0])
         assert_same_winners(lambda: from_coo().formats("coo"), "copy_lhs", "max", u, None)
@@ -117,7 +117,7 @@ def test_a_graph_with_only_a_coo(dtype):
         torch.set_num_threads(threads)
 
 
-def test_without_libxsmm():
+def test_winners_with_and_without_libxsmm():
     u, _ = operands("copy_lhs", (16,), (), torch.float32, [0.0, 1.0])
     enabled = dgl.is_libxsmm_enabled()
     try:

@@ -1,4 +1,4 @@
-"""Files of other projects as graphs: the artifact's archives and Matrix Market, and what is said about bad ones."""
+"""Graph files of other projects: the artifact's archives and Matrix Market files, and the errors for invalid ones."""
 
 import builtins
 
@@ -49,7 +49,7 @@ def test_an_archive_of_the_artifact_is_an_edge_list(tmp_path):
         (dict(src_li=np.array([None] * 4)), "'src_li' cannot be read"),  # a pickle
     ],
 )
-def test_an_unfit_archive_of_the_artifact_is_told_by_file_and_fault(tmp_path, changes, sentence):
+def test_an_invalid_archive_of_the_artifact_is_refused_with_file_and_fault(tmp_path, changes, sentence):
     path = archive(tmp_path, **changes)
     with pytest.raises(ValueError, match=sentence) as caught:
         load_graph(path)
@@ -63,7 +63,7 @@ def test_a_matrix_entry_is_the_edge_from_its_row_to_its_column(tmp_path):
 
 
 @pytest.mark.parametrize(("field", "value"), [("real", " 0.5"), ("integer", " 0"), ("pattern", "")])
-def test_values_are_ignored_and_a_symmetric_matrix_is_filled(tmp_path, field, value):
+def test_values_are_ignored_and_a_symmetric_matrix_is_expanded(tmp_path, field, value):
     head = f"%%MatrixMarket matrix coordinate {field} symmetric\n3 3 3\n"
     graph = load_graph(matrix(tmp_path, head + "".join(f"{i} {j}{value}\n" for i, j in ((2, 1), (3, 1), (3, 3)))))
     assert sorted(edges(graph)) == [(0, 1), (0, 2), (1, 0), (2, 0), (2, 2)]
@@ -86,7 +86,7 @@ def test_values_are_ignored_and_a_symmetric_matrix_is_filled(tmp_path, field, va
         (GENERAL.replace("5 5 4", "4000000000 4000000000 4"), "the header claims 4000000000 rows"),
     ],
 )
-def test_an_unfit_matrix_is_told_in_one_sentence(tmp_path, content, sentence):
+def test_an_invalid_matrix_is_refused_in_one_sentence(tmp_path, content, sentence):
     path = matrix(tmp_path, content)
     with pytest.raises(ValueError, match=sentence) as caught:
         load_graph(path)
@@ -95,7 +95,7 @@ def test_an_unfit_matrix_is_told_in_one_sentence(tmp_path, content, sentence):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_flipped_bytes_of_a_matrix_give_a_sound_graph_or_a_value_error(tmp_path, data):
+def test_flipped_bytes_of_a_matrix_give_a_valid_graph_or_a_value_error(tmp_path, data):
     content = bytearray(GENERAL.encode())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -108,7 +108,7 @@ def test_flipped_bytes_of_a_matrix_give_a_sound_graph_or_a_value_error(tmp_path,
         assert ids.min(initial=0) >= 0 and ids.max(initial=0) < graph.num_nodes
 
 
-def test_without_scipy_a_matrix_asks_for_it_and_the_command_line_says_so(tmp_path, monkeypatch):
+def test_without_scipy_the_error_for_a_matrix_says_how_to_install_it(tmp_path, monkeypatch):
     path, found = matrix(tmp_path, GENERAL), builtins.__import__
 
     def no_scipy(name, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""Stand-ins: exactly the published sizes, degrees of the right kind, and the same graph for the same seed."""
+"""Stand-ins for published graphs: exactly the published sizes, similar degrees, and one graph per seed."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_edges_are_distinct_without_loops_and_sorted(standin):
         np.testing.assert_array_equal(np.sort(graph.src * graph.num_nodes + graph.dst), keys)
 
 
-def test_degrees_are_of_the_published_kind(standin):
+def test_degrees_resemble_the_published_ones(standin):
     name, graph = standin
     facts = STANDINS[name]
     degree = np.bincount(graph.dst, minlength=graph.num_nodes)
@@ -45,7 +45,7 @@ def test_degrees_are_of_the_published_kind(standin):
         assert out.max() < 5 * out.mean()
 
 
-def test_communities_show_in_the_ids_where_they_are_meant_to(standin):
+def test_ids_follow_communities_unless_they_are_shuffled(standin):
     name, graph = standin
     facts = STANDINS[name]
     near = (np.abs(graph.src - graph.dst) < 20 * facts.community).mean()
@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_graph_and_another_does_not():
 
 
 def test_a_batch_of_small_graphs_is_block_diagonal():
-    """No edge crosses where one graph ends: among so many there must be many such places."""
+    """No edge crosses a boundary between two graphs, and a batch of so many graphs has many boundaries."""
     graph = load_graph("standin:TWITTER-Real-Graph-Partial")
     covered = np.zeros(graph.num_nodes + 1, np.int64)
     np.add.at(covered, np.minimum(graph.src, graph.dst), 1)
@@ -72,7 +72,7 @@ def test_a_batch_of_small_graphs_is_block_diagonal():
     assert (np.cumsum(covered)[:-1] == 0).sum() > graph.num_nodes / 8
 
 
-def test_the_facts_are_possible():
+def test_the_table_of_stand_ins_is_consistent():
     for name, facts in STANDINS.items():
         assert facts.kind in ("symmetric", "directed", "even") and facts.ids in ("ordered", "noisy", "shuffled"), name
         assert facts.kind != "symmetric" or facts.edges % 2 == 0, name
@@ -80,16 +80,16 @@ def test_the_facts_are_possible():
         assert facts.source
 
 
-def test_names_in_any_case():
+def test_names_are_case_insensitive():
     assert load_graph("standin:YEAST").name == load_graph("standin:yeast").name == "standin:Yeast"
 
 
-def test_an_unknown_stand_in_names_those_there_are():
+def test_an_unknown_stand_in_is_refused_with_the_known_names():
     with pytest.raises(ValueError, match="standin:amazon: no such stand-in; there are amazon0505, amazon0601"):
         load_graph("standin:amazon")
 
 
-def test_a_request_for_every_pair_is_met_and_for_more_is_refused(monkeypatch):
+def test_all_possible_edges_can_be_drawn_and_more_are_refused(monkeypatch):
     monkeypatch.setattr("gnna_plugin.data.sampling._ROUNDS", 60)
     facts = dict(
         labels=np.arange(6, dtype=np.int32),

@@ -1,4 +1,4 @@
-"""Graphs for measuring: what loads, what is generated, and the one sentence that a damaged file gets."""
+"""Graphs for measurements: files that load, graphs that are generated, and the errors for damaged files."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gnna_plugin.data import available_graphs, load_graph, row_normalised
 
-# In-neighbour CSR of the edges 1->0, 2->0, 0->2, 3->2 on four nodes; node 3 has no in-edge.
+# In-neighbour CSR of the edges 1->0, 2->0, 0->2, 3->2 on four nodes. Nodes 1 and 3 have no in-edge.
 CSR = dict(num_nodes=np.int64(4), indptr=np.array([0, 2, 2, 4, 4], np.int32), indices=np.array([1, 2, 0, 3], np.int32))
 EDGES = [(1, 0), (2, 0), (0, 2), (3, 2)]
 FEATURES = dict(
@@ -23,7 +23,7 @@ FEATURES = dict(
 
 
 def npz(folder, name="graph.npz", **changes):
-    """Write CSR with some arrays replaced, or left out where the change is None; return the path."""
+    """Write CSR with some arrays replaced, or omitted if their change is None, and return the path."""
     path = folder / name
     np.savez(path, **{key: value for key, value in {**CSR, **changes}.items() if value is not None})
     return path
@@ -55,7 +55,7 @@ def test_indices_may_be_stored_as_differences(tmp_path):
     assert edges(load_graph(npz(tmp_path, indices=None, indices_delta=delta))) == EDGES
 
 
-def test_sparse_features_come_back_dense_and_one_value_stands_for_all(tmp_path):
+def test_sparse_features_are_loaded_dense_and_a_single_value_applies_to_all(tmp_path):
     dense = np.array([[0, 0, 3], [0, 0, 0], [1, 2, 0], [0, 0, 0]], np.float32)
     graph = load_graph(npz(tmp_path, **FEATURES))
     assert graph.x.dtype == np.float32
@@ -76,7 +76,7 @@ def test_dense_features_labels_and_masks_are_kept(tmp_path):
 def test_row_normalisation_makes_rows_sum_to_one_and_leaves_empty_rows():
     x = np.array([[1, 3], [0, 0]], np.float32)
     np.testing.assert_array_equal(row_normalised(x), [[0.25, 0.75], [0, 0]])
-    assert x[0, 0] == 1, "the argument is left alone"
+    assert x[0, 0] == 1, "the argument is not modified"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_row_normalisation_makes_rows_sum_to_one_and_leaves_empty_rows():
         ({**FEATURES, "x_indices": None}, "'x_indices' is missing"),
     ],
 )
-def test_an_unfit_archive_is_told_by_file_array_and_fault(tmp_path, changes, sentence):
+def test_an_invalid_archive_is_refused_with_file_array_and_fault(tmp_path, changes, sentence):
     path = npz(tmp_path, **changes)
     with pytest.raises(ValueError, match=sentence) as caught:
         load_graph(path)
@@ -133,19 +133,19 @@ def test_nothing_is_ever_unpickled(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut off", b"\x93NUMPY\x01\x00"])
-def test_what_is_no_archive_is_said_to_be_none(tmp_path, content):
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match=r"not a readable \.npz archive"):
         load_graph(text(tmp_path, content, "bad.npz"))
 
 
-def test_a_lone_npy_array_is_no_archive(tmp_path):
+def test_a_single_npy_array_is_refused(tmp_path):
     with open(tmp_path / "array.npz", "wb") as file:
         np.save(file, np.arange(3))
     with pytest.raises(ValueError, match=r"not a readable \.npz archive"):
         load_graph(tmp_path / "array.npz")
 
 
-def test_an_archive_of_other_things_is_unfit(tmp_path):
+def test_an_archive_without_arrays_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("num_nodes", "four")
     with pytest.raises(ValueError, match="'num_nodes'"):
@@ -154,7 +154,7 @@ def test_an_archive_of_other_things_is_unfit(tmp_path):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), compress=st.booleans())
-def test_flipped_bytes_give_a_sound_graph_or_a_value_error(tmp_path, data, compress):
+def test_flipped_bytes_give_a_valid_graph_or_a_value_error(tmp_path, data, compress):
     path = tmp_path / "fuzzed.npz"
     (np.savez_compressed if compress else np.savez)(path, **CSR, **FEATURES, y=np.array([0, 1, 0, 1]))
     content = bytearray(path.read_bytes())
@@ -214,7 +214,7 @@ def test_a_bad_line_is_named_by_its_number(tmp_path, content, sentence):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.one_of(st.binary(max_size=60), st.text("0123456789 ,\t\n#%-+x.", max_size=60).map(str.encode)))
-def test_any_text_gives_a_sound_graph_or_a_value_error(tmp_path, content):
+def test_any_text_gives_a_valid_graph_or_a_value_error(tmp_path, content):
     try:
         graph = load_graph(text(tmp_path, content))
     except ValueError:
@@ -255,7 +255,7 @@ def community():
     return load_graph("community:5000x60000", seed=3)
 
 
-def test_the_generated_graph_is_symmetric_simple_and_of_the_asked_size(community):
+def test_the_generated_graph_is_symmetric_simple_and_of_the_requested_size(community):
     assert (community.num_nodes, community.num_edges) == (5000, 60000)
     forward = community.src * 5000 + community.dst
     assert len(np.unique(forward)) == 60000 and (community.src != community.dst).all()
@@ -270,15 +270,15 @@ def test_the_same_seed_gives_the_same_graph_and_another_does_not(community):
     assert not np.array_equal(community.src, other.src)
 
 
-def test_it_has_communities_a_heavy_tail_and_ids_that_follow_the_communities(community):
+def test_the_generated_graph_has_communities_a_heavy_tail_and_ids_that_follow_communities(community):
     degree = np.bincount(community.dst, minlength=5000)
     assert degree.max() > 8 * degree.mean()
     assert (community.y[community.src] == community.y[community.dst]).mean() > 0.7
     assert np.median(np.abs(community.src - community.dst)) < 5000 / 10
 
 
-def test_neighbours_make_its_labels_learnable(community):
-    """A class is nearest-mean recognisable from the features, and much better so from the neighbours' mean."""
+def test_the_generated_labels_can_be_learned_from_neighbours(community):
+    """A nearest-mean classifier works on the features, and much better on the mean of the neighbours' features."""
     total = np.zeros_like(community.x)
     np.add.at(total, community.dst, community.x[community.src])
     mean = total / np.maximum(np.bincount(community.dst, minlength=5000), 1)[:, None]
@@ -293,7 +293,7 @@ def test_neighbours_make_its_labels_learnable(community):
     assert accuracy(mean) > 0.7
 
 
-def test_the_masks_split_the_nodes(community):
+def test_the_generated_masks_split_the_nodes(community):
     together = np.stack([community.train_mask, community.val_mask, community.test_mask]).sum(0)
     assert (together == 1).all() and 0.05 < community.train_mask.mean() < 0.15
 

@@ -1,6 +1,7 @@
-"""Holds the order of the house: which room may know which, and how long a file may grow.
+"""Checks the structure of the source tree: which folder may depend on which, and how long a file may be.
 
-Read from the sources, not from what happens to be imported, so that a file no other test touches is held to it as well.
+The tests read the sources instead of importing modules, so that every file is covered. A "room" is a folder of
+docs/architecture.md.
 """
 
 import ast
@@ -24,7 +25,7 @@ def files(*rooms, suffixes):
 
 
 def imported_modules(source):
-    """Every module a Python source names in an import, at any depth, importlib.import_module("...") included."""
+    """Yield every module that a Python source imports at any depth, also by importlib.import_module("...")."""
     for node in ast.walk(ast.parse(source)):
         yield from imported_modules_of(node)
 
@@ -61,7 +62,7 @@ def test_only_csrc_torch_includes_torch():
     assert not offenders
 
 
-# What a room of csrc may include, beside its own files. csrc/torch/library.cpp names no other file.
+# The folders that each room of csrc may include from, besides its own. csrc/torch/library.cpp includes no other file.
 BELOW = {
     "include": (),
     "decide": ("gnna",),
@@ -75,7 +76,7 @@ BELOW = {
 }
 
 
-def test_every_file_of_csrc_knows_only_the_rooms_below_its_own():
+def test_a_file_of_csrc_includes_only_from_the_rooms_below_its_own():
     offenders = []
     for path in files("csrc", suffixes=CPP):
         room = str(path.parent.relative_to(ROOT / "csrc"))
@@ -95,7 +96,7 @@ def test_no_file_includes_torch_extension_h():
 
 
 def test_gnna_plugin_imports_no_framework():
-    """examples/ is left out: scripts there are what a user would write."""
+    """examples/ is exempt, because it holds scripts as a user would write them."""
     examples = ROOT / "gnna_plugin" / "examples"
     offenders = [
         f"{path.relative_to(ROOT)}: {module}"
@@ -107,7 +108,7 @@ def test_gnna_plugin_imports_no_framework():
     assert not offenders
 
 
-def test_adapters_do_not_know_each_other():
+def test_adapters_do_not_import_each_other():
     rooms = [folder.name for folder in (ROOT / "adapters").iterdir() if folder.is_dir()]
     offenders = [
         f"{path.relative_to(ROOT)}: {module}"
@@ -120,7 +121,7 @@ def test_adapters_do_not_know_each_other():
     assert not offenders
 
 
-def test_no_file_is_longer_than_one_can_read():
+def test_no_file_exceeds_the_maximal_length():
     rooms = ("csrc", "gnna_plugin", "adapters", "tests", "benchmarks")
     sources = [*files(*rooms, suffixes=CPP | {".py"}), ROOT / "setup.py"]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources}
@@ -128,7 +129,7 @@ def test_no_file_is_longer_than_one_can_read():
 
 
 def test_packages_are_complete():
-    """A folder of modules without __init__.py works in the source tree, and is missing from the wheel."""
+    """A folder without __init__.py works in the source tree but is missing from the wheel."""
     folders = {path.parent for path in files("gnna_plugin", "adapters", suffixes={".py"})}
     data = {ROOT / "gnna_plugin" / "examples"}
     assert not [str(f.relative_to(ROOT)) for f in folders - data if not (f / "__init__.py").is_file()]
@@ -143,7 +144,7 @@ def test_packages_are_complete():
         "import importlib\nimportlib.import_module('dgl.function')",
     ],
 )
-def test_the_import_finder_finds(source):
+def test_the_import_finder_sees_every_form_of_import(source):
     assert any(module.split(".")[0] in FRAMEWORKS for module in imported_modules(source))
 
 
@@ -151,7 +152,7 @@ def test_the_import_finder_finds(source):
 
 
 def modules():
-    """{name as imported: path} of every module of gnna_plugin and of the adapters, examples left out."""
+    """Return {name as imported: path} of every module of gnna_plugin and the adapters, except the examples."""
     found = {}
     for path in files("gnna_plugin", "adapters", suffixes={".py"}):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -162,10 +163,11 @@ def modules():
 
 
 def imports(source, known, package=""):
-    """The modules among `known` that a source of `package` imports, in functions too, not under `if TYPE_CHECKING`.
+    """Return the modules among `known` that a source of `package` imports.
 
-    `from package import name` counts as an import of package.name if that is a module, and of the package otherwise. A
-    package's __init__, which Python runs before each of its modules, counts only if it is imported by name.
+    Imports inside functions count, those under `if TYPE_CHECKING` do not. `from package import name` is an import of
+    package.name if that is a module, else of the package. The __init__ of a package counts only if it is imported by
+    name, although Python runs it before each module of the package.
     """
     tree = ast.parse(source)
     for_types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
@@ -184,7 +186,7 @@ def imports(source, known, package=""):
 
 
 def cycle_in(graph):
-    """The names along one cycle of a {name: names} graph, or None."""
+    """Return the names along one cycle of a {name: names} graph, or None."""
     finished, path = set(), []
 
     def visit(name):
@@ -242,7 +244,7 @@ def test_imports_run_one_way_between_rooms():
 
 
 def test_adapters_are_named_in_one_place():
-    """As strings, which importlib takes: the table of frameworks. Loading a checkout needs their package's own name."""
+    """Only the table of frameworks names the adapters' modules, as strings for importlib."""
     offenders = [
         f"{name}: {node.value}"
         for name, path in modules().items()

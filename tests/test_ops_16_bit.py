@@ -1,4 +1,4 @@
-"""float16 and bfloat16: computed in float32 and rounded once, so nearer to float64 than the framework's own sums."""
+"""float16 and bfloat16: results are computed in float32 and rounded once, so they are within a rounding of float64."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REDUCES = ("sum", "mean", "max", "min")
 
 
 def within_one_rounding(found, exact, dtype):
-    """Each element is the exact one rounded once to dtype, up to float32's own error."""
+    """Return whether each element is the exact one, rounded once to dtype, up to the error of float32."""
     tolerance = exact.abs() * torch.finfo(dtype).eps / 2 * 1.01 + exact.abs().max() * 1e-5 + torch.finfo(dtype).tiny
     return bool(((found.double() - exact).abs() <= tolerance).all())
 
@@ -49,7 +49,7 @@ def test_gradients(device, reduce, dtype):
     upstream = torch.randn(m, 2, 9, device=device).to(dtype)
     found = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
     torch.ops.gnna.spmm(*found, src, dst, m, reduce).backward(upstream)
-    # Winners are those among the rounded messages, so the reference of max and min works on these.
+    # Winners are found among the rounded messages, so the reference for max and min uses these.
     exact = [x.double().requires_grad_(), weight.double().requires_grad_()]
     messages = exact[0][src] * exact[1].unsqueeze(-1)
     if reduce in ("max", "min"):
@@ -65,8 +65,8 @@ def test_gradients(device, reduce, dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_conversions_bit_by_bit(device, dtype):
-    """Every value of the type survives a sum of one message; halves between two values round to even."""
+def test_every_number_is_converted_and_rounded_correctly(device, dtype):
+    """A sum of one message gives every value of the type, and a sum halfway between two values rounds to even."""
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
     values = bits.view(dtype).to(device).view(-1, 1)
     edge = torch.arange(values.size(0), device=device)
@@ -91,7 +91,7 @@ def test_overflow_nan_and_infinity(device, dtype):
 
 
 def test_a_mean_over_more_edges_than_the_type_can_count(device):
-    """float16 ends at 65504."""
+    """The largest float16 is 65504."""
     edges = 70_000
     x = torch.ones(4, 3, dtype=torch.float16, device=device, requires_grad=True)
     src = torch.randint(0, 4, (edges,), device=device)
@@ -119,8 +119,8 @@ def test_pyg_layers(dtype):
         assert (found.double() - exact).abs().max() / exact.abs().max() < 8 * torch.finfo(dtype).eps
 
 
-def test_autocast(device):
-    """Linear outputs are bfloat16, edge weights float32: the product has the wider type, as in PyG."""
+def test_layers_under_autocast_give_pygs_dtype(device):
+    """Linear outputs are bfloat16 and edge weights float32, so the product is float32, as in PyG."""
     geometric = pytest.importorskip("torch_geometric")
     import pyg_layers as layers
 

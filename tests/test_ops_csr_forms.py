@@ -1,5 +1,4 @@
-"""Graphs that come in CSR or CSC form give what their edge list gives, forwards and backwards, without being sorted
-again."""
+"""Graphs given in CSR or CSC form give the results and gradients of their edge list, without another sort."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ NODES, TARGETS, EDGES = 30, 17, 200
 
 @pytest.fixture
 def graph(device):
-    """src [E], dst [E] in no order, with rows that receive nothing."""
+    """Return unsorted src [E] and dst [E], with destinations that have no edges."""
     generator = torch.Generator().manual_seed(3)
     src = torch.randint(0, NODES, (EDGES,), generator=generator)
     dst = torch.randint(1, TARGETS - 1, (EDGES,), generator=generator)
@@ -21,14 +20,14 @@ def graph(device):
 
 
 def compressed(ids, other, count):
-    """ptr [count + 1], the other end in order of ids, and perm, of an edge list."""
+    """Return (ptr [count + 1], other in the order of ids, perm) of an edge list."""
     perm = ids.argsort(stable=True)
     ptr = torch.cat([ids.new_zeros(1), torch.bincount(ids, minlength=count).cumsum(0)])
     return ptr.to(ids.dtype), other[perm], perm.to(ids.dtype)
 
 
 def results(run, x, weight):
-    """The output and the gradients of x and weight."""
+    """Return the output of run(x, weight) and the gradients of x and weight."""
     x, weight = (t.detach().clone().requires_grad_() for t in (x, weight))
     out = run(x, weight)
     grads = torch.autograd.grad((out * torch.linspace(-1, 1, out.numel()).view_as(out).to(out)).sum(), (x, weight))
@@ -59,7 +58,7 @@ def test_both_forms_give_what_the_edge_list_gives(graph, form, reduce, ids):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_a_form_is_recognised_as_long_as_its_tensors_are_held(device):
+def test_a_form_is_a_cache_hit_as_long_as_its_tensors_live(device):
     dense = torch.rand(6, 9, dtype=torch.float64, device=device).relu() * (torch.rand(6, 9, device=device) > 0.5)
     adjacency, x = dense.to_sparse_csr(), torch.randn(9, 4, dtype=torch.float64, device=device)
     parts = [part.clone() for part in (adjacency.crow_indices(), adjacency.col_indices(), adjacency.values())]
@@ -67,11 +66,11 @@ def test_a_form_is_recognised_as_long_as_its_tensors_are_held(device):
     for _ in range(2):
         torch.testing.assert_close(gnna_plugin.spmm_csr(x, *parts), dense @ x)
     assert torch.ops.gnna.cache_info()[0] == plans + 1
-    assert list(torch.ops.gnna.cache_info()[2:4]) == [hits + 2, misses]  # the plan was entered, never built
+    assert list(torch.ops.gnna.cache_info()[2:4]) == [hits + 2, misses]  # the form itself was cached as a plan
 
 
-def test_the_parts_of_a_torch_sparse_matrix_serve_without_being_recognised(device):
-    """torch makes new tensors of them at every call, without version counters."""
+def test_the_parts_of_a_torch_sparse_matrix_work_without_a_cache_hit(device):
+    """torch returns new tensors of the parts at every call, without version counters."""
     dense = torch.rand(6, 9, dtype=torch.float64, device=device).relu() * (torch.rand(6, 9, device=device) > 0.5)
     adjacency, x = dense.to_sparse_csr(), torch.randn(9, 4, dtype=torch.float64, device=device)
     for _ in range(2):
@@ -79,7 +78,7 @@ def test_the_parts_of_a_torch_sparse_matrix_serve_without_being_recognised(devic
         torch.testing.assert_close(gnna_plugin.spmm_csr(x, *parts), dense @ x)
 
 
-def test_a_change_in_place_is_another_graph(graph):
+def test_a_form_changed_in_place_is_another_graph(graph):
     ptr, other, perm = compressed(graph[1], graph[0], TARGETS)
     x = torch.randn(NODES, 2, device=other.device)
     gnna_plugin.spmm_csr(x, ptr, other, None, perm)
@@ -89,13 +88,13 @@ def test_a_change_in_place_is_another_graph(graph):
     torch.testing.assert_close(gnna_plugin.spmm_csr(x, ptr, other, None, perm), expected)
 
 
-def test_plans_die_with_the_form(graph):
+def test_plans_are_dropped_with_their_form(graph):
     x = torch.ones(NODES, 2, device=graph[0].device)
     gnna_plugin.clear_cache()
     for _ in range(4):
         ptr, other, _ = compressed(graph[1], graph[0], TARGETS)
         gnna_plugin.spmm_csr(x, ptr, other)
-    assert torch.ops.gnna.cache_info()[0] <= 2  # of the form in use, and of the one before it
+    assert torch.ops.gnna.cache_info()[0] <= 2  # those of the current form and of the one before it
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_plans_die_with_the_form(graph):
         ([0, 3], [0, 1, 2], [0, 1], "perm has 2 elements"),
     ],
 )
-def test_what_is_no_csr_form_is_refused(device, rowptr, col, perm, words):
+def test_an_invalid_csr_form_is_refused(device, rowptr, col, perm, words):
     rowptr, col, perm = (
         None if t is None else torch.tensor(t, dtype=torch.int64, device=device) for t in (rowptr, col, perm)
     )

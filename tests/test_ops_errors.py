@@ -1,4 +1,4 @@
-"""Bad input gets one sentence and the exception that fits; nothing is corrupted and the next call works."""
+"""Invalid arguments raise the fitting exception with one sentence. Nothing is corrupted, and the next call works."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def call(device, src=(0, 1), dst=(0, 1), x=None, weight=None, num_dst=3, reduce=
         ((0, 1, 1), (-7, 4, 2), r"dst\[0\] = -7 is out of range"),
     ],
 )
-def test_index_out_of_range_names_position_value_and_limit(device, src, dst, sentence, index_dtype):
+def test_an_index_out_of_range_is_named_with_position_value_and_limit(device, src, dst, sentence, index_dtype):
     with pytest.raises(ValueError, match=sentence):
         call(device, src, dst, num_dst=4, index_dtype=index_dtype)
-    assert call(device).sum() == 8  # a CUDA context would be lost after an unchecked access
+    assert call(device).sum() == 8  # after an unchecked access, the CUDA context would be lost
 
 
-def test_first_bad_position_of_a_long_list(device):
+def test_the_first_bad_position_of_a_long_list_is_named(device):
     src = torch.zeros(200_000, dtype=torch.int64, device=device)
     src[150_123] = src[170_000] = 9
     with pytest.raises(ValueError, match=r"src\[150123\] = 9"):
@@ -42,7 +42,7 @@ def test_indices_are_checked_when_width_is_zero(device):
         call(device, src=(9, 0), x=torch.ones(3, 0, device=device))
 
 
-def test_dtypes(device):
+def test_unsupported_dtypes_are_refused(device):
     with pytest.raises(TypeError, match="int32 or both int64"):
         torch.ops.gnna.spmm(torch.ones(3, 4, device=device), None, *torch.zeros(2, 2, device=device), 3, "sum")
     with pytest.raises(TypeError, match="float32, float64, float16 and bfloat16 are supported"):
@@ -51,7 +51,7 @@ def test_dtypes(device):
         call(device, weight=torch.ones(2, dtype=torch.float64, device=device))
 
 
-def test_shapes(device):
+def test_shapes_that_do_not_fit_are_refused(device):
     with pytest.raises(ValueError, match="one length"):
         call(device, src=(0, 1, 2))
     with pytest.raises(ValueError, match="leading feature dimensions"):
@@ -64,13 +64,13 @@ def test_shapes(device):
         gnna_plugin.spmm(torch.ones(3, 4, device=device), torch.zeros(5, 2, dtype=torch.int64, device=device))
 
 
-def test_unknown_reduce(device):
+def test_an_unknown_reduce_is_refused(device):
     with pytest.raises(ValueError, match="reduce is 'median'; accepted are 'sum', 'mean', 'max' and 'min'"):
         call(device, reduce="median")
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_tensors_on_two_devices():
+def test_tensors_on_two_devices_are_refused():
     with pytest.raises(ValueError, match="one device"):
         torch.ops.gnna.spmm(torch.ones(3, 4, device="cuda"), None, *torch.zeros(2, 2, dtype=torch.int64), 3, "sum")

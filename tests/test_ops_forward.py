@@ -1,5 +1,4 @@
-"""spmm and sddmm compute what gather, scale and scatter compute in float64, whatever the graph, the width and the
-weights."""
+"""spmm and sddmm equal gather, scale and scatter in float64, for every kind of graph, width and weights."""
 
 from __future__ import annotations
 
@@ -55,8 +54,8 @@ def test_every_width(device, width, weighted, reduce):
     ("width", "dtype"),
     [(22, torch.float32), (47, torch.float32), (33, torch.bfloat16), (34, torch.bfloat16), (64, torch.float32)],
 )
-def test_rows_that_whole_loads_do_not_fit(device, width, dtype, weighted, reduce):
-    """On a GPU x is copied into rows of 16-byte loads where a graph is large; 64 is a view that starts off them."""
+def test_rows_that_are_not_multiples_of_a_load(device, width, dtype, weighted, reduce):
+    """On a large graph, a GPU copies such an x into padded rows. Width 64 is a view that is not aligned to 16 bytes."""
     n, edges = 20_000, 250_000
     src, dst = torch.randint(0, n, (2, edges), device=device)
     dst[:3000] = 7
@@ -80,8 +79,8 @@ CONFIGS = (
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_launches_set_by_hand_give_the_same_results(device, config, dtype):
-    """Both CUDA kernels, rows that are cut and rows that are not, their gradients too; a CPU has no launches."""
+def test_launch_configurations_set_by_hand_give_correct_results(device, config, dtype):
+    """Covers both CUDA kernels, split rows and others, and gradients. The settings do not affect a CPU."""
     with gnna_plugin.enabled(config=config):
         for kind in reference.KINDS:
             src, dst, n, m = reference.edges(kind, device)
@@ -99,8 +98,8 @@ def test_launches_set_by_hand_give_the_same_results(device, config, dtype):
 
 
 @pytest.mark.parametrize("kind", ["random", "hub"])
-def test_rows_apart_offset_and_expanded(device, kind):
-    """Feature rows need not be adjacent, nor start on a vector's boundary."""
+def test_strided_offset_and_expanded_features(device, kind):
+    """Feature rows need be neither adjacent nor aligned."""
     src, dst, n, m = reference.edges(kind, device)
     storage = torch.randn(n * 40 + 3, device=device)
     for x in (
@@ -149,7 +148,7 @@ def test_rows_without_edges_are_zero_and_every_element_is_written(device, reduce
     src, dst = torch.tensor([0, 1], device=device), torch.tensor([2, 2], device=device)
     x = torch.full((2, 33), -7.0, device=device)
     poison = torch.full((100_000,), float("nan"), device=device)
-    del poison  # the allocator is likely to hand out these very bytes
+    del poison  # the allocator is likely to reuse this memory for the output
     out = torch.ops.gnna.spmm(x, None, src, dst, 5, reduce)
     assert out[[0, 1, 3, 4]].eq(0).all()
     assert out[2].eq(-14.0 if reduce == "sum" else -7.0).all()
@@ -157,7 +156,7 @@ def test_rows_without_edges_are_zero_and_every_element_is_written(device, reduce
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", ["random", "hub"])
-def test_same_input_same_bits(device, kind, weighted):
+def test_the_same_input_gives_the_same_bits(device, kind, weighted):
     src, dst, n, m = reference.edges(kind, device)
     x = torch.randn(n, 70, device=device)
     weight = torch.rand(src.numel(), device=device) if weighted else None
@@ -169,7 +168,7 @@ def test_same_input_same_bits(device, kind, weighted):
     assert torch.equal(torch.ops.gnna.spmm(x, weight, src2, dst2, m, "sum"), first)
 
 
-def test_thread_count_changes_no_bit():
+def test_the_number_of_threads_changes_no_bit():
     src, dst, n, m = reference.edges("hub", torch.device("cpu"))
     x = torch.randn(n, 48)
     threads = torch.get_num_threads()
@@ -185,7 +184,7 @@ def test_thread_count_changes_no_bit():
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_small_graph(data):
+def test_any_small_graph_equals_the_reference(data):
     n, m = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
     edges = data.draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, m - 1)), max_size=25))
     width = data.draw(st.integers(0, 40))

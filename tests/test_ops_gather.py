@@ -1,5 +1,6 @@
-"""gather_rows, the messages of a layer that cannot be fused, and its adjoint scatter_rows: torch's index_select and
-index_add, by a plan where the same index comes again."""
+"""gather_rows, which makes the messages of layers that cannot be fused, and its adjoint scatter_rows. They equal
+torch's index_select and index_add, and use a plan if the same index is used repeatedly.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,11 @@ def plans() -> int:
 
 
 def passes(x, index, count=3):
-    """What gather_rows and the gradient of x are in the first pass, and in passes that come again."""
+    """Gather and go backwards `count` times with the same index.
+
+    Yields:
+        The result, the gradient of x, and the upstream gradient, one number per message.
+    """
     for _ in range(count):
         leaf = x.clone().requires_grad_()
         out = torch.ops.gnna.gather_rows(leaf, index)
@@ -27,7 +32,7 @@ def passes(x, index, count=3):
 @pytest.mark.parametrize("order", ["sorted", "unsorted"])
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (4,), (17,), (3, 8), (130,)])
 @pytest.mark.parametrize("ids", [torch.int32, torch.int64])
-def test_equals_index_select_and_index_add(device, shape, order, ids):
+def test_results_equal_index_select_and_index_add(device, shape, order, ids):
     index = torch.randint(2, 40, (600,), device=device).to(ids)
     if order == "sorted":
         index = index.sort().values
@@ -39,7 +44,7 @@ def test_equals_index_select_and_index_add(device, shape, order, ids):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("width", [1, 2, 7, 8, 64, 257])
-def test_every_type_and_width_also_off_16_bytes(device, dtype, width):
+def test_every_type_and_width_with_and_without_alignment(device, dtype, width):
     index = torch.randint(0, 300, (5000,), device=device)
     stored = torch.randn(300 * width + 1, device=device).to(dtype)
     for start in (0, 1):
@@ -50,30 +55,30 @@ def test_every_type_and_width_also_off_16_bytes(device, dtype, width):
     assert torch.equal(torch.ops.gnna.gather_rows(apart, index), apart.index_select(0, index))
 
 
-def ask(x, index, cache=True):
-    """The op that earns the plan: on a GPU the gather, on a CPU, where torch's gather is as good, its gradient."""
+def call(x, index, cache=True):
+    """Call the op that uses a plan: the gather on a GPU, its adjoint on a CPU, which gathers with torch."""
     if x.is_cuda:
         return torch.ops.gnna.gather_rows(x, index, cache)
     return torch.ops.gnna.scatter_rows(x[index], index, x.size(0), cache)
 
 
-def test_a_plan_is_built_when_the_index_comes_again(device):
+def test_a_plan_is_built_at_the_second_use_of_an_index(device):
     x = torch.randn(9, 4, device=device)
     index = torch.randint(0, 9, (50,), device=device)
-    ask(x, index)
+    call(x, index)
     assert plans() == 0
     for _ in range(3):
-        ask(x, index)
+        call(x, index)
         assert plans() == 1
-    for _ in range(300):  # the batches of an epoch: none comes again
+    for _ in range(300):  # each index is used once, like the batches of an epoch
         list(passes(x, torch.randint(0, 9, (50,), device=device), 1))
     assert plans() == 1
     for _ in range(2):
-        ask(x, index.clone(), cache=False)
+        call(x, index.clone(), cache=False)
     assert plans() == 1
 
 
-def test_no_plan_is_built_that_cannot_be_kept(device):
+def test_no_plan_is_built_that_exceeds_the_bound_of_the_cache(device):
     x, index = torch.randn(9, 4, device=device), torch.randint(0, 9, (50,), device=device)
     limit = torch.ops.gnna.cache_info()[4]
     torch.ops.gnna.set_max_plan_bytes(100)
@@ -98,7 +103,7 @@ def test_an_index_changed_in_place_is_seen(device):
         torch.testing.assert_close(grad, torch.zeros_like(x).index_add(0, index, scale.expand_as(out)))
 
 
-def test_the_same_bits_once_there_is_a_plan(device):
+def test_gradients_have_the_same_bits_once_there_is_a_plan(device):
     index = torch.randint(0, 50, (20000,), device=device)
     x = torch.randn(50, 16, device=device)
     _, *grads = [grad for _, grad, _ in passes(x, index, 5)]
@@ -117,7 +122,7 @@ def test_gradients(device):
     torch.library.opcheck(torch.ops.gnna.scatter_rows.default, (messages, index, 5, False))
 
 
-def test_nothing_to_gather(device):
+def test_empty_inputs_give_empty_results(device):
     none = torch.empty(0, dtype=torch.int64, device=device)
     for _ in range(2):
         assert torch.ops.gnna.gather_rows(torch.randn(5, 3, device=device), none).shape == (0, 3)
@@ -127,7 +132,7 @@ def test_nothing_to_gather(device):
     assert torch.equal(torch.ops.gnna.scatter_rows(torch.randn(0, 3, device=device), none, 2).cpu(), torch.zeros(2, 3))
 
 
-def test_refusals(device):
+def test_invalid_arguments_are_refused(device):
     x, index = torch.ones(3, 2, device=device), torch.tensor([0, 1], device=device)
     with pytest.raises(ValueError, match="3 messages and 2 indices"):
         torch.ops.gnna.scatter_rows(x, index, 5)
@@ -135,7 +140,7 @@ def test_refusals(device):
         torch.ops.gnna.gather_rows(x, index.float())
 
 
-def test_a_layer_that_cannot_be_fused_gathers_by_plan(device):
+def test_a_layer_that_cannot_be_fused_gathers_with_a_plan(device):
     pytest.importorskip("torch_geometric")
     import pyg_layers as layers
 
@@ -152,4 +157,4 @@ def test_a_layer_that_cannot_be_fused_gathers_by_plan(device):
     for _ in range(3):
         for found, wanted in zip(run(), plain, strict=True):
             torch.testing.assert_close(found, wanted)
-    assert plans() == 2  # of the sources and of the targets, which the reduction shares
+    assert plans() == 2  # one of the sources; one of the targets, shared with the reduction

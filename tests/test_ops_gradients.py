@@ -1,4 +1,4 @@
-"""Gradients of every order are those of the reference; tracing, faking and compiling see well-formed ops."""
+"""Gradients of first and second order equal the reference, and the ops pass torch's opcheck and torch.compile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def small(device, shape, weights, requires=(True, True)):
 
 @pytest.mark.parametrize("reduce", REDUCES)
 @pytest.mark.parametrize("weights", [0, 1, 2, 3])
-def test_first_and_second_order(device, reduce, weights):
+def test_spmm_gradients_of_first_and_second_order(device, reduce, weights):
     x, weight, src, dst = small(device, (2, 3), weights)
     inputs = (x,) if weight is None else (x, weight)
 
@@ -33,7 +33,7 @@ def test_first_and_second_order(device, reduce, weights):
 
 
 @pytest.mark.parametrize("head_dims", [0, 1, 2])
-def test_sddmm_first_and_second_order(device, head_dims):
+def test_sddmm_gradients_of_first_and_second_order(device, head_dims):
     a, _, src, dst = small(device, (2, 3), 0)
     b = torch.randn(4, 2, 3, dtype=torch.float64, device=device, requires_grad=True)
     assert gradcheck(lambda a, b: torch.ops.gnna.sddmm(a, b, src, dst, head_dims), (a, b))
@@ -43,7 +43,7 @@ def test_sddmm_first_and_second_order(device, head_dims):
 @pytest.mark.parametrize("reduce", REDUCES)
 @pytest.mark.parametrize("kind", reference.KINDS)
 def test_gradients_on_directed_graphs_equal_the_reference(device, kind, reduce):
-    """The transposed plan is not the forward plan: every graph here is asymmetric."""
+    """Every graph here is asymmetric, so the transposed plan differs from the forward plan."""
     src, dst, n, m = reference.edges(kind, device)
     x = torch.randn(n, 2, 9, dtype=torch.float64, device=device)
     weight = torch.randn(src.numel(), 2, dtype=torch.float64, device=device)
@@ -59,7 +59,7 @@ def test_gradients_on_directed_graphs_equal_the_reference(device, kind, reduce):
 
 @pytest.mark.parametrize("requires", [(True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("reduce", REDUCES)
-def test_only_what_is_asked_for_gets_a_gradient(device, reduce, requires):
+def test_only_inputs_that_require_a_gradient_get_one(device, reduce, requires):
     x, weight, src, dst = small(device, (2, 3), 2, requires)
     out = torch.ops.gnna.spmm(x, weight, src, dst, 6, reduce)
     assert out.requires_grad == any(requires)
@@ -70,8 +70,7 @@ def test_only_what_is_asked_for_gets_a_gradient(device, reduce, requires):
 
 @pytest.mark.parametrize("reduce", ["max", "min"])
 def test_ties_share_the_gradient_as_scatter_reduce_does(device, reduce):
-    """Two equal winners get half each; a result of 0 counts a phantom winner beside them (torch.scatter_reduce's
-    rule)."""
+    """Two equal winners get half each. If the result is 0, torch counts one more winner, so two get a third each."""
     src, dst = torch.tensor([0, 1, 2, 3], device=device), torch.tensor([0, 0, 1, 1], device=device)
     x = torch.tensor([[1.0], [1.0], [0.0], [0.0]], device=device, requires_grad=True)
     torch.ops.gnna.spmm(x, None, src, dst, 2, reduce).sum().backward()
@@ -81,19 +80,19 @@ def test_ties_share_the_gradient_as_scatter_reduce_does(device, reduce):
 def test_expanded_and_strided_upstream_gradients(device):
     x, weight, src, dst = small(device, (2, 3), 2)
     out = torch.ops.gnna.spmm(x, weight, src, dst, 6, "sum")
-    (found,) = torch.autograd.grad(out.sum(), x, retain_graph=True)  # the gradient of a sum is one expanded number
+    (found,) = torch.autograd.grad(out.sum(), x, retain_graph=True)  # the gradient of a sum is an expanded scalar
     (expected,) = torch.autograd.grad(reference.spmm(x, weight, src, dst, 6, "sum").sum(), x)
     torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("reduce", REDUCES)
 @pytest.mark.parametrize("weights", [0, 1, 2])
-def test_opcheck_spmm(device, reduce, weights):
+def test_opcheck_of_spmm(device, reduce, weights):
     x, weight, src, dst = small(device, (2, 3), weights)
     torch.library.opcheck(torch.ops.gnna.spmm.default, (x, weight, src, dst, 6, reduce, False))
 
 
-def test_opcheck_the_others(device):
+def test_opcheck_of_other_ops(device):
     x, weight, src, dst = small(device, (2, 3), 2)
     b = torch.randn(4, 2, 3, dtype=torch.float64, device=device, requires_grad=True)
     torch.library.opcheck(torch.ops.gnna.sddmm.default, (x, b, src, dst, 1, False))
@@ -102,8 +101,8 @@ def test_opcheck_the_others(device):
     torch.library.opcheck(torch.ops.gnna.mean_divisor.default, (b, src, dst, 5, 4, False))
 
 
-def test_compiled_with_indices_that_the_graph_computes(device):
-    """Compiled code reuses buffers without a trace; indices computed inside must not meet a stale plan."""
+def test_indices_computed_in_compiled_code_never_hit_a_stale_plan(device):
+    """Compiled code reuses buffers without a new version, so indices computed inside must not hit a stale plan."""
     from gnna_plugin import spmm
 
     def step(x, edge_index, shift):

@@ -1,4 +1,4 @@
-"""segment_softmax: a softmax over the edges of every node, against plain torch in float64."""
+"""segment_softmax, the softmax over the edges of every node, against plain torch in float64."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROUNDING = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torc
 
 
 def expected(scores, index, rows):
-    """In float64, whatever the scores' dtype."""
+    """Compute the softmax in float64, whatever the dtype of the scores."""
     scores = scores.double()
     spread = index.long().view(-1, *[1] * (scores.dim() - 1)).expand_as(scores)
     most = scores.new_full((rows, *scores.shape[1:]), -torch.inf).scatter_reduce(0, spread, scores, "amax")
@@ -23,8 +23,10 @@ def expected(scores, index, rows):
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rows_of_every_length(device, shape, dtype):
-    """Isolated nodes at both ends, single edges, rows beyond the CPU's buffer and the GPU's long-row limit; scores so
-    large that a softmax without its maximum would overflow."""
+    """Covers isolated nodes, single edges, and rows that exceed the CPU's buffer and that a GPU splits.
+
+    The scores are so large that their exponentials overflow unless the maximum is subtracted first.
+    """
     degrees = [0, 1, 2, 3, 16, 17, 33, 600, 0, 9000 if len(shape) < 2 else 700, 5, 0]
     index = torch.repeat_interleave(torch.arange(len(degrees)), torch.tensor(degrees))
     index = index[torch.randperm(index.numel())].to(device)
@@ -38,18 +40,17 @@ def test_rows_of_every_length(device, shape, dtype):
 
 @pytest.mark.parametrize("kind", reference.KINDS)
 @pytest.mark.parametrize("ids", [torch.int32, torch.int64])
-def test_graphs(device, kind, ids):
+def test_softmax_over_sources_and_destinations_of_every_graph(device, kind, ids):
     src, dst, n, m = reference.edges(kind, device, ids)
     for index, rows in ((dst, m), (src, n)):
         scores = torch.randn(index.numel(), 3, dtype=torch.float64, device=device)
-        for _ in range(2):  # the second time from the plan
+        for _ in range(2):  # the second call hits the cached plan
             found = torch.ops.gnna.segment_softmax(scores, index, rows)
             torch.testing.assert_close(found, expected(scores, index, rows))
 
 
 def test_infinities_and_nan_spread_as_in_torch(device):
-    """Minus infinity is a weight of 0, unless the whole row is; plus infinity and NaN leave nothing of their row, and
-    no other row or head is touched."""
+    """-inf gives 0, but a row of only -inf is NaN. +inf and NaN make their row NaN, but no other row or head."""
     inf, nan = torch.inf, torch.nan
     rows = [[-inf, 1, -inf, 2], [-inf, -inf], [inf, 0], [nan, 1, -inf], [inf, -inf, nan], [0.5]]
     index = torch.cat([torch.full((len(row),), r) for r, row in enumerate(rows)])
@@ -63,7 +64,7 @@ def test_infinities_and_nan_spread_as_in_torch(device):
 
 
 def test_results_below_the_smallest_normal_number_are_kept(device):
-    """Their logarithm is finite: a loss on them still has a gradient."""
+    """Their logarithm is finite, so that a loss on them still has a gradient."""
     scores = torch.tensor([0.0, -95.0, -200.0], device=device)
     found = torch.ops.gnna.segment_softmax(scores, torch.zeros(3, dtype=torch.int64, device=device), 1)
     torch.testing.assert_close(found[1].log(), torch.tensor(-95.0, device=device), rtol=1e-4, atol=0)
@@ -95,7 +96,7 @@ def test_gradient_of_long_rows(device, shape, dtype):
     assert ((found.double() - exact).abs() <= ROUNDING[dtype] * (scale + exact.abs())).all()
 
 
-def test_operator_checks(device):
+def test_opcheck(device):
     index = torch.randint(0, 4, (9,), device=device)
     scores = torch.randn(9, 2, device=device, requires_grad=True)
     torch.library.opcheck(torch.ops.gnna.segment_softmax.default, (scores, index, 5, False))
@@ -115,14 +116,14 @@ def test_the_same_input_gives_the_same_bits(device):
         torch.set_num_threads(threads)
 
 
-def test_views_are_read_as_they_are(device):
+def test_transposed_scores(device):
     index = torch.randint(0, 5, (30,), device=device)
     scores = torch.randn(3, 30, dtype=torch.float64, device=device).t()
     found = torch.ops.gnna.segment_softmax(scores, index, 5)
     torch.testing.assert_close(found, expected(scores, index, 5))
 
 
-def test_refusals(device):
+def test_invalid_arguments_are_refused(device):
     scores, index = torch.ones(3, 2, device=device), torch.tensor([0, 5, 1], device=device)
     with pytest.raises(ValueError, match=r"index\[1\] = 5 is out of range: valid indices are 0 to 4"):
         torch.ops.gnna.segment_softmax(scores, index, 5)

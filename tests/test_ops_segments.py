@@ -1,4 +1,4 @@
-"""segment_reduce, the reduction half of an aggregation, for messages that exist, and its use under PyG."""
+"""segment_reduce, the reduction of existing messages, and its use under PyG."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def expected(messages, index, rows, reduce):
 @pytest.mark.parametrize("order", ["sorted", "unsorted"])
 @pytest.mark.parametrize("shape", [(), (1,), (17,), (3, 8), (130,)])
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_equals_scatter_reduce(device, reduce, order, shape, dtype):
+def test_results_equal_scatter_reduce(device, reduce, order, shape, dtype):
     index = torch.randint(2, 40, (600,), device=device).to(dtype)
     if order == "sorted":
         index = index.sort().values
@@ -41,7 +41,7 @@ def test_gradients(device, reduce):
 
 
 def test_a_segment_plan_is_not_mistaken_for_a_graphs(device):
-    """The same index tensor as both ends of a graph with as many nodes as it has entries."""
+    """The same index tensor is also both ends of a graph that has as many nodes as the index has elements."""
     index = torch.randint(0, 50, (50,), device=device)
     x = torch.randn(50, 4, dtype=torch.float64, device=device)
     for _ in range(2):
@@ -51,7 +51,7 @@ def test_a_segment_plan_is_not_mistaken_for_a_graphs(device):
         torch.testing.assert_close(loops, expected(x[index], index, 50, "sum"))
 
 
-def test_refusals(device):
+def test_invalid_arguments_are_refused(device):
     messages, index = torch.ones(3, 2, device=device), torch.tensor([0, 5, 1], device=device)
     with pytest.raises(ValueError, match=r"index\[1\] = 5 is out of range: valid indices are 0 to 4"):
         torch.ops.gnna.segment_reduce(messages, index, 5, "sum")

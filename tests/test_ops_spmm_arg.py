@@ -1,4 +1,4 @@
-"""spmm_arg: max and min with the winning source and edge, by DGL's rules, which differ from spmm's."""
+"""spmm_arg: max and min with the winning source and edge, by DGL's rules, which differ from those of spmm."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_values_and_winners(device, kind, weights, reduce, dtype):
         torch.testing.assert_close(messages.gather(0, arg_edge)[has_edges], out[has_edges])
 
 
-def test_first_of_equals_wins(device):
+def test_the_first_of_equals_wins(device):
     x = torch.tensor([[2.0], [2.0], [1.0]], device=device)
     src, dst = torch.tensor([2, 1, 0], device=device), torch.zeros(3, dtype=torch.int64, device=device)
     _, arg_src, arg_edge = call(x, None, src, dst, 1, "max")
@@ -43,7 +43,7 @@ def test_first_of_equals_wins(device):
 @pytest.mark.parametrize("reduce", ["max", "min"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_last_of_equals_wins(dtype, weighted, reduce):
+def test_the_last_of_equals_wins_on_request(dtype, weighted, reduce):
     src, dst, n, m = reference.edges("random", "cpu")
     infinity = float("inf") if reduce == "min" else -float("inf")
     x = torch.tensor([infinity, 1.0, 2.0])[torch.randint(0, 3, (n, 19))].to(dtype)
@@ -62,7 +62,7 @@ def test_last_of_equals_wins(dtype, weighted, reduce):
 
 
 @pytest.mark.cuda
-def test_last_of_equals_is_not_implemented_on_cuda(device):
+def test_the_last_of_equals_is_not_implemented_on_cuda(device):
     if device.type != "cuda":
         pytest.skip("of a GPU")
     index = torch.zeros(1, dtype=torch.int64, device=device)
@@ -84,13 +84,13 @@ def test_nan_never_wins(device, reduce, last):
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_winners_come_in_the_indices_dtype(device, dtype):
+def test_winners_have_the_dtype_of_the_indices(device, dtype):
     src, dst, n, m = reference.edges("random", device, dtype)
     _, arg_src, arg_edge = call(torch.randn(n, 4, device=device), None, src, dst, m, "max")
     assert arg_src.dtype == arg_edge.dtype == dtype
 
 
-def test_sums_have_no_winner(device):
+def test_a_sum_is_refused(device):
     src, dst, n, m = reference.edges("random", device)
     with pytest.raises(ValueError, match="reduce is 'sum'; only 'max' and 'min' have a winner"):
         call(torch.randn(n, 4, device=device), None, src, dst, m, "sum")

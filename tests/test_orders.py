@@ -1,5 +1,6 @@
-"""Orders of nodes: Rabbit order finds planted communities again and is the same on any number of threads; degree
-orders; the measures that say how good an order is."""
+"""Orders of nodes: Rabbit order, which finds planted communities and does not depend on the number of threads, degree
+orders, and the measures of an order's quality.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,18 @@ from gnna_plugin.orders import degree_order, inverse, rabbit_order
 
 
 def planted(communities: int, size: int, inside: int, outside: int, seed: int = 0):
-    """(edge_index both ways with shuffled ids, community of each node): `inside` and `outside` edges per node."""
+    """Return a graph with planted communities and shuffled ids.
+
+    Args:
+        communities: number of communities.
+        size: nodes per community.
+        inside: edges per node to its own community.
+        outside: edges per node to any node.
+        seed: of the random numbers.
+
+    Returns:
+        edge_index with every edge in both directions, and the community of each node.
+    """
     generator = torch.Generator().manual_seed(seed)
     n = communities * size
     node = torch.arange(n).repeat_interleave(inside)
@@ -33,7 +45,10 @@ def directed(n: int, edges: int, seed: int = 0):
 
 @st.composite
 def graphs(draw):
-    """Directed, with loops, repeated edges and nodes without any."""
+    """Draw the number of nodes and the edge_index of a directed graph.
+
+    It may have self-loops, repeated edges and isolated nodes.
+    """
     n = draw(st.integers(1, 40))
     ends = draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=120))
     return n, torch.tensor(ends, dtype=draw(st.sampled_from([torch.int32, torch.int64]))).reshape(-1, 2).t()
@@ -41,14 +56,14 @@ def graphs(draw):
 
 @settings(deadline=None, max_examples=150)
 @given(graphs())
-def test_every_order_is_a_permutation_and_communities_are_runs_of_it(graph):
+def test_every_order_is_a_permutation_in_which_communities_are_contiguous(graph):
     n, edge_index = graph
     order, community = rabbit_order(edge_index, n)
     for found in (order, degree_order(edge_index, n)):
         assert found.dtype == torch.int64 and found.sort().values.equal(torch.arange(n))
     along = community[order]
     assert along[0] == 0 and set((along[1:] - along[:-1]).tolist()) <= {0, 1}
-    # Nobody shares a community with a node that no path leads to.
+    # All nodes of a community are connected by paths.
     reach = torch.eye(n, dtype=torch.bool)
     reach[edge_index[0].long(), edge_index[1].long()] = True
     reach |= reach.t().clone()
@@ -78,11 +93,11 @@ def test_rabbit_order_finds_planted_communities_after_a_shuffle():
     assert modularity(edge_index, community) > 0.97 * modularity(edge_index, truth)
     before, after = graph_summary(edge_index, n), graph_summary(inverse(order)[edge_index], n)
     assert after.average_edge_span < 0.25 * before.average_edge_span
-    # At random, an edge in ten crosses communities; the order must bring nine in ten together.
+    # Before, edges are local by chance only. Ten of eleven edges stay inside a community and can become local.
     assert after.local_edges > 0.8 > 0.1 > before.local_edges
 
 
-def test_rabbit_order_of_a_directed_graph_is_that_of_its_edges_both_ways():
+def test_rabbit_order_ignores_the_direction_of_edges():
     edge_index, _ = planted(20, 40, 6, 1)
     forward = edge_index[:, : edge_index.size(1) // 2]  # every edge once
     assert rabbit_order(forward, 800).order.equal(rabbit_order(edge_index, 800).order)
@@ -94,14 +109,14 @@ def test_rabbit_order_without_structure():
     assert rabbit_order(none, 0).order.tolist() == []
     loops = torch.arange(4).expand(2, 4)
     assert rabbit_order(loops, 4).community.tolist() == [0, 1, 2, 3]
-    # Node 1 has no edge and comes last; 3 is joined to 0 three times, to 2 once.
+    # Node 1 has no edge and comes last. Node 3 has three edges from node 0 and one from node 2.
     edges = torch.tensor([[0, 0, 0, 2, 2, 2, 2], [3, 3, 3, 3, 4, 4, 4]])
     order, community = rabbit_order(edges, 5)
     assert order[-1] == 1
     assert community[0] == community[3] != community[2] == community[4]
 
 
-def test_hubs_and_chains_end():
+def test_rabbit_order_of_a_star_and_of_a_chain():
     star = torch.stack([torch.zeros(20_000, dtype=torch.int64), torch.arange(1, 20_001)])
     assert rabbit_order(star, 20_001).community.unique().numel() == 1
     chain = torch.stack([torch.arange(9_999), torch.arange(1, 10_000)])
@@ -110,7 +125,7 @@ def test_hubs_and_chains_end():
     assert span.double().mean() < 100
 
 
-def test_bad_indices_get_a_sentence():
+def test_invalid_indices_are_refused():
     with pytest.raises(ValueError, match=r"src\[1\] = 9 is out of range"):
         rabbit_order(torch.tensor([[0, 9], [1, 1]]), 5)
     with pytest.raises(ValueError, match=r"\[2, number of edges\]"):
@@ -139,7 +154,7 @@ def test_community_schedule_sorts_by_degree_inside_communities():
 
 
 def test_a_bipartite_graph_is_ordered_by_its_rows():
-    """Rows 0-49 gather columns 0-19, rows 50-99 columns 20-39, in turns: two communities of rows."""
+    """Even rows gather columns 0 to 19 and odd rows columns 20 to 39, which gives two communities of rows."""
     dst = torch.arange(100).repeat_interleave(8)
     src = torch.randint(0, 20, dst.shape) + 20 * (dst % 2)
     order = torch.ops.gnna.community_order(src, dst, 40, 100).long()
@@ -149,7 +164,7 @@ def test_a_bipartite_graph_is_ordered_by_its_rows():
 
 
 def cold_by_hand(src, dst, order, capacity):
-    """Least recently used, to the letter."""
+    """Simulate a least recently used cache and return the share of gathers that miss it."""
     held, cold = [], 0
     for row in order:
         for column in src[dst == row].tolist():
@@ -161,15 +176,15 @@ def cold_by_hand(src, dst, order, capacity):
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000), st.integers(2, 40))
-def test_cold_gathers_lie_between_caches_of_half_and_all_of_the_capacity(seed, capacity):
+def test_cold_gathers_lie_between_those_of_full_and_half_the_capacity(seed, capacity):
     src, dst = directed(60, 400, seed)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
     found = torch.ops.gnna.cold_gathers(src, dst, 60, 60, order, capacity)
     assert cold_by_hand(src, dst, order, capacity) <= found <= cold_by_hand(src, dst, order, capacity // 2)
 
 
-def test_modularity():
-    edges = torch.tensor([[0, 1, 0, 2, 3, 2], [1, 0, 0, 3, 2, 2]])  # two pairs; the loops do not count
+def test_modularity_of_two_pairs():
+    edges = torch.tensor([[0, 1, 0, 2, 3, 2], [1, 0, 0, 3, 2, 2]])  # two pairs; the self-loop does not count
     assert modularity(edges, torch.tensor([0, 0, 1, 1])) == pytest.approx(0.5)
     assert modularity(edges, torch.tensor([0, 1, 0, 1])) == pytest.approx(-0.5)
     assert modularity(edges[:, :0], torch.tensor([0, 0])) == 0

@@ -1,5 +1,6 @@
-"""The plan cache: hits for the same edge list however it is viewed, never for another or a changed one, and no
-memory kept for the dead."""
+"""The plan cache: it hits for the same edge list in any view, never for another or a changed one, and holds no memory
+for edge lists that are gone.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def graph(device):
     return torch.randn(30, 4, dtype=torch.float64, device=device), torch.randint(0, 30, (2, 200), device=device)
 
 
-def test_second_call_hits(graph):
+def test_the_second_call_hits(graph):
     x, edge_index = graph
     run(x, edge_index)
     before = info()
@@ -35,7 +36,7 @@ def test_second_call_hits(graph):
     assert (after["hits"] - before["hits"], after["misses"] - before["misses"]) == (1, 0)
 
 
-def test_backward_builds_the_transpose_only_when_asked(graph):
+def test_the_transposed_plan_is_built_by_the_first_backward_pass(graph):
     x, edge_index = graph
     run(x, edge_index)
     assert info()["plans"] == 1
@@ -44,12 +45,13 @@ def test_backward_builds_the_transpose_only_when_asked(graph):
 
 
 def symmetric_graph(device):
-    """With loops, an edge that comes twice in both directions, and the reversed edges in another order."""
+    """Return a symmetric edge_index with self-loops and a repeated edge. The reversed edges are in another order."""
     one_way = torch.cat([torch.randint(0, 30, (2, 100)), torch.tensor([[3, 3, 7, 7], [8, 8, 7, 7]])], 1)
     return torch.cat([one_way, one_way.flip(0)[:, torch.randperm(104)]], 1).to(device)
 
 
 def gradient(edge_index, reduce, weight=None):
+    """Run spmm forwards and backwards and compare the gradient of x with the reference."""
     x = torch.randn(30, 4, dtype=torch.float64, device=edge_index.device, requires_grad=True)
     grad = torch.randn_like(x)
     torch.autograd.backward(gnna_plugin.spmm(x, edge_index, weight, reduce=reduce), grad)
@@ -61,29 +63,30 @@ def gradient(edge_index, reduce, weight=None):
 @pytest.mark.parametrize("reduce", ["sum", "mean"])
 def test_a_symmetric_graph_has_one_plan_for_both_directions(device, reduce):
     edge_index = symmetric_graph(device)
-    for _ in range(12):  # while its rows are brought into another order, too
+    for _ in range(12):  # often enough for its rows to be reordered
         gradient(edge_index, reduce)
         assert info()["plans"] == 1
     one = info()["bytes"]
-    gradient(edge_index, reduce, torch.rand(208, dtype=torch.float64, device=device))  # weights have a direction
+    # A weight belongs to one direction of its edge, so a weighted backward pass needs a transposed plan.
+    gradient(edge_index, reduce, torch.rand(208, dtype=torch.float64, device=device))
     assert info()["plans"] == 2 and info()["bytes"] == 2 * one
     gradient(edge_index, reduce)
     assert info()["plans"] == 2 and info()["bytes"] == 2 * one
 
 
-def test_a_capture_counts_on_the_plan_of_the_reverse_only_without_weights(device):
+def test_has_plans_accepts_the_shared_plan_of_a_symmetric_graph_only_without_weights(device):
     edge_index = symmetric_graph(device)
     gradient(edge_index, "sum")
     assert torch.ops.gnna.has_plans(edge_index[0], True)
     weight = torch.rand(208, dtype=torch.float64, device=device)
     run(torch.randn(30, 4, device=device, dtype=torch.float64), edge_index)
     gnna_plugin.spmm(torch.randn(30, 4, device=device, dtype=torch.float64), edge_index, weight)
-    assert not torch.ops.gnna.has_plans(edge_index[0], True)  # a weighted backward pass would have to build one
+    assert not torch.ops.gnna.has_plans(edge_index[0], True)  # a weighted backward pass needs another plan
     gradient(edge_index, "sum", weight)
     assert torch.ops.gnna.has_plans(edge_index[0], True)
 
 
-def test_what_a_symmetric_graph_lends_goes_with_it(device):
+def test_the_shared_plan_of_a_symmetric_graph_is_evicted_for_both_directions(device):
     edge_index = symmetric_graph(device)
     try:
         gradient(edge_index, "sum")
@@ -97,7 +100,7 @@ def test_what_a_symmetric_graph_lends_goes_with_it(device):
 
 
 @pytest.mark.parametrize("change", ["reversed", "once more", "moved"])
-def test_a_graph_that_is_almost_symmetric_has_two(device, change):
+def test_a_graph_that_is_almost_symmetric_has_two_plans(device, change):
     edge_index = symmetric_graph(device)
     at = int((edge_index[0] != edge_index[1]).nonzero()[0])
     if change == "reversed":
@@ -110,7 +113,7 @@ def test_a_graph_that_is_almost_symmetric_has_two(device, change):
     assert info()["plans"] == 2
 
 
-def test_change_in_place_is_seen(graph):
+def test_a_change_in_place_is_seen(graph):
     x, edge_index = graph
     run(x, edge_index)
     edge_index[1, :50] = 3
@@ -133,20 +136,20 @@ def test_sizes_belong_to_the_key(graph):
 
 def test_reused_memory_is_not_mistaken_for_the_old_list(device):
     x = torch.randn(30, 4, dtype=torch.float64, device=device)
-    for _ in range(50):  # the allocator hands out the same address over and over
+    for _ in range(50):  # the allocator reuses the same address
         edge_index = torch.randint(0, 30, (2, 200), device=device)
         torch.testing.assert_close(run(x, edge_index), reference.spmm(x, None, *edge_index, 30, "sum"))
         del edge_index
 
 
-def test_dead_edge_lists_leave_nothing_behind(device):
+def test_plans_are_dropped_with_their_edge_lists(device):
     x = torch.randn(30, 4, device=device)
     for _ in range(20):
         run(x, torch.randint(0, 30, (2, 200), device=device))
     assert info()["plans"] <= 2
 
 
-def test_bound_by_bytes_and_clear(device):
+def test_the_cache_is_bounded_by_bytes_and_can_be_cleared(device):
     x = torch.randn(30, 4, device=device)
     lists = [torch.randint(0, 30, (2, 10_000), device=device) for _ in range(8)]
     try:
@@ -158,7 +161,7 @@ def test_bound_by_bytes_and_clear(device):
         assert info()["plans"] == 3 and info()["bytes"] <= 3 * one
         torch.ops.gnna.set_max_plan_bytes(0)
         assert info()["plans"] == 0
-        assert run(x, lists[0]).shape == x.shape  # larger than the bound: works, kept nowhere
+        assert run(x, lists[0]).shape == x.shape  # a plan above the bound works but is not cached
         assert info()["plans"] == 0
     finally:
         torch.ops.gnna.set_max_plan_bytes(4 << 30)
@@ -167,8 +170,8 @@ def test_bound_by_bytes_and_clear(device):
     assert info()["plans"] == 0 and info()["bytes"] == 0
 
 
-def test_static_weight_changed_in_place_is_seen(graph):
-    """A weight that is not trained is kept in the plan's order from its second use on."""
+def test_an_untrained_weight_changed_in_place_is_seen(graph):
+    """A weight that is not trained may still be written to, so it must never be read from a copy."""
     x, edge_index = graph
     weight = torch.rand(200, dtype=torch.float64, device=x.device)
     for factor in (1, 1, 1, 2, 2, 2):
@@ -187,11 +190,11 @@ def test_other_views_of_one_weight_are_other_weights(graph):
             torch.testing.assert_close(found, reference.spmm(x, view, *edge_index, 30, "sum"))
 
 
-def test_trained_weight_written_through_data_is_seen(graph):
+def test_a_trained_weight_written_through_data_is_seen(graph):
     x, edge_index = graph
     weight = torch.rand(200, dtype=torch.float64, device=x.device, requires_grad=True)
     for _ in range(4):
-        weight.data.mul_(1.5)  # what optimizers of old did; no version counter moves
+        weight.data.mul_(1.5)  # as old optimizers do; the version counter does not change
         found = gnna_plugin.spmm(x, edge_index, weight)
         torch.testing.assert_close(found, reference.spmm(x, weight, *edge_index, 30, "sum"))
 
@@ -208,7 +211,7 @@ def test_inference_tensors_work_and_do_not_reach_training(device):
     assert x.grad.shape == x.shape
 
 
-def test_threads(device):
+def test_threads_may_share_and_clear_the_cache(device):
     x = torch.randn(200, 8, dtype=torch.float64, device=device)
     lists = [torch.randint(0, 200, (2, 3000), device=device) for _ in range(4)]
     expected = [reference.spmm(x, None, *edge_index, 200, "sum") for edge_index in lists]
@@ -243,7 +246,7 @@ def test_cuda_graph_capture_uses_a_plan_and_never_builds_one():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_what_captures_hold_is_counted_once_and_given_back_on_request(caplog):
+def test_memory_of_captures_is_counted_once_and_released_on_request(caplog):
     gnna_plugin.release_captures()
     x, edge_index = torch.randn(300, 16, device="cuda"), torch.randint(0, 300, (2, 5000), device="cuda")
     weight = torch.rand(5000, device="cuda")
@@ -268,7 +271,7 @@ def test_what_captures_hold_is_counted_once_and_given_back_on_request(caplog):
     assert gnna_plugin.status().capture_bytes == 0 and torch.cuda.memory_allocated() < before
 
 
-def test_without_captures_nothing_is_held():
+def test_without_captures_no_memory_is_held_for_them():
     x, edge_index = torch.randn(300, 16), torch.randint(0, 300, (2, 5000))
     gnna_plugin.spmm(x, edge_index)
     gnna_plugin.release_captures()
@@ -278,8 +281,8 @@ def test_without_captures_nothing_is_held():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("warm_ups", [1, 3])
-def test_cuda_graph_capture_with_static_weights(warm_ups):
-    """What is kept of a weight between calls is neither made inside a capture nor freed under one."""
+def test_a_captured_graph_keeps_reading_its_weight(warm_ups):
+    """Calls with another weight, and freed memory, do not affect a graph that was captured with this weight."""
     x, edge_index = torch.randn(300, 16, device="cuda"), torch.randint(0, 300, (2, 5000), device="cuda")
     weight, other = torch.rand(5000, device="cuda"), torch.rand(5000, device="cuda")
 
@@ -301,10 +304,13 @@ def test_cuda_graph_capture_with_static_weights(warm_ups):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("warm_ups", [3, 6])  # at the sixth the rows are sorted
+@pytest.mark.parametrize("warm_ups", [3, 6])  # rows are sorted at the sixth call
 @pytest.mark.parametrize("constant", [False, True])
 def test_a_replay_follows_a_weight_unless_that_is_constant(constant, warm_ups):
-    """Of a constant the graph has a copy in slot order, which outlives the cache; a write shows which one it reads."""
+    """For a constant weight, a captured graph reads a copy in slot order, which outlives the cache.
+
+    The write to the weight shows whether a replay reads the copy or the weight.
+    """
     x, edge_index = torch.randn(6000, 16, device="cuda"), torch.randint(0, 6000, (2, 33000), device="cuda")
     edge_index[1, ::11] = 0
     weight = torch.rand(33000, device="cuda")
@@ -344,20 +350,20 @@ def test_cuda_graph_capture_of_a_csr_form_outlives_the_cache():
         torch.testing.assert_close(a, b)
 
 
-def test_graphs_that_torch_compile_records_stop_at_ops_that_need_a_plan():
+def test_ops_that_need_a_plan_are_tagged_cudagraph_unsafe():
     if not hasattr(torch.Tag, "cudagraph_unsafe"):
-        pytest.skip("this torch has no such tag")
+        pytest.skip("this torch has no tag cudagraph_unsafe")
     for name in ("spmm", "spmm_arg", "sddmm", "segment_reduce", "extremum_backward", "mean_divisor", "edges_of_csr"):
         assert torch.Tag.cudagraph_unsafe in getattr(torch.ops.gnna, name).default.tags, name
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_worker_goes_on_with_what_its_parent_cached():
+def test_a_forked_worker_hits_its_parents_cache():
     x, edge_index = torch.randn(30, 4), torch.randint(0, 30, (2, 200))
     expected = run(x, edge_index)
     child = os.fork()
     if child == 0:
-        torch.set_num_threads(1)  # as a DataLoader's worker does
+        torch.set_num_threads(1)  # as in a DataLoader's worker
         hits = info()["hits"]
         os._exit(0 if torch.equal(run(x, edge_index), expected) and info()["hits"] == hits + 1 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -365,7 +371,7 @@ def test_a_forked_worker_goes_on_with_what_its_parent_cached():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_streams():
+def test_streams_may_share_a_plan():
     x, edge_index = torch.randn(3000, 64, device="cuda"), torch.randint(0, 3000, (2, 90_000), device="cuda")
     expected = run(x, edge_index)
     torch.cuda.synchronize()

@@ -1,5 +1,6 @@
-"""Which plan belongs to which edge list: found by the version counter and the storage that it was built from, compared
-with a checksum, and gone with them."""
+"""The identity of edge lists: a plan is found by the version counter and the storage of its edge list, is verified with
+a checksum, and is dropped when the edge list is.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def one_edge(edge_index):
 
 @pytest.mark.parametrize("write", [through_data, through_an_alias, one_edge])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_write_that_no_counter_shows_is_noticed(write, weighted):
+def test_a_write_that_bypasses_the_version_counter_is_noticed(write, weighted):
     edge_index = edges()
     weight = torch.rand(EDGES, dtype=torch.float64) if weighted else None
     for _ in range(2):
@@ -52,7 +53,7 @@ def test_a_write_that_no_counter_shows_is_noticed(write, weighted):
     assert_right(edge_index, weight)
 
 
-def test_an_array_shared_with_numpy_is_read_anew():
+def test_writes_to_an_array_shared_with_numpy_are_noticed():
     array = np.random.default_rng(0).integers(0, NODES, (2, EDGES))
     edge_index = torch.from_numpy(array)
     for _ in range(3):
@@ -69,8 +70,8 @@ def test_a_strided_edge_list_is_checked_too():
     assert_right(edge_index)
 
 
-def test_a_long_list_is_checked_in_eight_parts_at_most():
-    """Of a list beyond 512 KiB every use compares an eighth: a single edge is noticed within eight uses."""
+def test_a_write_to_a_long_list_is_noticed_within_eight_uses():
+    """Every use of a list above 512 KiB checks an eighth of it, so a single edge is noticed within eight uses."""
     src, dst = torch.randint(0, NODES, (2, 400_000))
     x = torch.randn(NODES, 1)
     before = gnna_plugin.spmm(x, torch.stack((src, dst)))
@@ -81,11 +82,11 @@ def test_a_long_list_is_checked_in_eight_parts_at_most():
     assert all(changed[8:])
     edge_index.numpy()[:] = edge_index.numpy()[:, ::-1].copy()
     edge_index.numpy()[1] = 3
-    assert gnna_plugin.spmm(x, edge_index)[4].item() == 0  # a list that is new everywhere at once
+    assert gnna_plugin.spmm(x, edge_index)[4].item() == 0  # a list that was rewritten is noticed at once
 
 
-def test_data_is_another_tensor_each_time(device):
-    """`t.data` is a new tensor, with a new counter, on the same storage: its plan cannot be known."""
+def test_edge_lists_read_through_data_are_correct(device):
+    """`t.data` is a new tensor with a new version counter on the same storage, so its plan cannot be recognised."""
     edge_index, weight = edges(device), torch.rand(EDGES, dtype=torch.float64, device=device)
     for _ in range(6):
         assert_right(edge_index.data, weight.data)
@@ -103,10 +104,10 @@ def test_a_users_weight_is_never_used_from_a_copy():
         weight.numpy()[:10] = 0
 
 
-def test_new_data_under_the_same_tensor_is_another_list(device):
+def test_new_data_assigned_to_a_tensor_is_another_list(device):
     edge_index = edges(device)
     for _ in range(6):
-        for _ in range(2):  # so that the allocator hands the first address out again
+        for _ in range(2):  # twice, so that the allocator reuses the first address
             edge_index.data = edges(device)
         assert_right(edge_index)
 
@@ -120,7 +121,7 @@ def test_swapped_tensors_keep_their_plans_apart(device):
     assert_right(other)
 
 
-def test_a_rewired_list_leaves_no_plan_behind(device):
+def test_a_list_that_is_rewritten_has_one_plan(device):
     edge_index = edges(device)
     for _ in range(20):
         edge_index[1].random_(0, NODES)
@@ -129,7 +130,7 @@ def test_a_rewired_list_leaves_no_plan_behind(device):
 
 
 @pytest.mark.parametrize("kind", ["growing", "sliding", "buffer"])
-def test_slices_of_one_tensor_hold_a_few_times_its_memory(device, kind):
+def test_plans_of_slices_hold_at_most_a_multiple_of_their_tensors_memory(device, kind):
     events = edges(device, 20_000)
     x = torch.randn(NODES, 4, device=device)
     for step in range(1, 200):
@@ -141,8 +142,8 @@ def test_slices_of_one_tensor_hold_a_few_times_its_memory(device, kind):
     assert held <= 9 * events.nbytes and (kind != "buffer" or plans() == 1)
 
 
-def test_slices_that_come_back_have_their_plans(device):
-    """A data set keeps its graphs in one tensor and makes their slices anew in every epoch."""
+def test_slices_that_are_made_again_hit_the_cache(device):
+    """A data set keeps its graphs in one tensor and slices it again in every epoch."""
     events = edges(device, 5000)
     x = torch.randn(NODES, 4, device=device)
 
@@ -156,7 +157,7 @@ def test_slices_that_come_back_have_their_plans(device):
     assert gnna_plugin.status().plan_misses == misses and plans() == 10
 
 
-def test_plans_die_with_their_lists(device):
+def test_plans_are_dropped_with_their_lists(device):
     kept = [edges(device) for _ in range(50)]
     for edge_index in kept:
         assert_right(edge_index)
@@ -167,7 +168,7 @@ def test_plans_die_with_their_lists(device):
     assert_right(kept[3])
 
 
-def test_a_result_of_the_memory_is_recognised_until_it_is_written_to():
+def test_a_cached_gcn_norm_is_recognised_until_it_is_written_to():
     gnna_plugin.enable(min_work=0)
     gcn_conv = pytest.importorskip("torch_geometric.nn.conv.gcn_conv")
     edge_index = edges()
@@ -185,7 +186,7 @@ def test_a_result_of_the_memory_is_recognised_until_it_is_written_to():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("what", ["edges", "weight"])
-def test_on_a_gpu_a_write_that_no_counter_shows_raises_later(what):
+def test_on_a_gpu_a_write_that_bypasses_the_version_counter_raises_later(what):
     gnna_plugin.enable(min_work=0)
     gcn_conv = pytest.importorskip("torch_geometric.nn.conv.gcn_conv")
     edge_index, weight = edges("cuda"), torch.rand(EDGES, device="cuda")
@@ -202,6 +203,6 @@ def test_on_a_gpu_a_write_that_no_counter_shows_raises_later(what):
     with pytest.raises(RuntimeError, match="autograd does not see"):
         for _ in range(40):
             use()
-    right = use()  # built anew; the context lives
+    right = use()  # works again, with a new plan or result
     gnna_plugin.clear_cache()
     torch.testing.assert_close(use(), right)

@@ -1,4 +1,4 @@
-"""Soundness: whatever little program a user writes, it does the same with the plug-in on."""
+"""Soundness: small random programs behave the same with the plug-in on (tests/programs)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from programs.compare import differences
 from programs.interpreter import run_accelerated, run_plain
 from programs.strategies import FAMILIES, programs
 
-# Programs per family: about a minute for all of them on two cores. GNNA_PROGRAMS=N asks for others.
+# Programs per family. Together they take about a minute on two cores. GNNA_PROGRAMS=N runs N other programs per family.
 DEFAULT_EXAMPLES = {"messages": 300, "layers": 500, "dgl": 500}
 ASKED = os.environ.get("GNNA_PROGRAMS")
 CASES = [
@@ -32,7 +32,7 @@ CASES = [
 
 
 def _settings(examples: int) -> settings:
-    """The same programs each time, unless others are asked for. Slow runs of a busy machine are no failures."""
+    """Draw the same programs each time, unless GNNA_PROGRAMS is set. A slow run is not a failure."""
     return settings(
         max_examples=examples, derandomize=ASKED is None, database=None, deadline=None,
         suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
@@ -52,8 +52,8 @@ def test_programs_do_the_same_with_the_plug_in(family):
 
 
 @pytest.mark.parametrize("family", CASES)
-def test_programs_do_the_same_twice(family):
-    """What differs between two plain runs is a fault of the programs or of their comparison, and so is a wrong name."""
+def test_two_plain_runs_of_a_program_do_not_differ(family):
+    """If two plain runs differ, or a name is undefined, the programs or the comparison are wrong."""
 
     @_settings(40)
     @given(programs(family))

@@ -1,4 +1,4 @@
-"""Public data sets through PyG's loaders, from a small mirror on disk: no test here needs a network."""
+"""Public data sets through PyG's loaders, from small files on disk. No test here needs a network."""
 
 import pickle
 import sys
@@ -19,7 +19,7 @@ from gnna_plugin.tools.compare.spec import UsageError
 
 @pytest.fixture
 def datasets(tmp_path, monkeypatch):
-    """The data folder; every download fails as it does without a network, in several lines."""
+    """Return the data folder. Every download fails as it does without a network, with an error of several lines."""
 
     def offline(*args, **kwargs):
         raise OSError("Cannot connect to host\nssl:default [Name or service not known]")
@@ -32,7 +32,10 @@ def datasets(tmp_path, monkeypatch):
 
 
 def planetoid_files(folder):
-    """Raw Planetoid files of 1,503 nodes (2 to train, 500 to validate, 1,000 to test) in a ring of undirected edges."""
+    """Write raw Planetoid files of a ring of 1,503 nodes, and return the number of nodes.
+
+    Two nodes are for training, 500 for validation and 1,000 for the test.
+    """
     folder.mkdir(parents=True)
     n, known = 1503, 503
     x = sp.csr_matrix(np.eye(n, 4, dtype=np.float32) + np.float32(1))
@@ -52,9 +55,9 @@ def planetoid_files(folder):
     return n
 
 
-def test_planetoid(datasets):
+def test_planetoid_graphs_have_features_labels_and_split(datasets):
     n = planetoid_files(datasets / "planetoid" / "Cora" / "raw")
-    for graph in (load_graph("planetoid:Cora"), load_graph("planetoid:Cora")):  # read, then from the processed file
+    for graph in (load_graph("planetoid:Cora"), load_graph("planetoid:Cora")):  # from raw, then from processed files
         assert (graph.name, graph.num_nodes, graph.num_edges) == ("planetoid:Cora", n, 2 * n)
         assert graph.x.shape == (n, 4) and graph.x.dtype == np.float32 and graph.y.dtype == graph.src.dtype == np.int64
         np.testing.assert_array_equal(graph.y, np.arange(n) % 3)
@@ -87,7 +90,7 @@ def test_a_suitesparse_matrix_keeps_its_direction(datasets):
     assert (graph.num_nodes, graph.x, found) == (4, None, [(0, 1), (0, 2), (2, 1)])
 
 
-def test_an_ogb_graph_brings_its_labels_and_split(datasets, monkeypatch):
+def test_an_ogb_graph_has_its_labels_and_split(datasets, monkeypatch):
     class Dataset:
         def __init__(self, name, root):
             assert (name, root) == ("ogbn-tiny", str(datasets / "ogb"))
@@ -108,14 +111,14 @@ def test_an_ogb_graph_brings_its_labels_and_split(datasets, monkeypatch):
     assert graph.val_mask.sum() == graph.test_mask.sum() == 1
 
 
-def test_a_local_file_named_reddit_comes_before_the_data_set(datasets, monkeypatch, tmp_path):
+def test_a_local_file_named_reddit_takes_precedence_over_the_data_set(datasets, monkeypatch, tmp_path):
     np.savez(tmp_path / "reddit.npz", num_nodes=np.int64(2), src_li=np.array([0]), dst_li=np.array([1]))
     monkeypatch.setenv("GNNA_DATA", str(tmp_path))
     assert load_graph("reddit").num_edges == 1
 
 
 @pytest.mark.parametrize("source", ["planetoid:Cora", "tu:DD", "reddit", "suitesparse:SNAP/amazon0601"])
-def test_offline_is_said_in_one_sentence(datasets, source):
+def test_a_failed_download_is_reported_in_one_sentence(datasets, source):
     sentence = f"{source}: cannot be loaded .*Cannot connect.*check the name and the network"
     with pytest.raises(ValueError, match=sentence) as caught:
         load_graph(source)
@@ -131,7 +134,7 @@ def test_a_missing_package_is_named(datasets, monkeypatch):
         load_graph("ogb:ogbn-arxiv")
 
 
-def test_without_the_framework_its_data_sets_ask_for_it(datasets, monkeypatch):
+def test_without_pyg_its_data_sets_say_how_to_install_it(datasets, monkeypatch):
     monkeypatch.setitem(sys.modules, "gnna_plugin.adapters.pyg.tools.datasets", None)
     with pytest.raises(ValueError, match="tu:DD: loading it needs torch-geometric: pip install torch-geometric"):
         load_graph("tu:DD")
@@ -145,6 +148,6 @@ def test_a_malformed_name_is_refused_before_anything_is_written(datasets, source
 
 
 @pytest.mark.parametrize("source", ["planetoid", "reddit:x", "unknown:Cora"])
-def test_a_prefix_alone_or_an_unknown_one_is_no_graph(datasets, source):
+def test_a_prefix_alone_or_an_unknown_prefix_is_refused(datasets, source):
     with pytest.raises(FileNotFoundError, match="no graph file or name"):
         load_graph(source)

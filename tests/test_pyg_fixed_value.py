@@ -1,5 +1,6 @@
-"""A lazy message is a value fixed when it was gathered: writes through any alias, raw access, transforms, compiled and
-scripted code, containers and gradient modes give what PyG gives."""
+"""The value of a lazy message is fixed when it is gathered: writes through any alias, raw access, transforms, compiled
+and scripted code, containers and gradient modes give what PyG gives.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def written_after_view_of_product(m, w):
 def weight_written(m, w):
     weight = w.detach().exp()
     out = weight.view(-1, 1) * m
-    if not m.requires_grad:  # PyG's multiplication has saved it
+    if not m.requires_grad:  # otherwise PyG's multiplication has saved the weight, and backward would raise
         weight.div_(weight.sum())
     return out
 
@@ -143,7 +144,7 @@ def same_with_the_plug_in(run):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CASES)
-def test_messages_are_the_values_that_were_gathered(name):
+def test_messages_have_the_values_that_were_gathered(name):
     x, edge_index, edge = layers.graph()
     layer = layers.build((lambda: layers.Layer(CASES[name]),))
     without = []
@@ -162,9 +163,9 @@ def test_messages_are_the_values_that_were_gathered(name):
 @pytest.mark.parametrize("fullgraph", [False, True])
 @pytest.mark.parametrize("how", ["function", "module", "module.compile()"])
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_code_in_a_message(backend, how, fullgraph):
+def test_compiled_code_in_a_message_gives_pygs_results(backend, how, fullgraph):
     if how == "module.compile()" and fullgraph:
-        pytest.skip("torch refuses this of a module of its own")
+        pytest.skip("torch refuses fullgraph for module.compile() of its own modules")
     torch._dynamo.reset()
     x, edge_index, edge = layers.graph()
     module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.SiLU()).double()
@@ -180,7 +181,7 @@ def test_compiled_code_in_a_message(backend, how, fullgraph):
 
 
 class Modes(MessagePassing):
-    """Gathers in one gradient mode, multiplies and reduces in another."""
+    """Multiplies in one gradient mode and reduces in another."""
 
     def __init__(self, product, reduction):
         super().__init__(aggr="sum")
@@ -201,7 +202,7 @@ class Modes(MessagePassing):
 @pytest.mark.parametrize("product", [torch.no_grad, torch.enable_grad])
 @pytest.mark.parametrize("reduction", [torch.no_grad, torch.enable_grad])
 @pytest.mark.parametrize("around", [torch.no_grad, torch.enable_grad])
-def test_gradient_modes(around, product, reduction):
+def test_every_combination_of_gradient_modes_gives_pygs_results(around, product, reduction):
     x, edge_index, edge = layers.graph()
 
     def run():
@@ -218,7 +219,7 @@ def test_gradient_modes(around, product, reduction):
 
 @pytest.mark.parametrize("change", ["residual", "relu", "buffer", "optimiser"])
 @pytest.mark.parametrize("kind", ["learned weight", "max", "scores"])
-def test_features_written_between_the_layer_and_backward(kind, change):
+def test_features_may_be_written_between_the_layer_and_backward(kind, change):
     x, edge_index, edge = layers.graph()
 
     def layer(h, w):
@@ -257,7 +258,7 @@ class Scores(MessagePassing):
         return (x_i * x_j).sum(-1).view(-1, 1) * x_j
 
 
-def test_what_is_kept_survives_a_write_to_the_features():
+def test_kept_messages_survive_a_write_to_the_features():
     x, edge_index, edge = layers.graph()
     kept = []
 
@@ -287,7 +288,7 @@ class Kept(MessagePassing):
         return x_j
 
 
-def test_what_is_kept_survives_an_exception():
+def test_kept_messages_survive_an_exception():
     x, edge_index, _ = layers.graph()
     features, kept = x.clone(), []
     gnna_plugin.enable("pyg", min_work=0)
@@ -297,7 +298,7 @@ def test_what_is_kept_survives_an_exception():
     assert torch.equal(kept[0], x[edge_index[0]]) and type(kept[1]) is torch.Tensor
 
 
-def test_inference_mode():
+def test_features_may_be_written_inside_message_in_inference_mode():
     x, edge_index, _ = layers.graph()
 
     class Writes(MessagePassing):
@@ -322,7 +323,7 @@ STORAGE = Path(torch.__file__).parent / "include/c10/core/StorageImpl.h"
 @pytest.mark.skipif(
     "clear_data_ptr_access_error_msg_" not in STORAGE.read_text(), reason="this torch's storages cannot refuse reads"
 )
-def test_a_message_read_without_any_torch_operation_is_an_error_of_the_storage():
+def test_reading_a_placeholder_raises():
     x, edge_index, _ = layers.graph()
     message = torch.ops.gnna.lift(x, None, edge_index[0])
     with pytest.raises(RuntimeError, match="not been gathered|not allocated"):

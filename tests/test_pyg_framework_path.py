@@ -1,4 +1,4 @@
-"""Where the plug-in steps aside: each case gives PyG's own result, and status() says why."""
+"""The cases that fall back to PyG: each gives PyG's own result, and status() gives the reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reasons(name="SAGEConv"):
     return dict(gnna_plugin.status().layers[name].framework)
 
 
-def test_bad_sizes_below_min_work_are_pyg_s_errors():
+def test_invalid_sizes_below_min_work_raise_pygs_errors():
     x, edge_index, layer = torch.empty(0, 4), torch.tensor([[0], [0]]), SAGEConv(4, 2)
     with pytest.raises(IndexError):
         layer(x, edge_index)
@@ -40,7 +40,7 @@ def test_bad_sizes_below_min_work_are_pyg_s_errors():
         layer(x, edge_index)
 
 
-def test_below_min_work(case):
+def test_a_call_below_min_work_falls_back_with_this_reason(case):
     layer, x, edge_index, expected = case
     gnna_plugin.enable(min_work=10_000)
     assert torch.equal(layer(x, edge_index), expected)
@@ -48,16 +48,16 @@ def test_below_min_work(case):
     assert "1 left to the framework: 240 edges x 16, below min_work" in str(gnna_plugin.status())
 
 
-def test_mini_batches_of_all_sizes_are_one_reason_and_few_decisions():
+def test_mini_batches_of_many_sizes_share_one_reason_and_few_decisions():
     gnna_plugin.enable(min_work=16 * 1000)
     layer = SAGEConv(16, 8)
     for edges in range(900, 1300, 20):
         layer(torch.randn(50, 16), torch.randint(0, 50, (2, edges)))
     assert reasons() == {"below min_work": 5}
-    assert len(gnna_plugin.status().decisions) == 2  # below and from 1024 edges
+    assert len(gnna_plugin.status().decisions) == 2  # one below 1024 edges, one from there
 
 
-def test_excluded_layers(case):
+def test_layers_that_the_user_excludes_fall_back(case):
     layer, x, edge_index, expected = case
     for keywords in ({"skip": ["SAGEConv"]}, {"only": ["GCNConv"]}):
         gnna_plugin.enable(min_work=0, **keywords)
@@ -71,7 +71,7 @@ def test_excluded_layers(case):
     assert gnna_plugin.status().layers["SAGEConv"].fused == 1
 
 
-def test_reason_is_logged_once(case, caplog):
+def test_a_reason_is_logged_once(case, caplog):
     layer, x, edge_index, _ = case
     gnna_plugin.enable(min_work=10_000)
     with caplog.at_level(logging.INFO, logger="gnna_plugin"):
@@ -91,7 +91,7 @@ def test_strict_mode_names_layer_and_reason(case):
         edge_conv(x, edge_index)
 
 
-def test_dtypes_without_kernels():
+def test_dtypes_without_kernels_fall_back():
     gnna_plugin.enable(min_work=0)
     layer = layers.PlainMessage()
     layer.lin = torch.nn.Identity()
@@ -102,7 +102,7 @@ def test_dtypes_without_kernels():
 
 
 @pytest.mark.parametrize("name", ["GCNConv", "GINConv", "SAGEConv-max", "TAGConv", "PlainMessage"])
-def test_torch_jit_script(name):
+def test_scripted_layers_give_pygs_results(name):
     x, edge_index, _ = layers.graph(dtype=torch.float32)
     layer = layers.build(layers.FUSED[name], dtype=torch.float32)
     expected = layer(x, edge_index)
@@ -112,15 +112,15 @@ def test_torch_jit_script(name):
     torch.testing.assert_close(scripted(x, edge_index), expected)
     torch.testing.assert_close(fused, expected)
     if name in ("GCNConv", "TAGConv"):
-        return  # torch.jit.load refuses the archive that PyG alone makes of these two
+        return  # torch.jit.load refuses the archives of these two layers, also without the plug-in
     buffer = io.BytesIO()
     torch.jit.save(scripted, buffer)
     buffer.seek(0)
     torch.testing.assert_close(torch.jit.load(buffer)(x, edge_index), expected)
 
 
-def test_scripting_before_while_and_after():
-    """torch.jit keeps gcn_norm's overloads by function object."""
+def test_layers_can_be_scripted_before_while_and_after_the_plug_in_is_on():
+    """torch.jit stores the overloads of gcn_norm by function object, and the plug-in replaces that object."""
     x, edge_index, _ = layers.graph(dtype=torch.float32)
 
     def scripted_equals_eager():
@@ -135,7 +135,7 @@ def test_scripting_before_while_and_after():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_torch_jit_trace(case):
+def test_torch_jit_trace_falls_back(case):
     layer, x, edge_index, expected = case
     gnna_plugin.enable(min_work=0)
     traced = torch.jit.trace(layer, (x, edge_index), check_trace=False)
@@ -143,7 +143,7 @@ def test_torch_jit_trace(case):
     assert "torch.jit.trace" in reasons()
 
 
-def test_torch_compile(case):
+def test_torch_compile_falls_back(case):
     layer, x, edge_index, expected = case
     gnna_plugin.enable(min_work=0)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
@@ -153,14 +153,14 @@ def test_torch_compile(case):
     torch.testing.assert_close(torch.compile(gcn, backend="aot_eager")(x, edge_index), gcn(x, edge_index))
 
 
-def test_export(case):
+def test_exported_layers_give_pygs_results(case):
     layer, x, edge_index, expected = case
     gnna_plugin.enable(min_work=0)
     program = torch.export.export(layer, (x, edge_index))
     torch.testing.assert_close(program.module()(x, edge_index), expected)
 
 
-def test_functorch(case):
+def test_torch_func_transforms_fall_back(case):
     layer, x, edge_index, expected = case
     gnna_plugin.enable(min_work=0)
     grad = torch.func.grad(lambda x: layer(x, edge_index).sum())(x)
@@ -172,7 +172,7 @@ def test_functorch(case):
     assert reasons() == {"a torch.func transform": 2}
 
 
-def test_forward_mode(case):
+def test_forward_mode_differentiation_falls_back(case):
     import torch.autograd.forward_ad as forward_ad
 
     layer, x, edge_index, expected = case
@@ -214,7 +214,7 @@ def test_layer_hooks_see_real_messages(case):
     assert gnna_plugin.status().layers["SAGEConv"].fused == 1
 
 
-def test_explain_mode():
+def test_explain_mode_falls_back():
     from torch_geometric.explain import Explainer, GNNExplainer
 
     x, edge_index, _ = layers.graph(dtype=torch.float32)
@@ -237,7 +237,7 @@ def test_explain_mode():
     assert "explain mode" in reasons("GCNConv")
 
 
-def test_nothing_of_ours_is_stored_in_models():
+def test_models_contain_nothing_of_the_plug_in():
     gnna_plugin.enable(min_work=0)
     x, edge_index, _ = layers.graph(dtype=torch.float32)
     model = torch.nn.ModuleList([GCNConv(layers.WIDTH, layers.WIDTH), GINConv(layers.mlp(layers.WIDTH))])
@@ -251,13 +251,13 @@ def test_nothing_of_ours_is_stored_in_models():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_cuda_graph_is_captured_of_the_framework_s_path_without_a_plan():
+def test_capturing_a_cuda_graph_without_a_plan_falls_back():
     x, edge_index, _ = layers.graph("cuda", torch.float32)
     layer = SAGEConv(layers.WIDTH, 8).cuda()
     expected = layer(x, edge_index)
     gnna_plugin.enable(min_work=0)
     with torch.no_grad():
-        layer(x, edge_index)  # which needs no transposed plan
+        layer(x, edge_index)  # builds no transposed plan
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         out = layer(x.requires_grad_(), edge_index)
@@ -269,7 +269,7 @@ def test_a_cuda_graph_is_captured_of_the_framework_s_path_without_a_plan():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("kind", [GCNConv, SAGEConv, GINConv])
-def test_a_cuda_graph_is_captured_of_our_kernels_after_warm_up(kind):
+def test_capturing_a_cuda_graph_after_warm_up_uses_our_kernels(kind):
     x, edge_index, _ = layers.graph("cuda", torch.float32)
     x.requires_grad_()
     layer = (GINConv(torch.nn.Linear(layers.WIDTH, 8)) if kind is GINConv else kind(layers.WIDTH, 8)).cuda()
@@ -290,7 +290,7 @@ def test_a_cuda_graph_is_captured_of_our_kernels_after_warm_up(kind):
     with torch.cuda.graph(graph):
         captured = step()
     gnna_plugin.disable()
-    gnna_plugin.clear_cache()  # the graph keeps what it reads
+    gnna_plugin.clear_cache()  # the captured graph keeps what it reads
     torch.randn(1 << 20, device="cuda")
     graph.replay()
     torch.testing.assert_close(list(captured), expected, rtol=1e-4, atol=1e-5)  # sums in another order

@@ -1,4 +1,6 @@
-"""GINConv's own term as a self-loop: the same sums and gradients, where and only where eps is a constant 0."""
+"""GINConv's (1 + eps) * x folded into the aggregation as a self-loop: the same sums and gradients as PyG's. It is
+folded only if eps is a constant 0.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def gin(device, **options):
 
 
 def summed_edges(layer, *inputs):
-    """The layer's result with the plug-in on, compared with the one without, and the edges of its aggregations."""
+    """Compare the layer's results with and without the plug-in, and return the edges of each aggregation."""
     edges = []
     with gnna_plugin.disabled():
         expected = layer(*inputs)
@@ -36,7 +38,7 @@ def summed_edges(layer, *inputs):
     return edges
 
 
-def test_the_own_term_is_one_more_neighbour(graph, device):
+def test_the_own_term_is_folded_as_a_self_loop(graph, device):
     x, edge_index = graph
     layer = gin(device)
     leaf = x.clone().requires_grad_()
@@ -51,12 +53,12 @@ def test_the_own_term_is_one_more_neighbour(graph, device):
 
 
 @pytest.mark.parametrize("options", [{"eps": 0.5}, {"train_eps": True}, {"aggr": "max"}, {"aggr": "mean"}], ids=str)
-def test_other_layers_keep_their_own_term(options, graph, device):
+def test_other_options_are_not_folded(options, graph, device):
     edges = summed_edges(gin(device, **options), *graph)
     assert edges and set(edges) == {EDGES}
 
 
-def test_a_subclass_keeps_its_own_term(graph, device):
+def test_a_subclass_is_not_folded(graph, device):
     class Scaled(GINConv):
         def message(self, x_j):
             return 2 * x_j
@@ -65,7 +67,7 @@ def test_a_subclass_keeps_its_own_term(graph, device):
     assert EDGES + NODES not in summed_edges(layer, *graph)
 
 
-def test_two_sets_of_nodes_keep_their_own_term(graph, device):
+def test_a_call_on_two_sets_of_nodes_is_not_folded(graph, device):
     x, edge_index = graph
     assert EDGES + NODES not in summed_edges(gin(device), (x, x.clone()), edge_index)
     assert EDGES + NODES not in summed_edges(gin(device), x, edge_index, (NODES, NODES))
@@ -82,7 +84,7 @@ def test_a_change_of_eps_is_seen(graph, device):
 
 
 class CountsReads(torch.Tensor):
-    """A tensor that says it is on a GPU, where reading a value waits for everything before it."""
+    """A tensor that claims to be on a GPU, where reading a value synchronises, and counts such reads."""
 
     is_cuda, reads = True, 0
 
@@ -91,8 +93,8 @@ class CountsReads(torch.Tensor):
         return super().item()
 
 
-def test_a_gpu_is_asked_once_for_each_change(monkeypatch):
-    monkeypatch.setattr(surroundings, "capturing", lambda _: False)  # a CPU build of torch cannot say
+def test_eps_on_a_gpu_is_read_once_for_each_change(monkeypatch):
+    monkeypatch.setattr(surroundings, "capturing", lambda _: False)  # a CPU build of torch cannot answer this
     layer = gin("cpu")
     layer.eps = torch.Tensor._make_subclass(CountsReads, layer.eps)
     for value in (0.0, 0.25, 0.0):
@@ -109,12 +111,12 @@ def test_hooks_see_the_user_s_edges(graph, device):
     assert summed_edges(layer, *graph) == [EDGES] and set(seen) == {EDGES}
 
 
-def test_the_forward_is_given_back():
-    ours = GINConv.forward
+def test_disable_restores_forward():
+    original = GINConv.forward
     gnna_plugin.enable("pyg")
-    assert GINConv.forward is not ours
+    assert GINConv.forward is not original
     gnna_plugin.disable()
-    assert GINConv.forward is ours
+    assert GINConv.forward is original
 
 
 def half(module, inputs, out):

@@ -1,4 +1,6 @@
-"""The memory of gcn_norm and of self-loops: a graph gives the same values again, every caller's own, never stale."""
+"""The cache of gcn_norm and of self-loops: a repeated graph gives the same values, every caller gets its own copies,
+and no result is stale.
+"""
 
 from __future__ import annotations
 
@@ -36,23 +38,23 @@ def assert_same(found, expected):
 
 
 def address(tensor):
-    """Where the elements are. data_ptr() would copy what is shared."""
+    """Return the address of the elements. data_ptr() would copy memory that is shared copy-on-write."""
     return torch._C._data_address(tensor)
 
 
 def remembered(found, before):
-    """Whether these are copies of one another that nobody has written to."""
+    """Return whether these results share memory, as copies do until one of them is written to."""
     return all(address(a) == address(b) for a, b in zip(found, before, strict=True))
 
 
-def test_a_graph_that_comes_again_is_not_normalised_again(edge_index):
+def test_a_repeated_graph_is_not_normalised_again(edge_index):
     first = gcn_conv.gcn_norm(edge_index, None, 20)
     second = gcn_conv.gcn_norm(edge_index, None, 20)
     assert remembered(second, first)
     assert_same(first, plain(edge_index, None, 20))
 
 
-def test_what_one_caller_does_to_a_result_no_other_sees(edge_index):
+def test_writes_and_gradients_of_one_caller_are_not_seen_by_others(edge_index):
     expected = plain(edge_index, None, 20)
     mine, others = gcn_conv.gcn_norm(edge_index, None, 20), gcn_conv.gcn_norm(edge_index, None, 20)
     mine[1].requires_grad_().square().sum().backward()
@@ -66,7 +68,7 @@ def test_what_one_caller_does_to_a_result_no_other_sees(edge_index):
 
 
 @pytest.mark.parametrize("write", ["data", "numpy", "data of the weight", "numpy of the weight"])
-def test_writes_that_no_counter_shows_are_noticed(edge_index, write):
+def test_writes_that_bypass_the_version_counter_are_noticed(edge_index, write):
     weight = torch.rand(100)
     for _ in range(2):
         gcn_conv.gcn_norm(edge_index, weight, 20)
@@ -78,7 +80,7 @@ def test_writes_that_no_counter_shows_are_noticed(edge_index, write):
     assert_same(gcn_conv.gcn_norm(edge_index, weight, 20), plain(edge_index, weight, 20))
 
 
-def test_a_remembered_graph_can_be_swapped(edge_index):
+def test_a_swapped_weight_is_noticed(edge_index):
     weight, other = torch.rand(100), torch.rand(100)
     gcn_conv.gcn_norm(edge_index, weight, 20)
     torch.utils.swap_tensors(weight, other)
@@ -108,11 +110,11 @@ def test_changes_in_place_are_seen(edge_index):
     assert_same(gcn_conv.gcn_norm(edge_index, weight, 20), plain(edge_index, weight, 20))
     edge_index[0, :10] = 3
     assert_same(gcn_conv.gcn_norm(edge_index, weight, 20), plain(edge_index, weight, 20))
-    gcn_conv.gcn_norm(edge_index, weight, 20)[1].zero_()  # a user who spoils the result
+    gcn_conv.gcn_norm(edge_index, weight, 20)[1].zero_()  # a user writes to the result
     assert_same(gcn_conv.gcn_norm(edge_index, weight, 20), plain(edge_index, weight, 20))
 
 
-def test_data_swapped_underneath(edge_index):
+def test_newly_assigned_data_is_noticed(edge_index):
     gcn_conv.gcn_norm(edge_index, None, 20)
     edge_index.data = torch.randint(0, 20, (2, 100))
     assert_same(gcn_conv.gcn_norm(edge_index, None, 20), plain(edge_index, None, 20))
@@ -129,7 +131,7 @@ def test_trained_weights_get_their_gradient_every_time(edge_index):
 
 @pytest.mark.parametrize("self_loops", [True, False])
 def test_an_entry_dies_with_its_graph(edge_index, self_loops):
-    """Without added self-loops the result is the input itself; that must not keep it alive."""
+    """Without added self-loops the result is the input itself, which the cache must not keep alive."""
     local = edge_index.clone()
     died = weakref.ref(local)
     gcn_conv.gcn_norm(local, None, 20, False, self_loops)
@@ -154,7 +156,7 @@ def test_inference_results_do_not_reach_training():
         torch.testing.assert_close(layer(x, edge_index), expected)
 
 
-def test_self_loops_of_layers_are_remembered_and_those_of_scripts_are_not(edge_index):
+def test_self_loops_of_layers_are_cached_and_those_of_scripts_are_not(edge_index):
     def looped(module):
         return module.add_self_loops(module.remove_self_loops(edge_index)[0], num_nodes=20)[0]
 
@@ -170,7 +172,7 @@ def test_self_loops_of_layers_are_remembered_and_those_of_scripts_are_not(edge_i
     assert gat_conv.remove_self_loops is utils.remove_self_loops and gat_conv.add_self_loops is utils.add_self_loops
 
 
-def test_the_default_dtype_counts(edge_index):
+def test_the_default_dtype_belongs_to_the_key(edge_index):
     before = torch.get_default_dtype()
     try:
         for dtype in (torch.float32, torch.float64, torch.float32):
@@ -192,7 +194,7 @@ def test_attributes_of_self_loops_follow_the_fill_value(edge_index):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_while_a_cuda_graph_is_captured_only_what_was_there_before_is_used():
+def test_during_capture_only_results_cached_before_are_used():
     gnna_plugin.enable(min_work=0)
     edge_index = torch.randint(0, 20, (2, 100), device="cuda")
     other = edge_index.clone()
@@ -208,7 +210,7 @@ def test_while_a_cuda_graph_is_captured_only_what_was_there_before_is_used():
     del normalised, looped, again, edge_index
     gnna_plugin.clear_cache()
     torch.cuda.empty_cache()
-    graph.replay()  # reads what was remembered, which outlives the memory
+    graph.replay()  # reads the cached values, which outlive the cache
     torch.testing.assert_close(doubled, expected)
 
 
@@ -217,8 +219,8 @@ def test_while_a_cuda_graph_is_captured_only_what_was_there_before_is_used():
     [GCNConv, GATConv, GATv2Conv, lambda *w: GATConv(*w, heads=2, edge_dim=3)],
     ids=["GCN", "GAT", "GATv2", "attr"],
 )
-def test_a_graph_that_comes_again_has_its_plans(make, edge_index):
-    """Those of existing messages are built in the second pass, all others in the first."""
+def test_a_repeated_graph_needs_no_new_plans(make, edge_index):
+    """Plans for existing messages are built in the second pass, all others in the first."""
     x, layer = torch.randn(20, layers.WIDTH), make(layers.WIDTH, 4)
     if getattr(layer, "edge_dim", None):
         attr = torch.rand(100, 3)

@@ -1,4 +1,4 @@
-"""The call of a layer: its wrapper comes and goes without a trace, and counts inputs that PyG aggregates by itself."""
+"""The wrapper around a layer's call: disable() removes it, and it counts inputs that PyG aggregates by itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def held(classes=(MessagePassing, GCNConv, GATConv, SAGEConv, GINConv, layers.Pl
     return [vars(cls).get(name) for cls in classes for name in NAMES]
 
 
-def test_every_class_gets_its_own_functions_back():
+def test_disable_restores_the_functions_of_every_class():
     GCNConv(2, 2), GATConv(2, 2), layers.PlainMessage()
     before = held()
     gnna_plugin.enable("pyg")
@@ -28,7 +28,7 @@ def test_every_class_gets_its_own_functions_back():
     assert held() == before
 
 
-def test_a_class_that_is_first_used_while_enabled_gets_pygs_functions():
+def test_disable_restores_pygs_functions_in_a_class_first_used_while_enabled():
     gnna_plugin.enable("pyg", min_work=0)
 
     class Late(layers.PlainMessage):
@@ -44,7 +44,7 @@ def test_a_class_that_is_first_used_while_enabled_gets_pygs_functions():
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
-def test_a_layer_that_was_explained_is_accelerated_again(when):
+def test_a_layer_is_accelerated_again_after_explain_mode(when):
     x, edge_index, _ = layers.graph(dtype=torch.float32)
     layer = SAGEConv(layers.WIDTH, 8)
     expected = layer(x, edge_index)
@@ -61,7 +61,7 @@ def test_a_layer_that_was_explained_is_accelerated_again(when):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_sparse_inputs_are_listed_as_left_to_the_framework():
+def test_sparse_inputs_are_counted_as_calls_that_fall_back():
     x, edge_index, _ = layers.graph(dtype=torch.float32)
     adjacency = torch.sparse_coo_tensor(edge_index, torch.ones(layers.EDGES), (layers.NODES, layers.NODES))
     gnna_plugin.enable("pyg", min_work=0)
@@ -69,7 +69,7 @@ def test_sparse_inputs_are_listed_as_left_to_the_framework():
     assert dict(gnna_plugin.status().layers["SAGEConv"].framework) == {"torch.sparse_csr input": 1}
 
 
-def test_a_gather_outside_a_call_is_the_frameworks():
+def test_a_gather_outside_a_call_falls_back():
     x, edge_index, _ = layers.graph(dtype=torch.float32)
     layer = SAGEConv(layers.WIDTH, 8)
     gnna_plugin.enable("pyg", min_work=0)

@@ -1,5 +1,4 @@
-"""PyG's layers and users' own give the same outputs and gradients with the plug-in, and the aggregation really is
-fused."""
+"""PyG's layers and user-written ones give the same outputs and gradients with the plug-in, and are counted as fused."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ def counts(layer):
 
 
 @pytest.mark.parametrize("name", layers.FUSED)
-def test_fused_layers(device, name):
+def test_fused_layers_give_pygs_outputs_and_gradients(device, name):
     if device.type == "cuda" and name.startswith("OwnScatter"):
         pytest.skip("these layers make CPU tensors")
     x, edge_index, edge = layers.graph(device)
@@ -38,14 +37,14 @@ def test_fused_layers(device, name):
         layer.reset_parameters()
         layer = layers.build(layers.FUSED[name], device)
     gnna_plugin.enable(min_work=0)
-    for _ in range(2):  # the second time from caches
+    for _ in range(2):  # the second pass hits the caches
         assert_same(layers.outputs_and_gradients(layer, x, edge_index, edge_input), expected)
     assert counts(layer).fused >= 2
     assert not counts(layer).framework
 
 
 @pytest.mark.parametrize("name", layers.NOT_FUSED)
-def test_other_layers_come_out_untouched(device, name):
+def test_layers_that_are_not_fused_give_pygs_outputs_and_gradients(device, name):
     x, edge_index, edge = layers.graph(device)
     layer = layers.build(layers.NOT_FUSED[name], device)
     edge_input = edge[layers.NOT_FUSED[name][1]]
@@ -56,7 +55,7 @@ def test_other_layers_come_out_untouched(device, name):
 
 
 @pytest.mark.parametrize("name", ["GCNConv", "GINConv", "SAGEConv-max", "GATConv", "WeightedMessage"])
-def test_float32(device, name):
+def test_fused_layers_in_float32(device, name):
     x, edge_index, edge = layers.graph(device, torch.float32)
     layer = layers.build(layers.FUSED[name], device, torch.float32)
     edge_input = edge[layers.FUSED[name][1]]
@@ -67,7 +66,7 @@ def test_float32(device, name):
 
 
 class Difference(layers.PlainMessage):
-    """Messages that are not fused, but reduced."""
+    """A layer whose messages cannot be fused, but are reduced by our op."""
 
     def message(self, x_j, x_i):
         return x_j - x_i
@@ -90,13 +89,13 @@ def test_leading_batch_dimensions(device, name, batch):
     gnna_plugin.enable(min_work=0)
     found = layers.outputs_and_gradients(layer, x, edge_index, edge_input)
     assert_same(found, expected)
-    assert found[0].is_contiguous()  # as PyG's is: the user may view() it
+    assert found[0].is_contiguous()  # as in PyG, so that the user may call view()
     done = gnna_plugin.status().layers
     assert done["SumAggregation"].reduced == 1 if name == "Difference" else done[type(layer).__name__].fused >= 1
     assert not any(counts.framework for counts in done.values())
 
 
-def test_batched_messages_that_another_operation_wants(device):
+def test_batched_messages_that_another_operation_reads(device):
     x, edge_index, _ = layers.graph(device)
     batched = torch.stack([x, 2 * x])
 
@@ -171,8 +170,11 @@ def test_hetero_models(device):
     [((0, 5, -3), "negative indices"), ((0, 5, 99), "larger than 39"), ((1, 5, 99), "dim_size")],
 )
 @pytest.mark.parametrize("name", ["PlainMessage", "GraphConv", "SAGEConv-max"])
-def test_bad_index_is_pygs_error(device, name, change, error):
-    """The type and the words of PyG (IndexError for a source, ValueError for a destination), and where it stands."""
+def test_an_index_out_of_range_raises_pygs_error(device, name, change, error):
+    """A source out of range raises IndexError and a destination ValueError, with PyG's message.
+
+    The error, or its cause, also names the position.
+    """
     x, edge_index, edge = layers.graph(device)
     row, position, value = change
     edge_index[row, position] = value
@@ -189,8 +191,8 @@ def test_bad_index_is_pygs_error(device, name, change, error):
     assert f"[5] = {value}" in text
 
 
-def test_enable_before_the_first_instance_of_a_class(device):
-    """PyG writes propagate into a class when it is first instantiated."""
+def test_a_class_first_instantiated_while_enabled_is_fused(device):
+    """PyG generates propagate for a class when the class is first instantiated."""
     gnna_plugin.enable(min_work=0)
 
     class Fresh(layers.PlainMessage):
@@ -205,7 +207,7 @@ def test_enable_before_the_first_instance_of_a_class(device):
     torch.testing.assert_close(found, layer(x, edge_index))
 
 
-def test_second_order_through_a_layer(device):
+def test_second_order_gradients_through_a_layer(device):
     x, edge_index, _ = layers.graph(device)
     layer = GCNConv(layers.WIDTH, 4).to(device, torch.float64)
 

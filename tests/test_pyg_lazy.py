@@ -1,5 +1,4 @@
-"""x_j in users' hands: whatever a message() does with its lazy neighbours' features, it gets what PyG would have
-given it."""
+"""Lazy x_j in user-written message() functions: whatever they do with it, they get what PyG gives."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ def used_twice(x_j, w):
 
 
 def materialised_then_fused(x_j, w):
-    (x_j * 1.0).abs().mean()  # looked at, not changed
+    (x_j * 1.0).abs().mean()  # reads the messages without changing them
     return x_j
 
 
@@ -121,7 +120,7 @@ MESSAGES = {
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize("aggr", ["sum", "max"])
 @pytest.mark.parametrize("name", MESSAGES)
-def test_message_functions(name, aggr):
+def test_message_functions_give_pygs_outputs_and_gradients(name, aggr):
     x, edge_index, edge = layers.graph()
     layer = layers.build((lambda: layers.Layer(MESSAGES[name], aggr),))
     expected = layers.outputs_and_gradients(layer, x, edge_index, edge["weight"])
@@ -138,7 +137,7 @@ def test_message_functions(name, aggr):
 
 
 @pytest.mark.parametrize("name", ["heads", "number", "weight twice", "full-width weight"])
-def test_these_stay_fused(name):
+def test_products_with_weights_and_numbers_stay_fused(name):
     x, edge_index, edge = layers.graph()
     gnna_plugin.enable(min_work=0)
     layers.build((lambda: layers.Layer(MESSAGES[name], "sum"),))(x, edge_index, edge["weight"])
@@ -146,7 +145,7 @@ def test_these_stay_fused(name):
 
 
 @pytest.mark.parametrize("name", ["looked at", "no_grad look"])
-def test_messages_that_were_computed_are_reduced_as_they_are(name):
+def test_messages_that_were_materialised_are_reduced_as_they_are(name):
     x, edge_index, edge = layers.graph()
     gnna_plugin.enable(min_work=0)
     layers.build((lambda: layers.Layer(MESSAGES[name], "sum"),))(x, edge_index, edge["weight"])
@@ -164,7 +163,7 @@ def test_a_kept_message_is_a_plain_tensor_after_the_layer():
     assert torch.equal(caught[0], layer.lin(x)[edge_index[0]])
 
 
-def test_source_changed_before_use_is_refused():
+def test_features_changed_before_the_messages_are_used_are_refused():
     x, edge_index, edge = layers.graph()
     gnna_plugin.enable(min_work=0)
     source = []
@@ -183,7 +182,7 @@ def test_source_changed_before_use_is_refused():
 
 
 def test_memory_of_messages_is_never_allocated():
-    """160 MB of messages, of which nothing may be seen."""
+    """The messages would take 160 MB, which must not show in the peak memory of the process."""
     import resource
 
     nodes, edges = 1000, 400_000

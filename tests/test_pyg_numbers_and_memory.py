@@ -1,5 +1,4 @@
-"""Results stay in the range of PyG's, memory stays where its user watches it, and devices and transforms that the
-plug-in does not know are PyG's."""
+"""Numerical ranges, the address of the user's memory, and unsupported devices and transforms are as in PyG."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from torch_geometric.nn import GCNConv, GINConv, MessagePassing, SimpleConv
 import gnna_plugin
 
 
-def test_memory_that_others_watch_stays_where_it_is():
+def test_features_keep_their_address_after_a_layer_and_a_write():
     x, edge_index = torch.rand(20, 8), torch.randint(0, 20, (2, 60))
     watched, address = x.numpy(), x.data_ptr()
     gnna_plugin.enable("pyg", min_work=0)
@@ -29,7 +28,7 @@ def test_memory_that_others_watch_stays_where_it_is():
     torch.testing.assert_close(weight.grad, expected)
 
 
-def test_several_weights_stay_in_the_range_of_16_bits():
+def test_products_of_several_weights_stay_in_the_range_of_16_bit_types():
     class Twice(MessagePassing):
         def forward(self, x, edge_index, w):
             return self.propagate(edge_index, x=x, w=w)
@@ -47,7 +46,7 @@ def test_several_weights_stay_in_the_range_of_16_bits():
             torch.testing.assert_close(Twice()(*args), expected, rtol=0.02, atol=1e-6)
 
 
-def test_an_infinite_factor_reaches_only_what_edges_read():
+def test_an_infinite_factor_does_not_reach_nodes_without_edges():
     class Infinite(MessagePassing):
         def forward(self, x, edge_index):
             return self.propagate(edge_index, x=x)
@@ -62,13 +61,13 @@ def test_an_infinite_factor_reaches_only_what_edges_read():
 
 
 @pytest.mark.parametrize("make", [lambda: GINConv(torch.nn.Linear(8, 8)), lambda: GCNConv(8, 8, add_self_loops=False)])
-def test_tensors_on_the_meta_device(make):
+def test_layers_on_the_meta_device_give_shapes(make):
     gnna_plugin.enable("pyg", min_work=0)
     with torch.device("meta"):
         assert make()(torch.empty(30, 8), torch.zeros(2, 50, dtype=torch.long)).shape == (30, 8)
 
 
-def test_an_ensemble_under_vmap():
+def test_an_ensemble_under_vmap_gives_pygs_results():
     layers_ = [GINConv(torch.nn.Linear(8, 8)) for _ in range(3)]
     parameters, buffers = torch.func.stack_module_state(layers_)
     x, edge_index = torch.randn(30, 8), torch.randint(0, 30, (2, 200))
@@ -81,7 +80,7 @@ def test_an_ensemble_under_vmap():
     torch.testing.assert_close(torch.vmap(call)(parameters, buffers), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_destination_out_of_range_is_the_error_of_the_function_that_was_called():
+def test_a_destination_out_of_range_raises_the_error_of_the_function_that_was_called():
     class Own(MessagePassing):
         def forward(self, x, edge_index):
             return self.propagate(edge_index, x=x)

@@ -1,4 +1,4 @@
-"""gcn_norm and self-loops of a fresh graph, in one pass each: PyG's results to the bit, and PyG's errors."""
+"""gcn_norm and the self-loop functions in one pass over the edges: bitwise equal to PyG's, and with PyG's errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gnna_plugin.adapters.pyg import one_pass
 
 
 def edges_of(nodes, edges, layout="rows"):
-    """Random edges, every seventh a self-loop; as columns they lie the other way round in memory."""
+    """Return random edges, every seventh a self-loop. With layout "columns", memory holds [edges, 2], transposed."""
     edge_index = torch.randint(0, nodes, (2, edges)) if edges else torch.empty(2, 0, dtype=torch.long)
     edge_index[1, ::7] = edge_index[0, ::7]
     return edge_index if layout == "rows" else edge_index.t().contiguous().t()
@@ -33,7 +33,14 @@ def assert_same(found, expected):
 
 
 def with_and_without(function, *args):
-    """What it gives, or the type and words of its error; plain and then with the plug-in."""
+    """Call function()(*args) plain and then with the plug-in.
+
+    Args:
+        function: returns the function to call, which the plug-in replaces.
+
+    Returns:
+        Two results. The result of a call that raised is the type and message of its error.
+    """
     outcomes = []
     for switch in (gnna_plugin.disable, gnna_plugin.enable):
         switch()
@@ -46,12 +53,12 @@ def with_and_without(function, *args):
 
 @pytest.mark.parametrize("nodes, edges", [(1, 0), (1, 3), (30, 0), (30, 200), (3000, 40_000)])
 @pytest.mark.parametrize("weight", [None, torch.float32, torch.float64])
-def test_gcn_norm(nodes, edges, weight):
+def test_gcn_norm_is_bitwise_equal_to_pygs(nodes, edges, weight):
     options = itertools.product((False, True), (False, True), ("source_to_target", "target_to_source"))
     for (improved, loops, flow), layout in itertools.product(options, ("rows", "columns")):
         for dtype in (None, torch.float64):
             edge_index = edges_of(nodes, edges, layout)
-            # Of several loops on one node the last one counts; PyG writes many of them in any order.
+            # Of several self-loops of a node the last one counts. PyG writes them in no fixed order, so all are equal.
             values = None if weight is None else torch.where(edge_index[0] == edge_index[1], 0.5, torch.rand(edges))
             args = (edge_index, values if weight is None else values.to(weight), nodes, improved, loops, flow, dtype)
             expected, found = with_and_without(lambda: gcn_conv.gcn_norm, *args)
@@ -59,14 +66,14 @@ def test_gcn_norm(nodes, edges, weight):
             assert one_pass.gcn_norm(*args) is not None
 
 
-def test_a_degree_of_zero_and_below():
+def test_degrees_of_zero_and_below():
     edge_index = torch.tensor([[0, 1, 2], [1, 2, 3]])
     weight = torch.tensor([0.0, -2.0, 1.0])
     assert_same(*with_and_without(lambda: gcn_conv.gcn_norm, edge_index, weight, 5, False, False))
 
 
 @pytest.mark.parametrize("nodes, edges", [(1, 3), (30, 0), (30, 200)])
-def test_self_loops(nodes, edges):
+def test_self_loops_are_bitwise_equal_to_pygs(nodes, edges):
     for layout in ("rows", "columns"):
         edge_index = edges_of(nodes, edges, layout)
         assert_same(*with_and_without(lambda: gat_conv.remove_self_loops, edge_index))
@@ -78,7 +85,7 @@ def test_self_loops(nodes, edges):
 @pytest.mark.parametrize("loops", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("position, value", [((0, 2), 9), ((1, 2), 9), ((0, 2), -1), ((1, 2), -1), ((0, 0), -1)])
-def test_ids_that_are_no_nodes(position, value, loops, weighted):
+def test_ids_out_of_range_give_pygs_results_or_errors(position, value, loops, weighted):
     edge_index = torch.tensor([[0, 1, 2, 3], [0, 2, 1, 4]])
     edge_index[position] = value
     if position == (0, 0):
@@ -101,7 +108,7 @@ def test_a_weight_that_is_trained_keeps_its_gradient():
 @pytest.mark.parametrize(
     "strange", ["int32", "half weights", "no num_nodes", "two features per edge", "negated in place of its numbers"]
 )
-def test_what_is_not_the_usual_case(strange):
+def test_unusual_arguments_give_pygs_results_or_errors(strange):
     edge_index, weight, nodes = edges_of(30, 200), torch.rand(200), 30
     if strange == "int32":
         edge_index, weight = edge_index.int(), None

@@ -1,5 +1,6 @@
-"""(x_i * x_j).sum(-1), the score of an edge from the features of both its ends: one sddmm, and whatever else is done
-with such a product comes out as PyG's."""
+"""(x_i * x_j).sum(-1), the score of an edge from the features of both ends, is one sddmm. Any other use of such a
+product gives PyG's results.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def in_place(q_i, k_j):
 
 def changed_later(q_i, k_j):
     product = q_i * k_j
-    with torch.no_grad():  # which autograd does not see; the product keeps what it was made of
+    with torch.no_grad():  # autograd does not record the write, and the product must keep the earlier factor
         q_i.add_(1)
     return product.detach().tanh().sum(-1)
 
@@ -57,7 +58,7 @@ def hooked(q_i, k_j):
     return product.sum(-1)
 
 
-# heads x 4 features: q [N, H, 4], k [N, H, 4] -> scores [E, H]
+# Functions of q_i and k_j, [E, 3, 4] each, that return scores [E, 3].
 ONE_KERNEL = {
     "method": lambda q_i, k_j: (q_i * k_j).sum(dim=-1),
     "the other way round": lambda q_i, k_j: (k_j * q_i).sum(-1),
@@ -89,7 +90,7 @@ NOT_ONE_KERNEL = {
 
 
 class Scored(MessagePassing):
-    """A user's attention without softmax: messages are v_j times the score."""
+    """A user's attention without softmax. Messages are v_j times the score."""
 
     def __init__(self, score):
         super().__init__(aggr="sum", node_dim=0)
@@ -106,7 +107,7 @@ class Scored(MessagePassing):
 
 
 class Aggregated(MessagePassing):
-    """The product itself is the message."""
+    """A layer whose message is the product itself."""
 
     def forward(self, x, edge_index):
         return self.propagate(edge_index, x=x)
@@ -116,6 +117,7 @@ class Aggregated(MessagePassing):
 
 
 def compare(layer, device, passes=2):
+    """Assert that a layer gives the same with the plug-in, and return (fused calls, reasons to materialise)."""
     x, edge_index, _ = layers.graph(device)
     expected = layers.outputs_and_gradients(layer, x, edge_index)
     with torch.no_grad():
@@ -134,23 +136,23 @@ def compare(layer, device, passes=2):
 
 
 @pytest.mark.parametrize("name", ONE_KERNEL)
-def test_scores_are_one_kernel(device, name):
+def test_a_score_is_one_kernel(device, name):
     fused, materialised = compare(layers.build((lambda: Scored(ONE_KERNEL[name]),), device), device)
-    assert fused == 4 and not materialised  # the scores and the aggregation, twice
+    assert fused == 4 and not materialised  # scores and aggregation, in two passes
 
 
 @pytest.mark.parametrize("name", NOT_ONE_KERNEL)
-def test_everything_else_comes_out_as_the_frameworks(device, name):
+def test_any_other_use_of_a_product_gives_pygs_results(device, name):
     _, materialised = compare(layers.build((lambda: Scored(NOT_ONE_KERNEL[name]),), device), device)
     assert materialised
 
 
 @pytest.mark.parametrize("make", [TransformerConv, SuperGATConv], ids=lambda kind: kind.__name__)
-def test_attention_layers(device, make):
+def test_attention_layers_give_pygs_results(device, make):
     fused, materialised = compare(layers.build((lambda: make(layers.WIDTH, 4, heads=3),), device), device)
     if make is TransformerConv:
         assert fused == 4 and not materialised
-    else:  # SuperGATConv looks at its messages; what was gathered then is reduced
+    else:  # SuperGATConv reads its messages, so they are materialised before they are reduced
         assert fused == 2 and materialised
 
 
@@ -160,10 +162,10 @@ def test_scores_need_no_plan_of_their_own(device):
     gnna_plugin.enable(min_work=0)
     with torch.no_grad():
         layer(x, edge_index)
-    assert gnna_plugin.status().plans == 2  # the aggregation's and the softmax's
+    assert gnna_plugin.status().plans == 2  # of the aggregation and of the softmax
 
 
-def test_a_product_is_no_message_of_one_gather(device):
+def test_a_product_that_is_reduced_is_materialised(device):
     fused, materialised = compare(Aggregated().to(device), device)
     assert fused == 0 and materialised
 
@@ -187,7 +189,7 @@ def test_features_changed_in_place_before_the_sum_are_refused(changed):
         Late()(edge_index)
 
 
-def test_an_index_out_of_range_is_pygs_error():
+def test_an_index_out_of_range_raises_pygs_error():
     x, edge_index, _ = layers.graph()
     layer = layers.build((lambda: Scored(ONE_KERNEL["method"]),))
     edge_index = edge_index.clone()

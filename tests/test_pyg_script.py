@@ -1,4 +1,4 @@
-"""TorchScript sees PyG's own functions: modules are scripted, traced, saved and loaded as without the plug-in."""
+"""TorchScript compiles PyG's own functions: modules are scripted, traced, saved and loaded as without the plug-in."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def normalise(edge_index: Tensor, num_nodes: int) -> Tensor:
 
 
 def overload_tables():
+    """Return torch.jit's lookup of overloads, and copies of its process-wide tables."""
     state = torch.jit._state
     return (
         torch.jit._script._get_overloads,
@@ -51,8 +52,8 @@ def overload_tables():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_layers_script_in_any_order_with_the_plugin_on_or_off():
-    """Scripting AGNNConv and then GCNConv failed, because the stand-ins lost each other's overloads."""
+def test_layers_can_be_scripted_in_any_order_with_the_plug_in_on_or_off():
+    """Regression: scripting AGNNConv and then GCNConv failed, because stand-ins lost each other's overloads."""
     sequences = [
         " ".join(f"{mode}:{name}" for mode, name in zip(modes, pair, strict=True))
         for pair, modes in itertools.product(PAIRS, (("off", "off"), *MODES))
@@ -67,7 +68,7 @@ def test_layers_script_in_any_order_with_the_plugin_on_or_off():
         assert result == results[sequence.replace("on:", "off:")], sequence
 
 
-def test_scripting_while_on_leaves_no_trace_in_torch_jit():
+def test_scripting_with_the_plug_in_on_leaves_torch_jits_tables_unchanged():
     x, edge_index, _ = layers.graph(dtype=torch.float32)
     torch.jit.script(GCNConv(layers.WIDTH, 4))
     torch.jit.script(attention)
@@ -82,7 +83,7 @@ def test_scripting_while_on_leaves_no_trace_in_torch_jit():
     assert after[2].keys() - before[2].keys() <= {utils.softmax}
 
 
-def test_functions_of_the_user_that_call_softmax_and_gcn_norm():
+def test_user_functions_that_call_softmax_and_gcn_norm_can_be_scripted():
     scores, index = torch.randn(9), torch.randint(0, 4, (9,))
     edge_index = torch.tensor([[0, 1, 2, 2], [1, 2, 0, 2]])
     expected = attention(scores, index), normalise(edge_index, 3)
@@ -98,7 +99,7 @@ def test_softmax_and_its_stand_in_are_one_scripted_function():
     assert torch.jit.script(utils.softmax).qualified_name == plain.qualified_name
 
 
-def test_a_stand_in_that_a_module_imported_is_given_back(tmp_path, monkeypatch):
+def test_disable_replaces_a_stand_in_that_a_module_imported(tmp_path, monkeypatch):
     path = tmp_path / "imports_while_on.py"
     path.write_text("from torch_geometric.utils import softmax as attention_softmax\n")
     original = utils.softmax
@@ -121,7 +122,7 @@ def script_with(norm, edge_index):
     return torch.jit.script(call)(edge_index)
 
 
-def test_a_stand_in_held_past_disable_still_scripts():
+def test_a_stand_in_held_after_disable_can_be_scripted():
     lookup = torch.jit._script._get_overloads
     edge_index = torch.tensor([[0, 1, 2, 2], [1, 2, 0, 2]])
     expected = normalise(edge_index, 3)
@@ -137,7 +138,7 @@ def test_a_stand_in_held_past_disable_still_scripts():
 
 
 @pytest.mark.parametrize("mark", [torch.jit.ignore, torch.jit.unused])
-def test_marks_reach_the_original(mark):
+def test_torch_jit_marks_reach_the_original_function(mark):
     original = utils.softmax
     scores, index = torch.randn(9), torch.randint(0, 4, (9,))
 
@@ -162,7 +163,7 @@ def test_marks_reach_the_original(mark):
 
 @pytest.mark.parametrize("how", ["script", "trace"])
 @pytest.mark.filterwarnings("ignore")
-def test_made_while_on_and_loaded_while_off(how):
+def test_a_module_compiled_with_the_plug_in_on_works_with_it_off(how):
     x, edge_index, _ = layers.graph(dtype=torch.float32)
     layer = SAGEConv(layers.WIDTH, 4).eval()
     expected = layer(x, edge_index)
@@ -176,8 +177,8 @@ def test_made_while_on_and_loaded_while_off(how):
     torch.testing.assert_close(torch.jit.load(buffer)(x, edge_index), expected)
 
 
-def test_closure_names_of_stand_ins_hide_no_name_of_the_original():
-    """torch.jit resolves names of a method's source in the stand-in's closure before its globals."""
+def test_closure_names_of_a_stand_in_hide_no_name_of_the_original():
+    """torch.jit resolves names in a method's source in the closure of the stand-in first, then in its globals."""
     gnna_plugin.enable("pyg")
     for owner, name in ((MessagePassing, "_index_select"), (Aggregation, "reduce"), (GINConv, "forward")):
         ours = vars(owner)[name]

@@ -1,4 +1,4 @@
-"""Small graphs are PyG's until they have come several times; what is computed is PyG's either way."""
+"""Small graphs fall back to PyG until they have been used several times. Results are the same before and after."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _seeds = itertools.count()
 
 
 def graph(edges=EDGES):
-    """One that no other test has had: how often a graph has come is remembered by its content."""
+    """Return (x, edge_index) of a graph that no other test uses, because uses are counted by the graph's content."""
     generator = torch.Generator().manual_seed(next(_seeds))
     return torch.randn(NODES, WIDTH, requires_grad=True), torch.randint(0, NODES, (2, edges), generator=generator)
 
@@ -52,7 +52,7 @@ def fused(layer):
     return gnna_plugin.status().layers[type(layer).__name__].fused
 
 
-def test_a_graph_that_comes_once_keeps_no_plan():
+def test_graphs_that_are_used_once_have_no_plan():
     gnna_plugin.enable("pyg")
     layer = GINConv(torch.nn.Linear(WIDTH, 8))
     for _ in range(20):
@@ -63,7 +63,7 @@ def test_a_graph_that_comes_once_keeps_no_plan():
     assert "few times" in reason and status.layers["GINConv"].framework[reason] == 20
 
 
-def test_a_graph_that_comes_again_is_fused():
+def test_a_graph_that_is_used_repeatedly_is_fused():
     gnna_plugin.enable("pyg")
     layer, (x, edge_index) = SimpleConv("sum"), graph()
     for _ in range(20):
@@ -81,7 +81,7 @@ def test_a_larger_graph_and_an_explicit_min_work_are_fused_at_once():
     assert fused(layer) == 2
 
 
-def test_errors_of_a_small_graph_are_pyg_s():
+def test_errors_of_a_small_graph_are_pygs():
     layer, (x, edge_index) = SimpleConv("sum"), graph()
     for position, value in ((0, NODES), (1, NODES), (0, -1)):
         broken = edge_index.clone()
@@ -95,7 +95,7 @@ def test_errors_of_a_small_graph_are_pyg_s():
         assert errors[0] == errors[1]
 
 
-def test_a_layer_inside_a_message_is_not_taken_for_the_outer_one():
+def test_a_layer_inside_a_message_is_not_mistaken_for_the_outer_one():
     inner = SimpleConv("sum")
 
     class Outer(MessagePassing):

@@ -1,4 +1,4 @@
-"""torch_geometric.utils.softmax, as attention layers call it, gives the same as one kernel, gradients included."""
+"""torch_geometric.utils.softmax, which attention layers call, gives the same results and gradients as one kernel."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_same_results_and_gradients(device, index, shape, num_nodes):
     assert reduced() == 1
 
 
-def test_what_stays_with_pyg(device, index):
-    """Row pointers, other dimensions, integers, small inputs, inputs that are traced."""
+def test_calls_that_do_not_fit_fall_back_to_pyg(device, index):
+    """These calls have row pointers, another dimension, traced inputs, or small inputs."""
     scores = torch.randn(EDGES, 4, dtype=torch.float64, device=device)
     ordered = index.sort().values
     ptr = torch._convert_indices_from_coo_to_csr(ordered, ROWS)
@@ -65,14 +65,14 @@ def test_what_stays_with_pyg(device, index):
     assert reduced() == 0
 
 
-def test_an_index_out_of_range_is_pygs_error_on_a_cpu(device, index):
+def test_an_index_out_of_range_raises_pygs_error_on_a_cpu(device, index):
     gnna_plugin.enable("pyg", min_work=0)
     error, text = (RuntimeError, "out of bounds") if device.type == "cpu" else (IndexError, "is out of range")
     with pytest.raises(error, match=text):
         utils.softmax(torch.randn(EDGES, device=device), index, num_nodes=5)
 
 
-def test_the_users_choice_of_layers_covers_their_attention(device):
+def test_the_softmax_of_excluded_layers_falls_back(device):
     x, edge_index, _ = layers.graph(device)
     conv = GATConv(layers.WIDTH, 4, heads=3).to(device, x.dtype)
     for keywords in ({"skip": ["GATConv"]}, {"only": ["GCNConv"]}):
@@ -88,7 +88,7 @@ def test_the_users_choice_of_layers_covers_their_attention(device):
     assert reduced() == 1
 
 
-def test_undo_and_scripts():
+def test_softmax_can_be_scripted_and_is_restored_by_disable():
     original = utils.softmax
     gnna_plugin.enable("pyg", min_work=0)
     assert utils.softmax is not original and gat_conv.softmax is utils.softmax

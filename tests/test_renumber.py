@@ -1,4 +1,4 @@
-"""renumber(): everything that belongs to nodes and edges moves with them, and models compute the same."""
+"""renumber(): attributes of nodes and edges move with them, and models compute the same results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ N, E = 400, 3000
 
 @pytest.fixture
 def data():
-    """Directed, with loops, repeated edges and nodes that have none; communities under shuffled numbers."""
+    """Return a directed graph of communities with shuffled ids, with self-loops, repeated edges and isolated nodes."""
     ids = torch.randperm(N)[: N - 30]
     node = torch.randint(0, len(ids), (E,))
     near = (node // 40 * 40 + torch.randint(0, 40, (E,))).clamp(max=len(ids) - 1)
@@ -45,7 +45,7 @@ def data():
 
 
 @pytest.mark.parametrize("order", ["rabbit", "degree", "own"])
-def test_all_that_belongs_together_moves_together(data, order):
+def test_attributes_move_with_their_nodes_and_edges(data, order):
     before = data.clone()
     wanted = torch.randperm(N) if order == "own" else order
     new, permutation, inverse, edge_permutation = gnna_plugin.renumber(data, wanted)
@@ -65,7 +65,7 @@ def test_all_that_belongs_together_moves_together(data, order):
     assert all(data[k].equal(before[k]) for k in ("x", "edge_index", "edge_attr"))  # the argument stays as it was
 
 
-def test_rabbit_brings_neighbours_together(data):
+def test_rabbit_order_brings_neighbours_together(data):
     new = gnna_plugin.renumber(data).graph
     before, after = graph_summary(data.edge_index, N), graph_summary(new.edge_index, N)
     assert after.average_edge_span < 0.4 * before.average_edge_span
@@ -112,7 +112,7 @@ def test_nodes_without_features_and_empty_graphs():
     assert gnna_plugin.renumber(none).graph.x.equal(none.x)
 
 
-def test_what_cannot_be_renumbered_gets_a_sentence(data):
+def test_unsupported_graphs_and_orders_are_refused(data):
     for graph, error, text in (
         (HeteroData(), TypeError, "HeteroData cannot be renumbered; accepted is a homogeneous graph"),
         (torch.eye(3), TypeError, "Tensor cannot be renumbered"),
@@ -135,7 +135,7 @@ def test_what_cannot_be_renumbered_gets_a_sentence(data):
 
 
 @pytest.mark.parametrize("idtype", [torch.int32, torch.int64])
-def test_a_dgl_graph(data, idtype):
+def test_a_dgl_graph_is_renumbered_like_a_pyg_graph(data, idtype):
     src, dst = data.edge_index.to(idtype)
     graph = dgl.graph((src, dst), num_nodes=N)
     graph.ndata["x"], graph.ndata["y"], graph.edata["w"] = data.x, data.y, data.edge_weight
@@ -154,7 +154,7 @@ def test_a_dgl_graph(data, idtype):
     assert gnna_plugin.renumber(graph).permutation.equal(gnna_plugin.renumber(data).permutation)
 
 
-def test_dgl_graphs_that_cannot_be_renumbered():
+def test_unsupported_dgl_graphs_are_refused():
     pair = dgl.graph(([0, 1], [1, 2]))
     hetero = dgl.heterograph({("a", "to", "b"): ([0], [1]), ("b", "by", "a"): ([1], [0])})
     for graph, error, text in (

@@ -1,5 +1,6 @@
-"""A plan's schedule changes when a row is processed and nothing else: every op gives the same bits forwards and
-backwards. And its life: watched, ordered in the background, on trial, kept or dropped, given up when the graph dies."""
+"""A plan's schedule changes only the order in which rows are processed: every op gives the same bits, forwards and
+backwards. Also its states: watching, ordering in the background, on trial, kept or dropped, and the end of its graph.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ WEIGHTS = {"none": None, "edge": (), "head": (3,), "feature": (3, 5)}
 
 
 def schedule_both(src, dst, num_src, num_dst):
-    """Puts the forward and the transposed plan into random orders."""
+    """Set random schedules for the forward plan and the transposed plan."""
     device = src.device
     assert OPS.set_schedule(src, dst, num_src, num_dst, torch.randperm(num_dst, device=device))
     assert OPS.set_schedule(dst, src, num_dst, num_src, torch.randperm(num_src, device=device))
@@ -39,7 +40,7 @@ def same_bits(a, b):
 
 @pytest.mark.parametrize("kind", [k for k in reference.KINDS if k != "empty"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_no_bit_changes_forwards_and_backwards(kind, dtype, device):
+def test_a_schedule_changes_no_bit_of_spmm_and_its_gradients(kind, dtype, device):
     src, dst, num_src, num_dst = reference.edges(kind, device)
     x = torch.randn(num_src, 3, 5, device=device).to(dtype)
     x[::7] = x[1].clone()  # ties
@@ -57,7 +58,7 @@ def test_no_bit_changes_forwards_and_backwards(kind, dtype, device):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_no_bit_changes_in_winners_sddmm_and_static_weights(dtype, device):
+def test_a_schedule_changes_no_bit_of_spmm_arg_sddmm_and_repeated_weights(dtype, device):
     src, dst, num_src, num_dst = reference.edges("hub", device)
     x = torch.randn(num_src, 6, device=device).round().to(dtype)
     b = torch.randn(num_dst, 6, device=device).to(dtype)
@@ -65,9 +66,7 @@ def test_no_bit_changes_in_winners_sddmm_and_static_weights(dtype, device):
 
     def results():
         arg = [t for reduce in ("max", "min") for t in OPS.spmm_arg(x, weight, src, dst, num_dst, reduce)]
-        static = [
-            OPS.spmm(x, weight, src, dst, num_dst, "sum") for _ in range(3)
-        ]  # the plan keeps it from the second on
+        static = [OPS.spmm(x, weight, src, dst, num_dst, "sum") for _ in range(3)]
         return [*arg, *static, OPS.sddmm(x, b, src, dst), OPS.sddmm(x, b, src, dst, 1)]
 
     before = results()
@@ -75,7 +74,7 @@ def test_no_bit_changes_in_winners_sddmm_and_static_weights(dtype, device):
     assert all(torch.equal(a, b) for a, b in zip(results(), before, strict=True))
 
 
-def test_double_backward_on_a_schedule(device):
+def test_gradients_of_second_order_with_a_schedule(device):
     src, dst, num_src, num_dst = reference.edges("random", device)
     x = torch.randn(num_src, 2, dtype=torch.float64, device=device, requires_grad=True)
     weight = torch.rand(src.numel(), dtype=torch.float64, device=device, requires_grad=True)
@@ -87,7 +86,7 @@ def test_double_backward_on_a_schedule(device):
         assert torch.autograd.gradgradcheck(call, (x, weight), fast_mode=True)
 
 
-def test_a_schedule_set_by_hand(device):
+def test_a_schedule_can_be_set_by_hand_and_removed(device):
     src, dst, num_src, num_dst = reference.edges("random", device)
     with pytest.raises(ValueError, match="not a permutation of 0 to 39"):
         OPS.set_schedule(src, dst, num_src, num_dst, torch.zeros(num_dst, dtype=torch.int64))
@@ -101,13 +100,13 @@ def test_a_schedule_set_by_hand(device):
     assert OPS.set_schedule(src, dst, num_src, num_dst, torch.arange(num_dst).flip(0))
     (by_hand,) = report.status().schedules
     assert (by_hand.state, by_hand.kind, by_hand.reason) == ("kept", "by hand", "set by hand")
-    assert OPS.cache_info()[1] == bytes_before + 4 * num_dst  # the order; the list was not sorted, so perm was there
+    assert OPS.cache_info()[1] == bytes_before + 4 * num_dst  # the order; perm existed, because the list was not sorted
     assert OPS.set_schedule(src, dst, num_src, num_dst, None)
     assert OPS.cache_info()[:2] == [1, bytes_before]
 
 
 def test_an_order_replaces_the_one_before(device):
-    """Both permute the rows, not the places that the first put them in."""
+    """Each order refers to the rows, not to the places of the order before."""
     src, dst, num_src, num_dst = reference.edges("random", device)
     x, weight = torch.randn(num_src, 4, device=device), torch.rand(src.numel(), device=device)
     expected = OPS.spmm(x, weight, src, dst, num_dst, "sum")
@@ -122,7 +121,7 @@ def test_an_order_replaces_the_one_before(device):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("n", [20_000, 400_000])
-def test_a_gpu_keeps_uneven_rows_by_degree_from_the_sixth_call_on(n):
+def test_a_gpu_sorts_uneven_rows_by_degree_at_the_sixth_call(n):
     dst = (torch.rand(4 * n).pow(6) * n).long()  # the first rows are hubs
     src = torch.randint(0, n, dst.shape)
     src, dst, x = src.cuda(), dst.cuda(), torch.randn(n, 8, device="cuda", requires_grad=True)
@@ -142,15 +141,15 @@ def test_a_gpu_keeps_uneven_rows_by_degree_from_the_sixth_call_on(n):
     assert same_bits(step(), expected)
 
 
-# ---- the life of a schedule
+# ---- the states of a schedule
 
 
-# Features of 24,000 rows that no cache of this machine holds.
+# Width at which the features of 24,000 rows exceed the caches of this machine.
 WIDTH = 64 * max(1, OPS.device_facts(torch.device("cpu"))[2] >> 20)
 
 
 def shuffled_communities(n=24_000, size=60, degree=16):
-    """Communities whose ids are anywhere: far too many misses for a cache, and an order that mends it."""
+    """Return the edges of communities with shuffled ids. Most gathers miss the cache, and an order can avoid that."""
     node = torch.arange(n).repeat_interleave(degree)
     peer = node // size * size + torch.randint(0, size, node.shape)
     ends = torch.randperm(n)[torch.stack([peer, node])]
@@ -162,6 +161,7 @@ def states():
 
 
 def call_until(wanted, call, seconds=60.0):
+    """Repeat call() until there are schedules and all are in a wanted state. Return the states."""
     end = time.monotonic() + seconds
     while not (found := states()) or not all(state in wanted for state in found):
         call()
@@ -198,14 +198,17 @@ def test_a_schedule_is_found_applied_and_judged_while_results_stay_the_same():
         assert "measured" in s.reason
     assert max(s.found_in for s in schedules) > 0
     plain = torch.ops.gnna.cache_info()[1]
-    assert plain <= 2 * (8 * (n + 1) + 12 * edge_index.size(1) + 4 * n)  # the plans before are gone
+    assert plain <= 2 * (8 * (n + 1) + 12 * edge_index.size(1) + 4 * n)  # the plans before the schedules are gone
     text = str(report.status())
     assert "by community" in text and "measured" in text
 
 
 def test_a_schedule_that_measures_slower_is_dropped():
-    """The calls on trial come eight at a time, of features whose rows lie two pages apart: the same kind, slower. On a
-    machine whose other work slowed the calls before as much, once more."""
+    """During the trial, eight threads call with features whose rows lie two pages apart.
+
+    These calls count as the same kind but are slower, so that the schedule is dropped. The test is repeated if other
+    load slowed the calls before the trial as much.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     for _ in range(3):
@@ -226,7 +229,7 @@ def test_a_schedule_that_measures_slower_is_dropped():
     assert s.state == "dropped" and OPS.cache_info()[1] == plain, s
 
 
-def test_ids_that_are_local_are_left_alone():
+def test_a_graph_with_local_ids_is_not_reordered():
     n = 24_000
     dst = torch.arange(n).repeat_interleave(16)
     src = (dst + torch.randint(-20, 20, dst.shape)).clamp(0, n - 1)
@@ -236,7 +239,7 @@ def test_ids_that_are_local_are_left_alone():
     assert s.state == "unchanged" and "at best" in s.reason and s.kind == "ascending"
 
 
-def test_small_and_short_lived_plans_are_never_ordered():
+def test_the_plan_of_a_small_graph_is_not_reordered():
     x, edge_index = torch.randn(300, 16), torch.randint(0, 300, (2, 3000))
     for _ in range(400):
         gnna_plugin.spmm(x, edge_index)
@@ -244,7 +247,7 @@ def test_small_and_short_lived_plans_are_never_ordered():
     assert s.state == "watching" and "rows ascend" in s.reason and s.calls == 400
 
 
-def test_nothing_happens_where_it_is_switched_off():
+def test_no_plan_is_reordered_if_scheduling_is_switched_off():
     edge_index, x = shuffled_communities(), torch.randn(24_000, WIDTH)
     OPS.set_auto_schedule(False)
     try:
@@ -255,7 +258,7 @@ def test_nothing_happens_where_it_is_switched_off():
         OPS.set_auto_schedule(True)
 
 
-def test_a_graph_that_dies_while_it_is_ordered():
+def test_a_graph_may_end_or_change_while_it_is_ordered():
     x = torch.randn(24_000, WIDTH)
     for end in ("graph", "cache", "change"):
         edge_index = shuffled_communities()
@@ -287,8 +290,8 @@ def test_threads_share_one_schedule():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_while_the_parent_orders():
-    """The child has no background thread and must neither wait for it nor crash; it may order by itself."""
+def test_a_process_may_fork_while_its_plan_is_ordered():
+    """The child has no background thread and must not wait for it. It may find an order by itself."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # OpenMP's own threads do not survive a fork
     try:
@@ -322,7 +325,7 @@ def test_a_process_may_end_while_its_plan_is_ordered(tmp_path):
         "t.call_until(('ordering',), lambda: gnna_plugin.spmm(x, edge_index))\n"
         "print(t.states())\n"
     )
-    # Where this process found the plug-in: the checkout, or what is installed.
+    # The folder from which this process imported the plug-in: the checkout or the installation.
     places = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(gnna_plugin.__file__))]
     done = subprocess.run([sys.executable, script, *places], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "['ordering']", "")
@@ -330,7 +333,7 @@ def test_a_process_may_end_while_its_plan_is_ordered(tmp_path):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_captured_plan_is_left_as_it_is():
+def test_a_captured_plan_is_not_reordered():
     edge_index = shuffled_communities().cuda()
     x = torch.randn(24_000, 64, device="cuda")
     expected = gnna_plugin.spmm(x, edge_index)

@@ -1,4 +1,4 @@
-"""enable, disable and their scoped forms: what they change, that they put everything back, and what they refuse."""
+"""enable, disable and their scoped forms: what they change, that they restore everything, and what they refuse."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def call():
     return run
 
 
-def test_disable_restores_the_very_functions():
+def test_disable_restores_the_original_functions():
     originals = patched_places()
     gnna_plugin.enable()
     ours = patched_places()
@@ -59,11 +59,11 @@ def test_disable_restores_the_very_functions():
     gnna_plugin.disable()
     restored = patched_places()
     assert all(restored[name] is originals[name] for name in originals)
-    gnna_plugin.disable()  # again does nothing
+    gnna_plugin.disable()  # a second call does nothing
     assert patched_places() == originals
 
 
-def test_enable_twice_is_enable_once(call):
+def test_enabling_twice_is_the_same_as_once(call):
     originals = patched_places()
     gnna_plugin.enable(min_work=0)
     gnna_plugin.enable(min_work=0)
@@ -72,7 +72,7 @@ def test_enable_twice_is_enable_once(call):
     assert patched_places() == originals and call() == 0
 
 
-def test_somebody_elses_patch_on_top_survives():
+def test_disable_keeps_a_later_patch_of_another_package_and_warns():
     gnna_plugin.enable()
     ours = MessagePassing._index_select
 
@@ -88,7 +88,7 @@ def test_somebody_elses_patch_on_top_survives():
         MessagePassing._index_select = ours.__wrapped__
 
 
-def test_a_module_imported_while_enabled_gets_pygs_function_back():
+def test_disable_restores_functions_in_modules_imported_while_enabled():
     original = gcn_conv.gcn_norm
     gnna_plugin.enable()
     late = type(sys)("torch_geometric.late_import")
@@ -109,7 +109,7 @@ def test_a_framework_that_does_not_fit_is_left_alone(monkeypatch, call):
     assert patched_places() == before and not switch.frameworks() and not allocator.kept()
 
 
-def test_contexts(call):
+def test_enabled_and_disabled_can_be_nested(call):
     with gnna_plugin.enabled(min_work=0):
         assert call() == 1
         with gnna_plugin.disabled():
@@ -137,7 +137,7 @@ def test_disabled_is_for_this_thread_only(call):
     assert found == [1]
 
 
-def test_refusals(monkeypatch):
+def test_invalid_arguments_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="unknown framework 'jraph'; known are 'pyg', 'dgl'"):
         gnna_plugin.enable("jraph")
     with pytest.raises(ValueError, match="skip is the string 'GCNConv'"):
@@ -174,7 +174,10 @@ def test_refusals(monkeypatch):
 
 
 def test_a_framework_that_cannot_be_imported(monkeypatch):
-    """Such as a DGL without its libraries for this torch: said when named, passed over with a warning when not."""
+    """An example is a DGL without libraries for this torch.
+
+    enable("dgl") raises its error. enable() warns and enables the other framework.
+    """
     broken = replace(FRAMEWORKS["dgl"], package="torch", adapter="gnna_plugin.no_such_adapter")
     monkeypatch.setitem(FRAMEWORKS, "dgl", broken)
     with pytest.raises(ImportError, match="torch is installed but cannot be imported"):
@@ -184,7 +187,7 @@ def test_a_framework_that_cannot_be_imported(monkeypatch):
     assert switch.frameworks() == ["pyg"]
 
 
-def test_public_names_are_there_and_enabled_takes_what_enable_takes():
+def test_public_names_exist_and_enabled_has_the_signature_of_enable():
     assert all(hasattr(gnna_plugin, name) for name in gnna_plugin.__all__)
     assert isinstance(gnna_plugin.status(), gnna_plugin.Status)
     assert gnna_plugin.Fallback is settings.Fallback and "allocator" not in gnna_plugin.__all__
@@ -192,7 +195,7 @@ def test_public_names_are_there_and_enabled_takes_what_enable_takes():
     assert parameters[0] == parameters[1]
 
 
-def test_environment_fills_what_was_left_open(monkeypatch):
+def test_environment_variables_set_what_enable_leaves_open(monkeypatch):
     monkeypatch.setenv("GNNA_MIN_WORK", "77")
     monkeypatch.setenv("GNNA_STRICT", "1")
     gnna_plugin.enable()
@@ -203,7 +206,7 @@ def test_environment_fills_what_was_left_open(monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
 def test_freed_memory_is_kept_while_enabled():
-    """In a process of its own: freed buffers stay resident when kept, and go back when not."""
+    """Runs in its own process: freed buffers stay resident if they are kept, and are returned if not."""
     program = """
 import torch, gnna_plugin
 def resident():
@@ -223,13 +226,13 @@ print(plain, unkept, kept, growth(), gnna_plugin.allocator.kept())
 """
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     plain, unkept, kept, after, flag = out.split()
-    assert int(plain) < 50 and int(unkept) < 50, out  # MiB: every buffer given back
-    assert int(after) <= 110, out  # disable() emptied the heap; its room may still serve a buffer
-    assert 90 <= int(kept) <= 350, out  # ten buffers of 100 MiB share the room of a few
+    assert int(plain) < 50 and int(unkept) < 50, out  # MiB: every buffer was returned
+    assert int(after) <= 110, out  # disable() returned the memory; one buffer may still come from the heap
+    assert 90 <= int(kept) <= 350, out  # ten buffers of 100 MiB reuse the memory of a few
     assert flag == "False"
 
 
-def test_no_cuda_context_and_no_framework_at_import():
+def test_import_creates_no_cuda_context_and_imports_no_framework():
     program = """
 import gnna_plugin, sys, torch
 assert 'torch_geometric' not in sys.modules and not torch.cuda.is_initialized()
@@ -237,13 +240,13 @@ assert 'torch_geometric' not in sys.modules and not torch.cuda.is_initialized()
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_status_before_anything_happened():
+def test_status_before_the_first_call():
     assert "off; 0 fused" in str(gnna_plugin.status())
     assert gnna_plugin.status().as_dict()["layers"] == {}
 
 
-def test_saved_tensor_hooks_are_seen_in_both_ways():
-    """By torch's own question where it has one, and by our op, which serves the releases that have none."""
+def test_saved_tensor_hooks_are_detected():
+    """Both torch's own query, if this release has one, and our op for the others must detect them."""
     from gnna_plugin import surroundings
 
     for seen in (surroundings.saved_tensor_hooks, torch.ops.gnna.saved_tensor_hooks):

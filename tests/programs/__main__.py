@@ -1,4 +1,4 @@
-"""python -m programs FILE: run a listing again. python -m programs hunt: find failing programs, kind after kind.
+"""python -m programs FILE: run a printed program again. python -m programs hunt: search for failing programs.
 
 Run it in tests/. FILE may be - for the standard input.
 """
@@ -16,14 +16,14 @@ from . import checks, script, strategies
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m programs", description=__doc__)
-    parser.add_argument("what", help="a file with a program's listing, -, or the word hunt")
-    parser.add_argument("--family", choices=strategies.FAMILIES, help="hunt only in this one")
-    parser.add_argument("--examples", type=int, default=1000, help="programs tried before a hunt ends")
-    parser.add_argument("--seconds", type=float, default=300, help="bound on a hunt per family")
+    parser.add_argument("what", help="a file with a printed program, -, or the word hunt")
+    parser.add_argument("--family", choices=strategies.FAMILIES, help="search only this family; default: all")
+    parser.add_argument("--examples", type=int, default=1000, help="programs to try before a search ends")
+    parser.add_argument("--seconds", type=float, default=300, help="time limit per family")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--without", default="", help="kinds to leave out, separated by commas")
+    parser.add_argument("--without", default="", help="kinds to exclude, separated by commas")
     parser.add_argument(
-        "--only", default="", help="kinds to draw from, beside layers and products, separated by commas"
+        "--only", default="", help="kinds to draw from besides layers and products, separated by commas"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _hunt(family: str, options: argparse.Namespace) -> None:
-    """Finds a failing program, prints it, leaves out the kinds in it that are suspect, and starts again."""
+    """Search for failing programs and print each one. After each, exclude its suspect kinds and search again."""
     without = strategies.kinds_without() | set(filter(None, options.without.split(",")))
     if options.only:
         without = strategies.other_kinds(options.only.split(","))
@@ -54,7 +54,7 @@ def _hunt(family: str, options: argparse.Namespace) -> None:
         if not suspects:
             return
         without |= suspects
-        print(f"left out from here: {','.join(sorted(without))}")
+        print(f"excluded from here on: {','.join(sorted(without))}")
 
 
 if __name__ == "__main__":

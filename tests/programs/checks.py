@@ -1,4 +1,4 @@
-"""Checks a program, and searches for one that fails."""
+"""Runs a program in both ways and compares the runs, and searches for a program that fails."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ from .reduction import reduce
 from .script import Program
 from .strategies import layers_of, programs
 
-# Kinds without which hardly any program does something.
+# Kinds that nearly every program contains, so that they do not hint at the cause of a failure.
 ORDINARY = {"call", "backward", "restart", "product"}
 
 
 @dataclass
 class Found:
-    """What a search met: the smallest failing program, how it fails, and how many programs ran until the first."""
+    """Result of a search.
+
+    Attributes:
+        program: the smallest failing program, or None.
+        differences: how it fails.
+        examples: programs that ran until the first one failed.
+    """
 
     program: Program | None
     differences: list[str]
@@ -34,25 +40,25 @@ def differences_of(program: Program) -> list[str]:
 
 
 def suspects(program: Program) -> set[str]:
-    """The kinds that a failing program is about; if there are none, the layers and reducers in it."""
+    """Return the kinds that may cause a failure. If there are none, return the program's layers and reducers."""
     layers = {name for step in program.steps for name in layers_of(step.text)}
     return program.kinds - ORDINARY - layers or layers - {"conv"}
 
 
 def _fails(program: Program) -> bool:
-    """Whether one of three runs fails: what depends on addresses that are used again does not fail each time."""
+    """Return whether one of three runs fails. A failure that needs a reused address does not occur in every run."""
     return any(differences_of(program) for _ in range(3))
 
 
 def find(family: str, without: Collection[str], examples: int, start: int, seconds: float = 1e9) -> Found:
-    """Searches for a failing program and shrinks it.
+    """Search for a failing program and shrink it.
 
     Args:
-        family: of strategies.FAMILIES.
-        without: kinds and statements that are left out.
-        examples: programs to try at most.
+        family: one of strategies.FAMILIES.
+        without: kinds and statements to exclude.
+        examples: most programs to try.
         start: seed of the search.
-        seconds: after which the search gives up.
+        seconds: time after which the search gives up.
     """
     found, end = Found(None, [], 0), time.monotonic() + seconds
 

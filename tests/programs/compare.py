@@ -1,4 +1,6 @@
-"""Compares two runs of a program: all values, gradients, flags and exceptions, and what of it may differ."""
+"""Compares two runs of a program: all values, gradients, flags and exceptions. Also defines the permitted
+differences.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,15 @@ import torch
 from .interpreter import Run, Seen
 from .script import Program
 
-# Relative to the largest element of a tensor: sums in another order, through a few layers.
+# Relative to the largest element of a tensor. Sums are computed in another order, through a few layers.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4}
-# Kinds in which features or weights change between the gather and the last use of the messages. The plug-in may raise
-# there, with an error that names conv.gnna, although PyG would not.
+# Kinds that write to features or weights between the gather and the last use of the messages. The plug-in may then
+# raise an error that names conv.gnna, although PyG does not raise.
 MAY_RAISE = {"features_written_in_message", "features_written_after", "weight_written_in_message"}
 
 
 def differences(program: Program, plain: Run, ours: Run) -> list[str]:
-    """What differs, in words; nothing if the user cannot tell the two runs apart."""
+    """Describe what differs between the runs. Return an empty list if a user sees no difference."""
     if _may_raise(program, plain, ours):
         return _shown(plain, ours, until=ours.error[0])
     if _held_by_the_graph(plain):
@@ -42,14 +44,17 @@ def _described(program: Program, run: Run) -> str:
 
 
 def _same_error(plain: Run, ours: Run) -> bool:
-    """Whether both runs ended at one statement, so that whoever catches PyG's exception catches ours."""
+    """Return whether both runs ended at the same statement and code that catches PyG's exception catches ours."""
     if plain.error is None or ours.error is None:
         return False
     return plain.error[0] == ours.error[0] and isinstance(ours.error[1], type(plain.error[1]))
 
 
 def _held_by_the_graph(plain: Run) -> bool:
-    """torch.utils.swap_tensors refuses a tensor that an autograd graph holds, and the plug-in's graph holds fewer."""
+    """Return whether the plain run ended because swap_tensors was given a tensor that an autograd graph holds.
+
+    The plug-in's graph holds fewer tensors, so its run may go on.
+    """
     return plain.error is not None and "use_count" in str(plain.error[1])
 
 

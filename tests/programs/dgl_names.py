@@ -1,4 +1,6 @@
-"""Names that programs of DGL may use. Layers map WIDTH features to WIDTH; 16 is the least width of all kernels."""
+"""Names that programs of DGL may use. Layers map WIDTH features to WIDTH, which is 16 because narrower products are
+left to DGL.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ WIDTH = 16
 
 
 def aggregated(graph: Any, message: Any, reduce: Any, h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """update_all on node data h and edge data w (a column), in a scope of its own; returns the node data o."""
+    """Run update_all in a local scope on node data h and edge data w, and return the node data o.
+
+    w is a vector and is stored as a column.
+    """
     with graph.local_scope():
         graph.ndata["h"], graph.edata["w"] = h, w.view(-1, 1)
         graph.update_all(message, reduce)
@@ -31,13 +36,13 @@ def aggregated(graph: Any, message: Any, reduce: Any, h: torch.Tensor, w: torch.
 
 
 def two_relations(u: torch.Tensor, v: torch.Tensor) -> Any:
-    """A graph of one node type whose relation r2 is the reverse of r1."""
+    """Return a graph of one node type whose relation r2 is the reverse of r1."""
     ends = {("n", "r1", "n"): (u, v), ("n", "r2", "n"): (v, u)}
     return dgl.heterograph(ends, num_nodes_dict={"n": tools.NODES})
 
 
 def over_relations(graph: Any, message: Any, reduce: Any, h: torch.Tensor) -> torch.Tensor:
-    """multi_update_all over both relations, whose results are added."""
+    """Run multi_update_all over both relations and return the sum of their results."""
     with graph.local_scope():
         graph.ndata["h"] = h
         graph.multi_update_all({"r1": (message, reduce), "r2": (message, reduce)}, "sum")
@@ -51,7 +56,13 @@ _TOOLS = {
 
 
 def namespace(start: Start, show: Callable[[Any], None], plugin: Any) -> tools.Namespace:
-    """All names of a program, with fresh tensors; show() records a value, plugin is what `gnna_plugin` names."""
+    """Return all names of a program, with fresh tensors.
+
+    Args:
+        start: the program's start.
+        show: records a value.
+        plugin: the object that the name `gnna_plugin` refers to.
+    """
     dtype, width = getattr(torch, start.dtype), WIDTH
     names: tools.Namespace
     layers: dict[str, Callable[[], torch.nn.Module]] = {

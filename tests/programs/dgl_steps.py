@@ -1,4 +1,6 @@
-"""Statements of a DGL user's program, by kind. {call} is an aggregation of `h` over the graph `g`."""
+"""Statements of a DGL user's program, by kind. {call} stands for one of CALLS, an aggregation of `h`. The braces {k},
+{w} and {reduce} are filled with random choices (strategies.py).
+"""
 
 from __future__ import annotations
 

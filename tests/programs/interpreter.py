@@ -1,4 +1,4 @@
-"""Runs a program, plain or with the plug-in on, and records everything that its user could see."""
+"""Runs a program, plain or with the plug-in on, and records everything that its user can see."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .script import Program
 
 @dataclass(frozen=True)
 class Seen:
-    """A tensor as it was when it was recorded."""
+    """The state of a tensor when it was recorded."""
 
     value: Tensor
     requires_grad: bool
@@ -28,12 +28,12 @@ class Seen:
 
 @dataclass
 class Run:
-    """What a run left behind.
+    """The record of a run.
 
     Attributes:
         shown: (number of the step, recorded value), in order.
         error: (number of the step, exception) that ended the run, or None.
-        final: every tensor that the program could still reach, by name. After an error only the user's own tensors.
+        final: every tensor that is reachable at the end, by name. After an error, only the user's own tensors.
     """
 
     shown: list[tuple[int, Any]] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Run:
 
 
 class _Off:
-    """Stands for `gnna_plugin` in a plain run."""
+    """Takes the place of `gnna_plugin` in a plain run. Its functions do nothing."""
 
     @staticmethod
     def _nothing(*args: Any, **kwargs: Any) -> contextlib.AbstractContextManager:
@@ -52,7 +52,7 @@ class _Off:
 
 
 class _On:
-    """`gnna_plugin` as programs use it: for the program's framework, and without min_work."""
+    """`gnna_plugin` as programs use it: enabled for the program's framework, with min_work=0."""
 
     def __init__(self, framework: str) -> None:
         self.options = (framework,), {"min_work": 0, "keep_memory": False}
@@ -115,13 +115,13 @@ def _run(program: Program, plugin: Any) -> Run:
         for name, value in sorted(names.items(), key=lambda item: item[0]):
             if run.error is None:
                 run.final |= _reachable(name, value)
-            elif isinstance(value, Tensor):  # without gradients, of which a failed backward pass leaves some
+            elif isinstance(value, Tensor):  # without its gradient, which a failed backward pass may leave incomplete
                 run.final[name] = record(value, detach=True)
     return run
 
 
 def _reachable(name: str, value: Any) -> dict[str, Any]:
-    """Tensors in a value: a tensor, a layer, a Data or DGL graph, a tuple of those."""
+    """Record the tensors in a value: a tensor, a layer, a Data object, a DGL graph, or a sequence of these."""
     if isinstance(value, (Tensor, bool, int, float)):
         return {name: record(value)}
     if isinstance(value, (tuple, list)):
@@ -143,7 +143,10 @@ def _reachable(name: str, value: Any) -> dict[str, Any]:
 
 
 def record(value: Any, detach: bool = False) -> Any:
-    """A value that later writes do not reach; a tensor with all that autograd says of it, unless it is detached."""
+    """Return a copy of a value that later writes do not change.
+
+    A tensor is returned as Seen. With detach=True it is recorded without its autograd state.
+    """
     try:
         return _record(value.detach() if detach else value)
     except Exception as error:

@@ -1,5 +1,6 @@
-"""Statements of a user's message(), by kind. `m` is the message, `v` a view of it, `a` a weight per edge (a column),
-`w` the layer's weights; see pyg_names.layer."""
+"""Statements of a user's message(), by kind. `m` is the message, `v` a view of it, `a` a weight per edge as a column
+and `w` the layer's weights (see pyg_names.layer).
+"""
 
 from __future__ import annotations
 
@@ -153,7 +154,7 @@ MESSAGES: dict[str, tuple[str, ...]] = {
     "type_read": ("show(type(m) is torch.Tensor)", "show(type(x_j) is torch.Tensor)"),
 }
 
-# A raw write to what autograd has saved changes PyG's own gradients, which no program should rely on. So these writes
-# stand before all other statements.
+# Writes that bypass the version counter change what autograd has saved, and with it PyG's own gradients. Programs
+# should not depend on that, so these writes are placed before all other statements.
 RAW_WRITES_COME_FIRST = "message_written_raw"
 AGGREGATIONS = ("add", "mean", "max", "min")

@@ -1,4 +1,4 @@
-"""Names that programs of PyG may use. Layers map WIDTH features to WIDTH, so that any of them can follow another."""
+"""Names that programs of PyG may use. Layers map WIDTH features to WIDTH, so that they can be chained in any order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TOOLS = {
 
 
 class Layer(nn.MessagePassing):
-    """A user's layer whose message() is `body`, on messages of x_j and one weight per edge."""
+    """A user's layer whose message() calls body(self, x_j, w), with one weight per edge."""
 
     def __init__(self, aggr: str, body: Callable) -> None:
         super().__init__(aggr=aggr)
@@ -46,17 +46,23 @@ class Layer(nn.MessagePassing):
 
 
 class BothEnds(Layer):
+    """A Layer whose message() also gets x_i."""
+
     def message(self, x_i, x_j, w):
         return self.body(self, x_j, w, x_i)
 
 
 class ReturnsMessages(Layer):
+    """A Layer that returns its messages without reducing them."""
+
     def aggregate(self, inputs, index):
         self.kept = inputs
         return inputs
 
 
 class RecordsAlways(Layer):
+    """A Layer that records its steps for autograd even inside no_grad()."""
+
     @torch.enable_grad()
     def message(self, x_j, w):
         return self.body(self, x_j, w)
@@ -67,7 +73,7 @@ class RecordsAlways(Layer):
 
 
 class Saliency(nn.GCNConv):
-    """Keeps its normalised weights, to read their gradient."""
+    """A GCNConv that keeps its normalised weights, so that a program can read their gradient."""
 
     kept = None
 
@@ -77,10 +83,10 @@ class Saliency(nn.GCNConv):
 
 
 def layer(aggr: str, *body: str, kind: str = "", show: Callable[[Any], None] = print) -> Layer:
-    """A layer whose message() runs the statements of `body`.
+    """Return a layer whose message() runs the statements of `body` and returns `m`.
 
-    In them `m` is the message, which is returned at the end; `v` is for a view of it and `a` for a weight per edge.
-    `m` and `v` are x_j at first, `a` is a copy of w as a column.
+    In these statements, `m` is the message, `v` a view of it and `a` a weight per edge. Initially `m` and `v` are x_j,
+    and `a` is a copy of w as a column.
     """
     source = "def message(self, x_j, w, x_i=None):\n    m = v = x_j\n    a = w.view(-1, 1) * 1\n"
     source += "".join(f"    {line}\n" for line in body) + "    return m\n"
@@ -92,7 +98,13 @@ def layer(aggr: str, *body: str, kind: str = "", show: Callable[[Any], None] = p
 
 
 def namespace(start: Start, show: Callable[[Any], None], plugin: Any) -> tools.Namespace:
-    """All names of a program, with fresh tensors; show() records a value, plugin is what `gnna_plugin` names."""
+    """Return all names of a program, with fresh tensors.
+
+    Args:
+        start: the program's start.
+        show: records a value.
+        plugin: the object that the name `gnna_plugin` refers to.
+    """
     dtype = getattr(torch, start.dtype)
     width = WIDTH
 

@@ -1,8 +1,10 @@
-"""Statements of a PyG user's program, by kind. {call} is a layer on `h`; {edges}, {k}, {t} are drawn as well."""
+"""Statements of a PyG user's program, by kind. {call} stands for one of CALLS, a layer on `h`, and {call:X} for a call
+with the edges or weights X. The other braces, such as {k} and {t}, are filled with random choices (strategies.py).
+"""
 
 from __future__ import annotations
 
-# Layers on features h, edges {e} and weights {w}. `conv` is a layer with a drawn message().
+# Calls of layers on features h, edges {e} and weights {w}. `conv` is a layer with a random message().
 CALLS = (
     "conv(h, {e}, {w})",
     "gcn(h, {e})",
@@ -23,7 +25,8 @@ CALLS = (
     "gcn_cached(h, {e}, {w})",
 )
 
-COMMON_CALLS = ("gcn(h, {e})", "gin(h, {e})", "graph(h, {e}, {w})")  # drawn more often: most shortcuts are theirs
+# Drawn more often, because most of the plug-in's shortcuts apply to these.
+COMMON_CALLS = ("gcn(h, {e})", "gin(h, {e})", "graph(h, {e}, {w})")
 LAYERS = (
     "conv",
     "gcn",
@@ -50,7 +53,8 @@ COMMON: dict[str, tuple[str, ...]] = {
     "restart": ("h = x * 1", "h = x.detach().clone()", "h = x"),
 }
 
-# A write that no version counter shows is made when no gradient is pending: PyG would compute it from what was written.
+# Writes that bypass the version counter follow `h = x * 1`, so that no backward pass is pending. Otherwise PyG itself
+# would compute gradients from the overwritten values.
 STEPS: dict[str, tuple[str, ...]] = {
     "backward_twice": (
         "h.pow(2).mean().backward(retain_graph=True)",
@@ -188,7 +192,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "d1 = T.GCNNorm()(Data(x=x, edge_index=e)); h = graph(h, d1.edge_index, d1.edge_weight)",
         "show(d2.edge_weight)",
     ),
-    "norm_written": (  # both are made before one is written
+    "norm_written": (  # n1 and n2, or d1 and d2, are both created before one is written to
         "n1, n2; n1[1].mul_(2); show(n2)",
         "d1, d2; d1.edge_weight.mul_(2); show(d2.edge_weight)",
         "n1, n2; n1[1].requires_grad_(); h = graph(h, *n2)",
@@ -244,11 +248,11 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Left out unless asked for. PyG has saved the edge list for its backward pass and raises. GINConv, which the plug-in
-# folds, has not, and computes the gradient of what ran.
+# Drawn only on request. PyG saves the edge list for its backward pass, so it raises after such a write. If the plug-in
+# folds a GINConv, autograd does not save the user's edge list, and the gradient is that of the forward pass that ran.
 NOT_BY_DEFAULT = {"edges_written_pending"}
 
-# Kinds that programs about a user's message() draw from: with all of them, few programs would be about the message.
+# Kinds that the family "messages" draws from. If it drew from all kinds, few programs would exercise message().
 BESIDE_MESSAGES = (
     "backward_twice",
     "checkpoint",
@@ -267,7 +271,7 @@ BESIDE_MESSAGES = (
     "weights_written",
 )
 
-# Layers for the kinds that call one by name.
+# Definitions of the layers that these kinds call by name.
 NEEDED = {
     "raw_messages": "raw = layer('add', 'm = a * m', kind='returns messages')",
     "records_always": "always = layer('add', 'm = a * m', kind='records always')",

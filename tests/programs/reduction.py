@@ -1,4 +1,4 @@
-"""Makes a failing program smaller: statements that a failure does not need are taken out, one by one."""
+"""Shrinks a failing program: removes, one by one, the statements that the failure does not need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .script import Program, Start, Step
 
 
 def reduce(program: Program, fails: Callable[[Program], bool]) -> Program:
-    """The smallest program that still fails and is reached by taking out parts of this one."""
+    """Remove and simplify parts for as long as the program still fails, and return the result."""
     smaller = True
     while smaller:
         smaller = False
@@ -48,7 +48,7 @@ _CALL = re.compile(r"h = (\w+)\(h, e(?:, w)?\)")
 
 
 def _simpler(step: Step) -> Iterator[Step]:
-    """The step as a plain call of the layer in it, as far as its text shows one."""
+    """Yield simpler forms of a step, down to a plain call of its layer if the text has that form."""
     for before, after in _REWRITES:
         if before in step.text:
             text = step.text.replace(before, after)
@@ -57,7 +57,7 @@ def _simpler(step: Step) -> Iterator[Step]:
 
 
 def _shorter(definition: str) -> Iterator[str]:
-    """The definition of a layer without one of its statements."""
+    """Yield the definition of a layer without one of its statements, for each statement."""
     name, _, call = definition.partition(" = ")
     arguments = [argument.value for argument in ast.parse(call, mode="eval").body.args]
     for i in range(1, len(arguments)):
@@ -71,6 +71,6 @@ def quoted(text: str) -> str:
 
 
 def kinds_of_layer(definition: str) -> tuple[str, ...]:
-    """The kinds of the statements in a layer's definition."""
+    """Return the kinds of the statements in a layer's definition."""
     arguments = [a.value for a in ast.parse(definition.partition(" = ")[2], mode="eval").body.args]
     return tuple(kind for kind, texts in MESSAGES.items() if set(arguments) & set(texts))

@@ -1,5 +1,6 @@
-"""A program: a list of Python statements, each tagged with the kinds that it belongs to. Its text is a script that
-`python -m programs FILE` runs again."""
+"""A program: a list of Python statements, each tagged with the kinds that it belongs to. Its repr() is a script that
+`python -m programs FILE` runs again.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """One statement, on one line, and the kinds that it was drawn from."""
+    """One statement, on one line, and the kinds that it belongs to."""
 
     text: str
     kinds: tuple[str, ...]
@@ -16,13 +17,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from.
+    """Initial conditions of a run.
 
     Attributes:
-        framework: "pyg" or "dgl", which decides the names that a program may use.
-        dtype: of all features and weights.
+        framework: "pyg" or "dgl". It decides which names a program may use.
+        dtype: dtype of all features and weights.
         epochs: how often the steps run. Definitions run once. Each epoch begins with `h = x * 1`.
-        coarse: initial features are multiples of 1/2, so that max and min meet ties.
+        coarse: whether initial features are multiples of 1/2, so that ties occur in max and min.
     """
 
     framework: str = "pyg"
@@ -49,7 +50,11 @@ class Program:
 
 
 def parse(script: str) -> Program:
-    """Read what repr(program) printed. Raises ValueError for a script without a Start."""
+    """Parse the output of repr(program).
+
+    Raises:
+        ValueError: the script has no line `Start(...)`.
+    """
     start, definitions, steps = None, [], []
     for line in filter(None, map(str.strip, script.splitlines())):
         text, _, comment = line.rpartition("  # ")

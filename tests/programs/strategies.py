@@ -1,4 +1,4 @@
-"""Draws programs. Each program is drawn from a small palette of kinds and layers, so that the kinds in it meet."""
+"""Draws random programs. Each uses a small selection of kinds and layers, so that these interact with each other."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _FIELD = re.compile(r"\{(call|slice)(?::((?:[^{}]|\{\w+\})*))?\}")
 
 
 def kinds_without() -> frozenset[str]:
-    """Kinds that are left out by default or by GNNA_PROGRAMS_WITHOUT."""
+    """Return the kinds that are excluded by default or by GNNA_PROGRAMS_WITHOUT."""
     return frozenset(pyg_steps.NOT_BY_DEFAULT) | frozenset(
         filter(None, os.environ.get("GNNA_PROGRAMS_WITHOUT", "").split(","))
     )
 
 
 def other_kinds(kinds: Collection[str]) -> set[str]:
-    """All kinds but these and the ordinary ones: to leave out where only these shall be drawn."""
+    """Return the kinds to exclude so that only these and the ordinary ones are drawn."""
     return {*pyg_steps.STEPS, *dgl_steps.STEPS, *MESSAGES} - {*kinds, "product"}
 
 
 @st.composite
 def programs(draw: st.DrawFn, family: str, without: Collection[str] | None = None) -> Program:
-    """A program of the family, without the kinds or exact statements named.
+    """Draw a program.
 
     Args:
-        family: "messages" for user-written layers of PyG, "layers" for PyG's own, "dgl".
-        without: by default what GNNA_PROGRAMS_WITHOUT says.
+        family: "messages" for user-written layers of PyG, "layers" for PyG's own, or "dgl".
+        without: kinds and exact statements to exclude; default: kinds_without().
     """
     without = kinds_without() if without is None else frozenset(without)
     draws = _Draws(draw, family, without)
@@ -63,7 +63,7 @@ def programs(draw: st.DrawFn, family: str, without: Collection[str] | None = Non
 
 
 class _Draws:
-    """The choices for one program: what it may call, and which statements a kind has."""
+    """The choices for one program: the layers that it calls, and the statements of each kind."""
 
     def __init__(self, draw: st.DrawFn, family: str, without: frozenset[str]) -> None:
         self.draw, self.family, self.without = draw, family, without
@@ -86,7 +86,7 @@ class _Draws:
         return self.draw(st.sampled_from(choices))
 
     def definitions(self) -> list[Step]:
-        """`conv`, where it is called."""
+        """Draw the definition of `conv`, if the program calls it."""
         if not any(call.startswith("conv(") for call in self.calls):
             return []
         table = _allowed(MESSAGES, self.without)
@@ -116,7 +116,7 @@ class _Draws:
         return Step(text.replace("{{", "{").replace("}}", "}"), (kind, *layers_of(text)))
 
     def call(self, field: str, operand: str | None) -> str:
-        """A layer's call, with `operand` in place of its edges or, if it names weights, of its weights."""
+        """Draw the call of a layer, with `operand` in place of its weights (w or c) or else of its edges."""
         calls = [call for call in self.calls if "{w}" not in call] if field == "slice" else self.calls
         call = self.pick(calls or ["sage(h, {e})"])
         if operand and operand[0] in "wc":
@@ -126,7 +126,7 @@ class _Draws:
 
 
 def layers_of(text: str) -> list[str]:
-    """The layers and reducers that a statement names: they are kinds, too."""
+    """Return the layers and reducers that a statement names. These also count as kinds."""
     return sorted({*_LAYERS.findall(text), *_REDUCERS.findall(text)})
 
 

@@ -1,4 +1,4 @@
-"""Names that programs of both frameworks may use: data drawn from fixed seeds, small functions, and containers."""
+"""Names that programs of both frameworks may use: data from fixed seeds, small functions and containers."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def scripted(x: Tensor) -> Tensor:
 
 
 def generator(name: str) -> torch.Generator:
-    """A generator whose numbers depend on the name only, not on the order in which a program uses names."""
+    """Return a generator that depends on the name only, not on the order in which a program uses names."""
     return torch.Generator().manual_seed(zlib.crc32(name.encode()))
 
 
 def edges(k: int) -> Tensor:
-    """The k-th edge list, int64 [2, EDGES]: repeated edges and self-loops, no edge at the last node."""
+    """Return the k-th edge list, int64 [2, EDGES], with repeated edges and self-loops. The last node is isolated."""
     return torch.randint(0, NODES - 1, (2, EDGES), generator=generator(f"edges {k}"))
 
 
@@ -54,17 +54,17 @@ def twice(grad: Tensor) -> Tensor:
 
 
 def half(module: Any, args: Any, out: Tensor) -> Tensor:
-    """A forward hook."""
+    """Halve a layer's output, as a forward hook."""
     return out * 0.5
 
 
 def halved(function: Callable) -> Callable:
-    """A replacement for a method that is set on an instance."""
+    """Return a function that halves the result of `function`, to replace a method of an instance."""
     return lambda *args, **kwargs: 0.5 * function(*args, **kwargs)
 
 
 class Namespace(dict):
-    """Globals of a program. A name that is used before it is assigned is made by its maker, once."""
+    """The globals of a program. A name that is read before it is assigned gets its value from its maker, once."""
 
     def __init__(self, makers: dict[str, Callable[[], Any]], **names: Any) -> None:
         super().__init__(names)
@@ -73,7 +73,7 @@ class Namespace(dict):
     def __missing__(self, name: str) -> Any:
         if name not in self._makers:
             raise KeyError(name)
-        torch.default_generator.manual_seed(zlib.crc32(name.encode()))  # manual_seed() costs milliseconds
-        with torch.inference_mode(False), torch.enable_grad():  # wherever a program uses the name first
+        torch.default_generator.manual_seed(zlib.crc32(name.encode()))  # torch.manual_seed() takes milliseconds
+        with torch.inference_mode(False), torch.enable_grad():  # in whatever mode a program first reads the name
             value = self[name] = self._makers[name]()
         return value
