@@ -113,7 +113,6 @@ def test_the_count_is_right_again_after_memory_was_freed_without_the_pool():
     assert LARGE <= allocator.kept_bytes() <= LARGE + 8192
 
 
-@pytest.mark.skipif(not hasattr(torch.Tensor, "_lazy_clone"), reason="no copy on write in this torch")
 def huge_kib():
     """Return this process's anonymous memory in huge pages, in KiB."""
     with open("/proc/self/smaps_rollup") as file:
@@ -142,6 +141,7 @@ def test_only_sizes_that_are_requested_often_get_huge_pages():
     assert all(bool((tensor == step).all()) for step, tensor in enumerate(fresh))
 
 
+@pytest.mark.skipif(not hasattr(torch.Tensor, "_lazy_clone"), reason="no copy on write in this torch")
 def test_kept_buffers_can_be_cloned_lazily():
     allocator.keep_freed_memory()
     tensor = buffer()

@@ -119,6 +119,7 @@ def test_an_order_replaces_the_one_before(device):
     assert torch.equal(OPS.spmm(x, weight, src, dst, num_dst, "sum"), expected)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("n", [20_000, 400_000])
 def test_a_gpu_sorts_uneven_rows_by_degree_at_the_sixth_call(n):
