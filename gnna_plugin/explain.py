@@ -1,4 +1,4 @@
-"""Why each layer runs as it does: a model's decisions, beside the facts of the graph and the paper's formulas."""
+"""Explains how each aggregation of a model runs: its decision, the graph's facts and the paper's formulas."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import torch
 
 from gnna_plugin import decider, report, settings, switch
 from gnna_plugin.decider import PARAMETERS
-from gnna_plugin.extractor import GraphSummary, PaperModel, graph_summary, paper_model
+from gnna_plugin.extractor import THREADS_PER_WARP, GraphSummary, PaperModel, graph_summary, paper_model
 from gnna_plugin.schedules import Schedule
+
+_PASSES = 10  # more than the uses of a small edge list after which it is accelerated
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What explain() returns; print it, or take as_dict() for JSON."""
+    """The result of explain(). str() is a text for people, as_dict() is for JSON."""
 
     graph: GraphSummary
     decisions: list[dict]
@@ -45,11 +47,10 @@ class Explanation:
         for decision, paper in zip(self.decisions, self.paper, strict=True):
             lines += _decision_lines(decision, self.graph.edges, paper, self.min_work)
         for name, counts in self.layers.items():
-            lines += [f"{name}: {n} gathered by the framework for '{op}'" for op, n in counts.materialised.items()]
-            lines += [f"{name}: {n} left to the framework: {why}" for why, n in counts.framework.items()]
+            lines += [f"{name}: {text}" for text in counts.not_fused()]
         lines += [f"schedule of {s}" for s in self.schedules]
         if not self.decisions:
-            lines.append("no aggregation was taken over")
+            lines.append("no aggregation was fused")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -58,15 +59,16 @@ class Explanation:
 def _graph_lines(g: GraphSummary) -> list[str]:
     return [
         f"graph: {g.nodes:,} nodes, {g.edges:,} edges; in-degree {g.degree_mean:.1f} +- {g.degree_deviation:.1f}, "
-        f"at most {g.degree_max:,}; {g.isolated:,} nodes receive nothing",
-        f"ids: average edge span {g.average_edge_span:,.0f}; {100 * g.local_edges:.0f} % of the edges join near ids; "
+        f"at most {g.degree_max:,}; {g.isolated:,} nodes have no in-edges",
+        f"ids: average edge span (mean of |source - destination|) {g.average_edge_span:,.0f}; "
+        f"{100 * g.local_edges:.0f} % of the edges connect ids within 1/64 of all ids; "
         f"the edge list is {'' if g.sorted_by_destination else 'not '}sorted by destination",
     ]
 
 
 def _decision_lines(d: dict, graph_edges: int, paper: PaperModel, min_work: int) -> list[str]:
     added = d["edges"] - graph_edges
-    loops = f", {added:,} of them self-loops that the layer adds" if added > 0 else ""
+    loops = f" ({added:,} more than the graph has, which are self-loops)" if added > 0 else ""
     weights = f", {d['heads']} weights per edge" if d["heads"] > 1 else ", weighted" if d["weighted"] else ""
     fits = "" if paper.shared_memory_fits else " (does not fit)"
     return [
@@ -74,13 +76,13 @@ def _decision_lines(d: dict, graph_edges: int, paper: PaperModel, min_work: int)
         f"  chosen: {_parameters(d)}",
         f"  because {d['reason']}",
         *([f"  runner-up: {d['runner_up']}"] if "runner_up" in d else []),
-        f"  the framework's gather and scatter would be chosen below {min_work:,} edges x width; here "
-        f"{d['edges'] * d['width']:,}",
-        f"  the paper's model: ngs {paper.ngs}, dw {paper.dw}, {paper.threads_per_block // 32} warps per block; "
-        f"{paper.workload_per_thread:.0f} of 1024 elements a thread, shared memory {paper.shared_memory:,} bytes{fits}",
+        f"  size: {d['edges'] * d['width']:,} edges x width; below {min_work:,} (min_work) the framework's code runs",
         f"  schedule: {d['schedule']['reason']}",
-        f"  the paper's renumbering rule: {paper.renumber_rule}, so "
-        f"{'renumber' if paper.renumber else 'leave the ids'}",
+        f"  for comparison, the paper's model for a GPU: ngs {paper.ngs}, dw {paper.dw}, "
+        f"{paper.threads_per_block // THREADS_PER_WARP} warps per block; {paper.workload_per_thread:.0f} of 1024 "
+        f"elements per thread, shared memory {paper.shared_memory:,} bytes{fits}",
+        f"  for comparison, the paper's renumbering rule: {'renumber' if paper.renumber else 'leave the ids'}, because "
+        f"{paper.renumber_rule}",
     ]
 
 
@@ -90,14 +92,17 @@ def _parameters(decision: dict) -> str:
 
 
 def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
-    """Runs model once without gradients and says how each of its aggregations was decided.
+    """Run a model without gradients and explain how each of its aggregations is computed.
+
+    A small graph is passed through the model a few times, because the first uses of one are left to the framework.
 
     Args:
         model: a framework's model; it is put into eval mode for the pass and back.
         data: an object with edge_index [2, E], and x [N, F] (or num_nodes), such as PyG's Data.
         inputs: what the model takes; none: data.x, data.edge_index.
 
-    Raises ValueError where data has no edge_index.
+    Raises:
+        ValueError: data has no edge_index.
 
     >>> import torch, gnna_plugin
     >>> from torch_geometric.data import Data
@@ -116,9 +121,13 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
     for part in (edge_index, *edge_index):  # what happens in the long run, not in the first passes over a small graph
         torch.ops.gnna.set_repeated(part)
     try:
-        with report.fresh(), switch.enabled(**_settings_in_force()), torch.no_grad():
-            model(*(inputs or (data.x, edge_index)))
-            status = report.status()
+        with switch.enabled(*switch.frameworks(), **_settings_in_force()), torch.no_grad():
+            for _ in range(_PASSES):
+                with report.fresh():
+                    model(*(inputs or (data.x, edge_index)))
+                    status = report.status()
+                if not status.fallback_calls:
+                    break
             min_work = settings.current.least_work(edge_index.device.type)
     finally:
         model.train(training)
@@ -129,7 +138,7 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
 
 
 def _schedule(decision: dict) -> dict:
-    """What the decider says of the schedule before there are calls to judge by."""
+    """Return the schedule that the decider expects before there are calls to judge by."""
     itemsize = getattr(torch, decision["dtype"]).itemsize
     choice = decider.choose_schedule(
         decision["rows"],
@@ -143,17 +152,18 @@ def _schedule(decision: dict) -> dict:
 
 
 def _living(schedules: list[Schedule], decisions: list[dict]) -> list[Schedule]:
-    """Those of the plans that these decisions are about and that have got somewhere."""
+    """Return the schedules of these decisions' plans that are past watching."""
     sizes = {tuple(sorted((d["rows"], d["cols"]))) + (d["edges"],) for d in decisions}
     return [s for s in schedules if s.state != "watching" and tuple(sorted((s.rows, s.cols))) + (s.edges,) in sizes]
 
 
 def _settings_in_force() -> dict:
-    """The keywords that leave enable()'s settings as they are."""
+    """Return the keywords with which enable() keeps its settings."""
     now = settings.current
     return {
         "only": now.only,
         "skip": now.skip,
+        "strict": False,
         "min_work": now.min_work,
         "max_plan_bytes": now.max_plan_bytes,
         "schedule": now.schedule,

@@ -1,6 +1,6 @@
-"""What the plug-in did: counters per layer class, the reasons for leaving work to a framework, and the decisions taken.
+"""Counters per layer class, the reasons why calls were not fused, and the decisions of launches.
 
-The adapters write here on every call (a dictionary update); everything that costs time happens when somebody asks.
+The adapters write here on every call, which is a dictionary update. Everything else happens in status().
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ from gnna_plugin.schedules import Schedule, schedules
 logger = logging.getLogger("gnna_plugin")
 
 
+def _calls(n: int) -> str:
+    return f"{n} call{'' if n == 1 else 's'}"
+
+
 @dataclass
 class LayerCounts:
-    """Calls of one layer class.
+    """Counts of the calls of one layer class.
 
-    fused: aggregations, and scores of edges from the features of both ends, that ran as one kernel. reduced: reductions
-    of existing messages as one kernel, counted under the aggregation's class. materialised: gathered features that
-    another operation wanted as a plain tensor, by that operation's name; the framework did the rest. framework: gathers
-    left to the framework, by reason; examples keeps the particulars of the first case of each.
+    Attributes:
+        fused: aggregations that ran as one kernel, and scores of edges computed from the features of both ends.
+        reduced: reductions of existing messages that ran as one kernel, under the class of the aggregation.
+        materialised: gathers that became a plain tensor, by the name of the operation that has no fused form.
+        framework: gathers that fell back to the framework, by reason.
+        examples: by reason, the details of the first such case.
     """
 
     fused: int = 0
@@ -37,6 +43,20 @@ class LayerCounts:
     framework: Counter = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
+    def not_fused(self) -> list[str]:
+        """Return a line for each reason why calls were not fused, the most frequent first."""
+        return [
+            *(f"{_calls(n)} not fused: the message uses `{op}`" for op, n in self.materialised.most_common()),
+            *(
+                f"{_calls(n)} not fused: {_with_example(reason, self.examples.get(reason, ''))}"
+                for reason, n in self.framework.most_common()
+            ),
+        ]
+
+
+# Reasons that the adapters share.
+BELOW = "too small to gain (below min_work)"
+EXCLUDED = "excluded by only=, skip= or conv.gnna = False"
 
 _layers: dict[str, LayerCounts] = {}
 _decisions: dict[tuple, dict] = {}
@@ -62,22 +82,30 @@ def reduced(layer: str) -> None:
 
 
 def materialised(layer: str, operation: str) -> None:
-    """A gather became a plain tensor because `operation` has no fused form."""
+    """Count a gather that became a plain tensor because `operation` has no fused form."""
     _counts(layer).materialised[operation] += 1
-    _log_once(layer, f"gathers its neighbours as PyG does: '{operation}' has no fused form")
+    reason = f"the message uses `{operation}`, which has no fused form"
+    _log_once(layer, reason)
     if settings.current.strict:
-        _refuse(layer, f"'{operation}' on its neighbours' features has no fused form")
+        _refuse(layer, reason)
 
 
 def left_to_framework(layer: str, reason: str, example: Callable[[], str] = str) -> None:
-    """reason is one of few; example gives the particulars of this case, and is asked for once only: mini-batches differ
-    in size a thousand times over."""
+    """Count a gather that falls back to the framework.
+
+    Args:
+        reason: one of few, because each is counted and logged.
+        example: returns the details of this case. It is called for the first case of each reason only.
+
+    Raises:
+        Fallback: in strict mode, unless the user excluded the layer.
+    """
     counts = _counts(layer)
     counts.framework[reason] = n = counts.framework[reason] + 1
     if n == 1:
         counts.examples[reason] = example()
-        _log_once(layer, f"left to the framework: {_with_example(reason, counts.examples[reason])}")
-    if settings.current.strict:
+        _log_once(layer, _with_example(reason, counts.examples[reason]))
+    if settings.current.strict and reason != EXCLUDED:
         _refuse(layer, _with_example(reason, example()))
 
 
@@ -85,15 +113,17 @@ def _with_example(reason: str, example: str) -> str:
     return f"{example}, {reason}" if example else reason
 
 
-def _log_once(layer: str, message: str) -> None:
-    if (layer, message) not in _logged:
+def _log_once(layer: str, reason: str) -> None:
+    if (layer, reason) not in _logged:
         with _lock:
-            _logged.add((layer, message))
-        logger.info("%s %s", layer, message)
+            _logged.add((layer, reason))
+        logger.info("%s is not fused: %s", layer, reason)
 
 
 def _refuse(layer: str, reason: str) -> None:
-    raise settings.Fallback(f"{layer} would be left to the framework: {reason} (strict mode)")
+    raise settings.Fallback(
+        f"{layer} is not fused: {reason}; strict=True accepts fused calls only, strict=False lets the framework run it"
+    )
 
 
 def aggregated(
@@ -135,7 +165,7 @@ def aggregated(
 
 @contextlib.contextmanager
 def watched_by(watcher: Callable) -> Iterator[None]:
-    """Calls watcher with the arguments of every `aggregated` inside the block."""
+    """Call `watcher` with the arguments of every `aggregated` inside the block."""
     global _watcher
     before, _watcher = _watcher, watcher
     try:
@@ -145,7 +175,7 @@ def watched_by(watcher: Callable) -> Iterator[None]:
 
 
 def reset() -> None:
-    """Forgets all counters and decisions."""
+    """Forget all counters and decisions."""
     with _lock:
         _layers.clear()
         _decisions.clear()
@@ -154,7 +184,7 @@ def reset() -> None:
 
 @contextlib.contextmanager
 def fresh() -> Iterator[None]:
-    """Counts from zero inside the block; what was counted before stands again afterwards."""
+    """Count from zero inside the block, and restore the counts from before afterwards."""
     global _layers, _decisions, _logged
     with _lock:
         before = _layers, _decisions, _logged
@@ -168,7 +198,7 @@ def fresh() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Status:
-    """What status() returns: a snapshot. Printing it gives a summary for people, as_dict() one for programs."""
+    """A snapshot of the counters, as status() returns it. str() is a summary for people, as_dict() for programs."""
 
     frameworks: list[str]
     layers: dict[str, LayerCounts]
@@ -217,18 +247,15 @@ class Status:
     def __str__(self) -> str:
         on = ", ".join(self.frameworks) if self.frameworks else "off"
         lines = [
-            f"gnna_plugin: {on}; {self.fused_calls} fused calls, {self.fallback_calls} left to the framework; "
+            f"gnna_plugin: {on}; {_calls(self.fused_calls)} fused, {self.fallback_calls} not; "
             f"{self.plans} plans, {self.plan_bytes / 2**20:.1f} MiB"
         ]
         if self.capture_bytes:
             lines.append(f"  held for captured CUDA graphs: {self.capture_bytes / 2**20:.1f} MiB")
         for name, counts in sorted(self.layers.items()):
-            lines.append(f"  {name}: {counts.reduced} reduced" if counts.reduced else f"  {name}: {counts.fused} fused")
-            lines += [f"    {n} gathered for '{op}'" for op, n in counts.materialised.most_common()]
-            lines += [
-                f"    {n} left to the framework: {_with_example(reason, counts.examples.get(reason, ''))}"
-                for reason, n in counts.framework.most_common()
-            ]
+            done = f"{counts.reduced} reductions in one kernel" if counts.reduced else f"{_calls(counts.fused)} fused"
+            lines.append(f"  {name}: {done}")
+            lines += [f"    {text}" for text in counts.not_fused()]
         for d in self.decisions:
             lines.append(
                 f"  {d['layer']}: {d['edges']:,} edges x {d['width']} {d['reduce']} on {d['device']}: {d['reason']}"

@@ -15,7 +15,7 @@ import torch
 
 
 class Fallback(RuntimeError):
-    """Raised in strict mode (`enable(strict=True)`) if a layer would be left to the framework."""
+    """Raised in strict mode (`enable(strict=True)`) if a call would fall back to the framework."""
 
 
 # Elements (edges times feature width) below which the framework's own path is used: where the two took the same time

@@ -1,4 +1,4 @@
-"""Turning the plug-in on and off: which frameworks' hooks are in place, for the process and for a block of code."""
+"""Turns the plug-in on and off, for the process and for a block of code."""
 
 from __future__ import annotations
 
@@ -27,22 +27,26 @@ def enable(
     config: Mapping[str, int | str] | decider.Config | None = None,
     schedule: bool = True,
 ) -> None:
-    """Routes the neighbour aggregation of the named frameworks ("pyg", "dgl"; none named: all installed) through the
-    plug-in's kernels, for models built before and after. Calling it again only changes the settings.
+    """Run the neighbour aggregation of PyG and DGL on the plug-in's kernels.
+
+    Affects models built before and after. Calling it again replaces all settings, those that are not given by their
+    defaults.
 
     Args:
+        frameworks: "pyg", "dgl"; without names, all that are installed.
         only: layer class names ("GCNConv") to accelerate; None for all.
-        skip: layer class names to leave to the framework. One layer opts out with `conv.gnna = False`.
-        strict: raise gnna_plugin.Fallback instead of leaving a layer to the framework. Default: GNNA_STRICT.
-        min_work: smallest edges x feature width to take over. Default: GNNA_MIN_WORK, else what
-            `gnna tune` measured here, else a measured value per device.
+        skip: layer class names that run as the framework's own code. One layer opts out with `conv.gnna = False`.
+        strict: raise gnna_plugin.Fallback if a call would fall back to the framework. Default: GNNA_STRICT.
+        min_work: smallest edges x feature width to accelerate. Default: GNNA_MIN_WORK, else what `gnna tune` measured
+            here, else a measured value per device. By default, small edge lists on a CPU are accelerated only after a
+            few uses; an explicit value turns that off.
         max_plan_bytes: bound on the cached CSR plans; the least recently used are dropped first.
         config: launch parameters on CUDA fixed by hand, as in the paper's manual mode, for example {"group_size": 32,
             "lanes": 16, "block": 128}: any of kernel ("row" or "group") and the numbers of gnna_plugin.Config. The
             decider chooses the others. explain() and status() show the outcome.
-        schedule: order the rows of plans by community or degree where that is expected to repay its cost; no bit of a
-            result changes. Where False, no new order is looked for.
-        keep_memory: on Linux, keep freed buffers in the process for the next ones of their size; undone by disable().
+        schedule: process the rows of plans by community or degree if that is expected to repay its cost. Results are
+            bit-identical. False: look for no new order.
+        keep_memory: on Linux, keep freed buffers in the process for later ones of the same size, until disable().
 
     Raises:
         ValueError: an unknown framework name or a setting out of range.
@@ -90,9 +94,14 @@ def enable(
     if config and not torch.cuda.is_available():
         logger.warning("config sets parameters of CUDA launches, and there is no CUDA device: it changes nothing here")
     with _lock:
-        for name in names:
-            if name not in settings.enabled_frameworks and _install(name, asked_for=name in frameworks):
-                settings.enabled_frameworks.append(name)
+        enabled_before = list(settings.enabled_frameworks)
+        try:
+            for name in names:
+                if name not in settings.enabled_frameworks and _install(name, asked_for=name in frameworks):
+                    settings.enabled_frameworks.append(name)
+        except BaseException:
+            _uninstall_all_but(enabled_before)
+            raise
         if settings.enabled_frameworks:
             _apply(chosen)
 
@@ -107,7 +116,11 @@ def _install(name: str, asked_for: bool) -> bool:
             raise ImportError(text) from error
         warnings.warn(text, stacklevel=3)
         return False
-    return adapter.install()
+    try:
+        return adapter.install()
+    except BaseException:
+        adapter.uninstall()  # whatever is in place by now
+        raise
 
 
 def _apply(chosen: settings.Settings) -> None:
@@ -122,9 +135,9 @@ def _apply(chosen: settings.Settings) -> None:
 
 
 def disable() -> None:
-    """Puts back the frameworks' own functions, drops all plans, and returns kept memory. Safe to call at any time.
+    """Restore the frameworks' own functions, drop all plans, and return kept memory. Safe to call at any time.
 
-    What captured CUDA graphs read stays, which is logged; see release_captures().
+    Memory that captured CUDA graphs read is kept and logged; see release_captures().
     """
     with _lock:
         _uninstall_all_but([])
@@ -149,7 +162,7 @@ def _uninstall_all_but(kept: list[str]) -> None:
 
 
 def frameworks() -> list[str]:
-    """Names of the frameworks whose hooks are in place."""
+    """Return the names of the frameworks whose hooks are in place."""
     return list(settings.enabled_frameworks)
 
 
@@ -207,7 +220,7 @@ def enabled(
 
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
-    """Leaves everything on this thread to the frameworks inside the block."""
+    """Run everything on this thread as the frameworks' own code inside the block."""
     active = settings.set_active(False)
     try:
         yield

@@ -1,8 +1,8 @@
-"""What `gnna tune` measured on this machine, and the file that keeps it from one run to the next.
+"""The file of what `gnna tune` measured on this machine.
 
 The file is JSON: {device: {"min_work": ..., "launches": [{"facts", "config", ...}]}}, where a device is a GPU's name or
-the CPU's with its threads. enable() reads it; an aggregation whose facts are exactly those of an entry is launched with
-its configuration, unless the user fixed one. The environment variable GNNA_TUNED names another file, 0 none.
+the CPU's with its threads. enable() reads it; an aggregation with exactly the facts of an entry is launched with
+its configuration, unless the user sets one by hand. The environment variable GNNA_TUNED names another file, 0 none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gnna_plugin.decider import Facts, overrides_of
 logger = logging.getLogger("gnna_plugin")
 
 def path() -> Path | None:
-    """The file; None where GNNA_TUNED is 0 or empty."""
+    """Return the file, or None if GNNA_TUNED is 0 or empty."""
     text = os.environ.get("GNNA_TUNED")
     if text is not None:
         return None if text in ("", "0") else Path(text)
@@ -30,14 +30,14 @@ def path() -> Path | None:
 
 
 def device_name(device_type: str) -> str:
-    """What entries are kept under."""
+    """Return the name under which entries of a device are kept."""
     if device_type == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Return the name of this machine's processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
@@ -46,7 +46,7 @@ def processor() -> str:
 
 
 def read() -> dict:
-    """All that the file holds; {} where there is none. A damaged file is told once in the log and left alone."""
+    """Return the content of the file, or {} if there is none. A damaged file is logged and not changed."""
     file = path()
     try:
         found = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
@@ -55,17 +55,21 @@ def read() -> dict:
     except (OSError, ValueError) as error:
         logger.warning("%s is not read: %s", file, error)
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {device: entry for device, entry in found.items() if isinstance(entry, dict)}
 
 
 def write(device: str, entry: dict) -> Path:
-    """Keeps what was measured on ``device``: launches replace those of the same facts, other keys their like.
+    """Store what was measured on ``device``. Launches replace those of the same facts, other keys replace their like.
 
-    Raises ValueError where GNNA_TUNED forbids it, OSError where the file cannot be written.
+    Raises:
+        ValueError: GNNA_TUNED is 0.
+        OSError: the file cannot be written.
     """
     file = path()
     if file is None:
-        raise ValueError("GNNA_TUNED is 0: what was measured is not kept")
+        raise ValueError("GNNA_TUNED is 0, so measurements are not kept; unset it or name a file")
     whole = read()
     before = whole.setdefault(device, {})
     launches = {json.dumps(item["facts"]): item for item in before.get("launches", []) + entry.get("launches", [])}
@@ -80,7 +84,7 @@ def write(device: str, entry: dict) -> Path:
 
 
 def load() -> dict[str, int]:
-    """Puts the kept launches of this machine's GPU in force, and returns the measured min_work by kind of device."""
+    """Apply the kept launches of this machine's GPU, and return the measured min_work by kind of device."""
     unload()
     whole = read()
     if not whole:

@@ -60,7 +60,7 @@ def test_graphs_that_are_used_once_have_no_plan():
     status = gnna_plugin.status()
     assert status.plans == 0 and fused(layer) == 0
     (reason,) = status.layers["GINConv"].framework
-    assert "few times" in reason and status.layers["GINConv"].framework[reason] == 20
+    assert "first uses" in reason and status.layers["GINConv"].framework[reason] == 20
 
 
 def test_a_graph_that_is_used_repeatedly_is_fused():

@@ -61,7 +61,7 @@ def install() -> bool:
         warnings.warn(
             f"gnna_plugin is tested with DGL {_TESTED}; found {dgl.__version__}, whose functions have the expected "
             "parameters, so the plug-in is on",
-            stacklevel=3,
+            stacklevel=4,
         )
     _patches.replace(sparse, "_gspmm", hooks.gspmm_hook(sparse._gspmm))
     _patches.replace(sparse, "_gsddmm", edge_hooks.gsddmm_hook(sparse._gsddmm))

@@ -30,7 +30,7 @@ def below_min_work(num_edges: int, tensors: list[Tensor]) -> Reason | None:
             width = max(width, t.numel() // rows)
     if num_edges * width >= settings.current.least_work("cuda" if tensors[0].is_cuda else "cpu"):
         return None
-    return "below min_work", f"{num_edges:,} edges x {width}"
+    return report.BELOW, f"{num_edges:,} edges x {width}"
 
 
 def unfit(tensors: list[Any]) -> Reason | None:

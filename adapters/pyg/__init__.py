@@ -70,7 +70,7 @@ def install() -> bool:
         warnings.warn(
             f"gnna_plugin is tested with PyG {_TESTED_TEXT}; found {torch_geometric.__version__}, whose functions have "
             "the expected parameters, so the plug-in is on",
-            stacklevel=3,
+            stacklevel=4,
         )
     _patches.replace(MessagePassing, "_index_select", hooks.index_select_hook(MessagePassing._index_select))
     _patches.replace(GINConv, "forward", gin.forward_hook(GINConv.forward))

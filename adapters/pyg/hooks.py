@@ -54,7 +54,7 @@ def why_not(conv: Any, src: Any, index: Any, call: layer_call.Call | None = None
         if attributes[name]:
             return "hooks on the layer's messages"
     if not _chosen(conv):
-        return "excluded by its user"
+        return report.EXCLUDED
     if call is not None and compiled_boundary.dynamo_listens():
         return "torch.compile around the layer"
     if call is not None and own_code.asks_for_types(conv):

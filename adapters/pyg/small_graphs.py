@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch_geometric import Index
 
-from gnna_plugin import settings, surroundings
+from gnna_plugin import report, settings, surroundings
 
 # Multiple of min_work from which a plan pays at its first use, on a CPU. A graph of 8,000 edges x 64 features that was
 # used once took PyG and the plug-in the same time (GIN, GCN, GAT).
 _FIRST_USE = 16
 # The same threshold for results that depend on the edges alone: edges per element of min_work, at 64 features.
 _FIRST_USE_EDGES = _FIRST_USE / 64
-COMES_ONCE = "a small graph that has been used only a few times"
-BELOW = "below min_work"
+COMES_ONCE = "too small to gain on the first uses of an edge list"
+BELOW = report.BELOW
 _is_repeated = torch.ops.gnna.is_repeated.default
 
 

@@ -64,5 +64,7 @@ def install() -> None:
 
 def uninstall() -> None:
     """Restore PyG's own function in every module that holds ours."""
+    global _spread
     if _spread is not None:
         _spread.undo()
+        _spread = None

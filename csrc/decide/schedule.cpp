@@ -87,14 +87,15 @@ ScheduleChoice choose_schedule(const ScheduleFacts& facts, bool explain) {
   }
   choice.repays = !fits && facts.seconds * (1 - 1 / choice.gain) >= choice.cost;
   if (!explain) return choice;
-  const std::string sizes = mebibytes(features) + " of features, the cache " + mebibytes(cache_bytes(facts.device));
+  const std::string sizes = mebibytes(features) + " of features " + (fits ? "fit" : "exceed") + " the cache of " +
+                            mebibytes(cache_bytes(facts.device));
   const std::string kept = describe_default_order(facts.graph, facts.device);
   if (fits) {
-    choice.reason = kept + ": " + sizes;
+    choice.reason = kept + ", because " + sizes;
     return choice;
   }
-  choice.reason = kept + ", by community once that pays: " + sizes + "; expected " + text("%.2fx", choice.gain) +
-                  " for " + text("%.1f ms", choice.cost * 1e3);
+  choice.reason = kept + ", by community once that pays, because " + sizes + "; expected " +
+                  text("%.2fx", choice.gain) + " for " + text("%.1f ms", choice.cost * 1e3);
   if (facts.calls > 0 && facts.seconds > 0) {
     const double per_call = facts.seconds / static_cast<double>(facts.calls);
     choice.reason += ", repaid after " + text("%.0f", std::ceil(choice.cost / (per_call * (1 - 1 / choice.gain)))) +
