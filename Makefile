@@ -16,14 +16,17 @@ OLDEST := .venv-oldest
 PYTHON_OLDEST ?= python3.11
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml gnna_plugin/_version.py
 
+CLANG_TIDY := clang-tidy==23.1.4
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint ruff format types build environment tools clean
+.PHONY: help demo test test-oldest lint ruff format types tidy build environment tools clean
 
 help:
 	@echo "make demo          show what the plug-in does, in a minute or two"
 	@echo "make test          run all tests that this machine can run (GNNA_DATA=folder adds real graphs)"
 	@echo "make test-oldest   run the tests with the oldest torch, PyG and DGL, in $(OLDEST) (Python 3.10 or 3.11)"
 	@echo "make lint          check the Python files with ruff and mypy, and the C++ files with clang-format"
+	@echo "make tidy          look for mistakes in the C++ files with clang-tidy (minutes)"
 	@echo "make build         make only the environment and the compiled library"
 	@echo "make clean         remove what was built, $(VENV) and $(OLDEST)"
 	@echo "TORCH=torch==X.Y.Z selects another torch, PYTHON=python3.12 another Python"
@@ -52,6 +55,13 @@ ruff: environment
 
 format: environment
 	find csrc -type f | xargs $(VENV)/bin/clang-format --dry-run --Werror
+
+# The files that only a torch with CUDA can compile are left out.
+tidy: environment
+	@$(PIP) install --quiet $(CLANG_TIDY)
+	@ls csrc/decide/*.cpp csrc/cpu/*.cpp csrc/torch/*.cpp csrc/torch/*/*.cpp | grep -v /cuda_ | xargs -P $$(nproc) -n 1 sh -c \
+	  '$(VENV)/bin/clang-tidy --quiet "$$1" -- -std=c++20 -Icsrc/include -Icsrc -Icsrc/torch \
+	    $$($(PY) -c "import torch; p = torch.__path__[0] + \"/include\"; print(\"-isystem\", p, \"-isystem\", p + \"/torch/csrc/api/include\")") 2>/dev/null' sh
 
 # mypy names modules by their folders. It therefore runs in a folder where adapters/ is gnna_plugin/adapters, as in an
 # installation.

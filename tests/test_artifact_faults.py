@@ -13,7 +13,7 @@ from torch_geometric.nn import GCNConv, GINConv
 
 import gnna_plugin
 from gnna_plugin.data import load_graph
-from gnna_plugin.decider import decide
+from gnna_plugin.decider import Facts, decide
 from gnna_plugin.extractor import graph_summary, paper_model
 from gnna_plugin.tools.compare.runner import max_rel_error
 
@@ -154,11 +154,11 @@ def test_one_layers_configuration_does_not_depend_on_another():
     widths = [16, 1433, 7, 602]
 
     def decisions(order):
-        return {width: decide(2708, 2708, 10556, 168, width) for width in order}
+        return {width: decide(Facts(2708, 2708, 10556, 168, width, width)) for width in order}
 
     assert decisions(widths) == decisions(reversed(widths))
     with pytest.raises(AttributeError):
-        decide(10, 10, 20, 5, 16).kernel = "other"
+        decide(Facts(10, 10, 20, 5, 16, 16)).kernel = "other"
 
 
 @on_gpu

@@ -123,10 +123,7 @@ void spmm(const Case& c, Results& results) {
   KernelConfig config;
   if (c.number("decide") != 0) {
     GraphFacts graph{args.csr.rows, args.csr.cols, args.csr.edges, c.number("max_degree")};
-    const auto at = {reinterpret_cast<uintptr_t>(args.x), static_cast<uintptr_t>(args.x_stride * sizeof(T))};
-    const bool aligned = std::all_of(at.begin(), at.end(), [](uintptr_t bytes) { return bytes % 16 == 0; });
-    const LayerFacts layer{width, args.head_dim, sizeof(T), args.weight != nullptr, aligned, args.reduce};
-    config = decide(graph, layer, {true, c.number("processors"), c.number("l2_bytes")}).config;
+    config = decide(graph, layer_facts(args), {true, c.number("processors"), c.number("l2_bytes")}).config;
   } else {
     config.kernel = static_cast<Kernel>(c.number("kernel"));
     config.group_size = static_cast<int>(c.number("group_size"));

@@ -36,7 +36,7 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 const void* counter_of(const c10::VariableVersion& version) {
   static_assert(sizeof(c10::VariableVersion) == sizeof(void*), "a VariableVersion is one pointer to its counter");
   const void* counter;
-  std::memcpy(&counter, &version, sizeof counter);
+  std::memcpy(static_cast<void*>(&counter), static_cast<const void*>(&version), sizeof counter);  // NOLINT
   return counter;
 }
 

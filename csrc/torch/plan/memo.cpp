@@ -53,6 +53,7 @@ class Memo {
     if (capturing)
       for (const Original& result : found.results) hold_for_captures(result.tensor());
     std::vector<at::Tensor> copies;
+    copies.reserve(found.results.size());
     for (const Original& result : found.results) copies.push_back(result.copy());
     return {copies, found.form};
   }
@@ -104,6 +105,7 @@ std::vector<at::Tensor> remember(c10::string_view name, at::TensorList inputs, a
   }
   Prints prints = fingerprints(*key, inputs);
   std::vector<at::Tensor> copies;
+  copies.reserve(value.results.size());
   for (const Original& original : value.results) copies.push_back(original.copy());
   memo().insert(*key, std::move(prints), std::move(value));
   return copies;

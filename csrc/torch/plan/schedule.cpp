@@ -174,6 +174,7 @@ bool Schedule::is_step_due(const Plan& plan) const {
   return false;
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): replace() changes the caller's pointer
 void Schedule::advance(std::shared_ptr<const Plan> plan, const PlanBuilder& builder, const Replace& replace) {
   const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   // Another thread may have taken the step since due().
