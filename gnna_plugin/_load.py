@@ -114,8 +114,11 @@ def _serve_adapters_of_checkout(here: Path) -> None:
     importable as parts of gnna_plugin.
     """
     root = _checkout_of(here)
-    if root is None or importlib.util.find_spec("gnna_plugin.adapters") is not None:
+    if root is None:
         return
+    found = importlib.util.find_spec("gnna_plugin.adapters")
+    if found is not None and found.origin is not None and Path(found.origin).parent == root / "adapters":
+        return  # otherwise they are missing, or those of another checkout that is installed editable
 
     class AdaptersOfCheckout:
         @staticmethod
@@ -127,4 +130,4 @@ def _serve_adapters_of_checkout(here: Path) -> None:
                 name, spec.origin, submodule_search_locations=list(spec.submodule_search_locations or ())
             )
 
-    sys.meta_path.append(AdaptersOfCheckout)
+    sys.meta_path.insert(0, AdaptersOfCheckout)

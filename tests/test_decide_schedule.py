@@ -38,10 +38,10 @@ def test_kinds(device, nodes, edges, width, max_degree, kind):
 @pytest.mark.parametrize(
     ("device", "nodes", "edges", "max_degree", "words"),
     [
-        (H200, 63_731, 1_634_180, 1098, "rows by degree: "),  # facebook-links: all of it is near
+        (H200, 63_731, 1_634_180, 1098, "rows by degree, because "),  # facebook-links: all of it is near
         (H200, 317_080, 2_099_732, 343, "rows by degree in windows of 1024, by community once"),  # com-dblp
         (H200, 334_925, 1_686_092, 19, "rows ascend, by community once"),  # DD: degrees of one size
-        (H200, 2_708, 10_556, 168, "rows ascend: "),  # cora: less than a wave
+        (H200, 2_708, 10_556, 168, "rows ascend, because "),  # cora: less than a wave
         (EPYC, 317_080, 2_099_732, 343, "rows ascend, by community once"),
     ],
 )

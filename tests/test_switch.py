@@ -241,7 +241,7 @@ assert 'torch_geometric' not in sys.modules and not torch.cuda.is_initialized()
 
 
 def test_status_before_the_first_call():
-    assert "off; 0 fused" in str(gnna_plugin.status())
+    assert "off; 0 calls fused" in str(gnna_plugin.status())
     assert gnna_plugin.status().as_dict()["layers"] == {}
 
 
