@@ -1,5 +1,5 @@
-"""`gnna tune`: measures what the decider would otherwise assume, on the user's graph and device, and keeps the answer.
+"""`gnna tune`: measures launches and min_work on the user's graph and device, and stores the results.
 
-search.py looks for the best launch among candidates, launches.py measures them on a GPU, crossover.py finds the CPU's
-min_work, command.py is the command line; gnna_plugin.tuned keeps the answers and puts them in force.
+search.py searches for the best launch, launches.py times candidates on a GPU, crossover.py measures min_work, and
+command.py is the command line. gnna_plugin.tuned stores the results and applies them.
 """

@@ -15,20 +15,21 @@ _EPILOG = """examples:
   gnna tune --graph edges.csv --model gin --device cuda
   gnna tune --device cpu
 
-With --graph, which needs a GPU, every aggregation of the model's forward and backward pass on the graph is tuned: other
-launches than the decider's own are measured, and what is at least 2 % faster is kept. Without it, min_work is measured:
-the smallest edges x width that the plug-in takes over, for any graph. On a CPU, whose kernels have no launch
-parameters, that is all that depends on the machine.
+With --graph, which needs a GPU, every aggregation of the model's forward and backward pass on the graph is tuned.
+Launches beside the decider's choice are timed, and one that is at least 2 % faster is kept. Without --graph, min_work
+is measured: the smallest edges x width that the plug-in accelerates. CPU kernels have no launch parameters, so min_work
+is all that can be tuned on a CPU.
 
-The answers are kept in ~/.cache/gnna_plugin/tuned.json (XDG_CACHE_HOME, or the file that GNNA_TUNED names), by device
-and torch version; enable() reads them. A graph, width or layer of other facts is decided by the rules as before."""
+Results are stored by device and torch version in ~/.cache/gnna_plugin/tuned.json (or XDG_CACHE_HOME, or the file that
+GNNA_TUNED names), and enable() reads them. They apply to aggregations with exactly the same facts (nodes, edges,
+longest row, width, weights, dtype). All others are decided by the rules."""
 
 
 def add_arguments(parser):
     """Add the arguments to an argparse parser."""
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _EPILOG
     add = parser.add_argument
-    add("--graph", nargs="+", metavar="G", help="as for `gnna compare`; what to tune a GPU's launches for")
+    add("--graph", nargs="+", metavar="G", help="graphs to tune launches for, named as for `gnna compare`")
     add("--framework", choices=sorted(FRAMEWORKS), default="pyg", help="default: %(default)s")
     add("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
     add("--layers", type=int, help="default: the model's own, as for compare")

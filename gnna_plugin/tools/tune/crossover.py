@@ -1,7 +1,7 @@
-"""A device's min_work: from which work (edges x width) the plug-in is not slower than the framework's own path.
+"""Measures min_work: the smallest work (edges x width) at which the plug-in is no slower than the framework.
 
-A training step of one layer on random graphs of growing size, plain and accelerated in turn. On a GPU small graphs wait
-for the host, whose path through the plug-in is longer; the steps follow one another without waiting for the GPU.
+Training steps of one layer on random graphs of growing size run plain and accelerated in turn. On a GPU, steps follow
+one another without a wait, because small graphs are limited by the host, which does more with the plug-in on.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ WIDTHS = (16, 64)
 
 
 def measure(steps: Callable, framework: str, device: torch.device, rounds: Rounds) -> Iterator[dict]:
-    """A row per layer, edges and width: work, plain_us, accelerated_us, left_us (on, but left to the framework).
+    """Yield a row per layer, edges and width: work, plain_us, accelerated_us and left_us.
 
-    ``steps``: function of (edges, width, device) that gives {layer: a training step of it}.
+    left_us is the time with the plug-in on and every call falling back to the framework.
+
+    Args:
+        steps: function of (edges, width, device) that returns {layer: a function that runs one training step}.
     """
     modes = {"plain": None, "accelerated": 0, "left": 1 << 60}
     for edges in EDGES[device.type]:
@@ -47,8 +50,10 @@ def measure(steps: Callable, framework: str, device: torch.device, rounds: Round
 
 
 def least_work(rows: list[dict], slack: float = 1.02) -> int:
-    """The smallest work from which on no layer is slower, in the median over layers of each size, than ``slack`` times
-    the plain path; one above the largest measured work where even that is slower."""
+    """Return the smallest work from which on the median layer takes at most ``slack`` times the plain time.
+
+    The result is one above the largest measured work if that is slower, too.
+    """
     by_work: dict[int, list[float]] = {}
     for row in rows:
         by_work.setdefault(row["work"], []).append(row["accelerated_us"] / row["plain_us"])

@@ -1,6 +1,6 @@
-"""The launches of a model on a GPU: which aggregations a forward and a backward pass ask for, and their times.
+"""Finds the aggregations of a model's forward and backward pass on a GPU, and times launches of them.
 
-A candidate's result is compared with that of the decider's own choice before it is timed.
+The result of each candidate is compared with that of the decider's choice before it is timed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TOLERANCE = {4: 1e-4, 8: 1e-11, 2: 2e-2}  # by bytes per element, relative to t
 
 @dataclass(frozen=True, eq=False)
 class Launch:
-    """One aggregation: rows gather x's rows over the edges col -> row, with a weight per edge and head, or none."""
+    """One aggregation over the edges col -> row, with a weight per edge and head or without weights."""
 
     facts: Facts
     row: Tensor
@@ -33,7 +33,7 @@ class Launch:
 
 
 def launches_of(forward) -> list[Launch]:
-    """The distinct aggregations of forward(), a function that runs a model with the plug-in on, and of its gradient."""
+    """Return the distinct aggregations of forward(), which runs a model with the plug-in on, and of its gradient."""
     found: dict[Facts, Launch] = {}
 
     def note(layer, x, weight, src, dst, out, reduce):
@@ -64,10 +64,10 @@ def launches_of(forward) -> list[Launch]:
 
 @contextlib.contextmanager
 def timed(launch: Launch, rounds: Rounds) -> Iterator[tuple[Callable, Callable]]:
-    """(decided, time_of), as search.search takes them, for a launch on its GPU.
+    """Yield (decided, time_of) for a launch, as search.search takes them.
 
-    time_of raises RuntimeError for a configuration with a wrong result. What is fixed by hand for the process is
-    changed inside the block, and open after it. Plans keep their order of rows, so that all are timed on the same.
+    The overrides of the process change inside the block and are empty after it. Plans keep their order of rows, so all
+    candidates are timed in the same one. time_of raises RuntimeError if a configuration gives a wrong result.
     """
     device, facts = launch.row.device, launch.facts
     copies = buffers(facts.cols * facts.width * facts.itemsize * 2, device)
@@ -106,6 +106,6 @@ def timed(launch: Launch, rounds: Rounds) -> Iterator[tuple[Callable, Callable]]
 
 
 def tune(launch: Launch, rounds: Rounds) -> Found:
-    """The best configuration of a launch on its GPU; raises as `timed` does."""
+    """Return the best configuration of a launch on its GPU. Raises as `timed` does."""
     with timed(launch, rounds) as (decided, time_of):
         return search(decided, time_of)

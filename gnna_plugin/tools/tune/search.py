@@ -1,6 +1,6 @@
-"""The search for a launch configuration: from the decider's own choice, one parameter at a time, while that helps.
+"""Searches for a launch configuration: starts at the decider's choice and changes one parameter at a time.
 
-It knows parameters and times only; what a time is comes from outside, so that the search is tested without a GPU.
+Times come from the caller, so the search can be tested without a GPU.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ from dataclasses import dataclass, field
 
 from gnna_plugin.decider import KERNELS, PARAMETERS
 
-# What is tried of the parameters that have no short list of their own.
+# Values to try of parameters whose accepted values are a range.
 _TRIED = {
     "group_size": (8, 16, 32, 64, 128),
     "split_above": (32, 64, 128, 256, 512, 1024),
     "chunk_edges": (256, 512, 1024, 2048),
 }
-_GAIN = 0.98  # a candidate has to save 2 % over the best, within which repeated timings scatter (an H200: 0.5 to 4 %)
+_GAIN = 0.98  # a candidate must save 2 %, because repeated timings scatter by about that much
 _SWEEPS = 2
 
 
 @dataclass
 class Found:
-    """The best configuration with its time, the first one's (the decider's), and everything that was tried.
+    """The result of a search.
 
-    ``tried`` holds (configuration, ms, or None where it cannot be launched).
+    Attributes:
+        config, ms: the best configuration and its time.
+        decider_ms: the time of the decider's choice.
+        tried: (configuration, ms) of every candidate; ms is None if it cannot be launched.
     """
 
     config: dict
@@ -34,10 +37,14 @@ class Found:
 
 
 def search(decided: Callable[[dict], dict], time_of: Callable[[dict], float | None]) -> Found:
-    """Minimises time_of(configuration), ms or None for one that cannot be launched.
+    """Find the configuration with the smallest time.
 
-    ``decided`` completes a partial configuration by the decider's rules; two that it completes alike are tried once.
-    Raises ValueError where not even the decider's own choice can be launched.
+    Args:
+        decided: completes a partial configuration by the decider's rules. Equal completions are timed once.
+        time_of: returns the time of a configuration in ms, or None if it cannot be launched.
+
+    Raises:
+        ValueError: the decider's own choice cannot be launched.
     """
     times: dict[tuple, float | None] = {}
     tried = []
