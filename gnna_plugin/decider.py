@@ -89,7 +89,9 @@ class Config:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def parameters(self) -> dict:
-        """The parameters that apply, as `overrides_of` takes them."""
+        """Return the parameters that apply, as `overrides_of` takes them; {} on a CPU, which has none."""
+        if self.lanes is None:
+            return {}
         return {name: value for name, value in self.as_dict().items() if name not in _WORDS}
 
 
@@ -149,7 +151,10 @@ def overrides_of(config: Mapping[str, int | str] | Config | None) -> tuple[int, 
         values[parameter] = int(value) * unit
     for parameter, owner in (("group_size", "group"), ("groups", "row")):
         if parameter in values and kernel not in (owner, None):
-            raise ValueError(f"config sets {parameter} with kernel {kernel!r}; it is a parameter of kernel {owner!r}")
+            raise ValueError(
+                f"config sets {parameter}, a parameter of kernel {owner!r}, with kernel {kernel!r} or its parameters; "
+                "set those of one kernel"
+            )
     return (-1 if kernel is None else KERNELS.index(kernel), *(values.get(name, 0) for name in PARAMETERS))
 
 

@@ -97,7 +97,7 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
     A small graph is passed through the model a few times, because the first uses of one are left to the framework.
 
     Args:
-        model: a framework's model; it is put into eval mode for the pass and back.
+        model: a framework's model; its modules are put into eval mode for the pass and back.
         data: an object with edge_index [2, E], and x [N, F] (or num_nodes), such as PyG's Data.
         inputs: what the model takes; none: data.x, data.edge_index.
 
@@ -116,9 +116,10 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
         raise ValueError(f"data is {type(data).__name__} without an edge_index [2, E]; explain reads the graph from it")
     x = getattr(data, "x", None)
     num_nodes = x.size(0) if isinstance(x, torch.Tensor) else int(data.num_nodes)
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
-    for part in (edge_index, *edge_index):  # what happens in the long run, not in the first passes over a small graph
+    edges = edge_index.as_tensor() if hasattr(edge_index, "as_tensor") else edge_index  # PyG's EdgeIndex
+    for part in (edges, *edges):  # what happens in the long run, not in the first passes over a small graph
         torch.ops.gnna.set_repeated(part)
     try:
         with switch.enabled(*switch.frameworks(), **_settings_in_force()), torch.no_grad():
@@ -130,8 +131,9 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
                     break
             min_work = settings.current.least_work(edge_index.device.type)
     finally:
-        model.train(training)
-    facts = graph_summary(edge_index, num_nodes)
+        for module in training:
+            module.training = True
+    facts = graph_summary(edges, num_nodes)
     paper = [paper_model(facts, decision["width"]) for decision in status.decisions]
     decisions = [{**decision, "schedule": _schedule(decision)} for decision in status.decisions]
     return Explanation(facts, decisions, paper, status.layers, min_work, _living(status.schedules, decisions))

@@ -21,6 +21,12 @@ from gnna_plugin.schedules import Schedule, schedules
 logger = logging.getLogger("gnna_plugin")
 
 
+# Reasons that the adapters share.
+BELOW = "too small to gain (below min_work)"
+EXCLUDED = "excluded by only=, skip= or conv.gnna = False"
+OUTLIVES = "neighbours' features are used after the layer"
+
+
 def _calls(n: int) -> str:
     return f"{n} call{'' if n == 1 else 's'}"
 
@@ -46,17 +52,16 @@ class LayerCounts:
     def not_fused(self) -> list[str]:
         """Return a line for each reason why calls were not fused, the most frequent first."""
         return [
-            *(f"{_calls(n)} not fused: the message uses `{op}`" for op, n in self.materialised.most_common()),
+            *(
+                f"{_calls(n)} not fused: {op if op == OUTLIVES else f'the message uses `{op}`'}"
+                for op, n in self.materialised.most_common()
+            ),
             *(
                 f"{_calls(n)} not fused: {_with_example(reason, self.examples.get(reason, ''))}"
                 for reason, n in self.framework.most_common()
             ),
         ]
 
-
-# Reasons that the adapters share.
-BELOW = "too small to gain (below min_work)"
-EXCLUDED = "excluded by only=, skip= or conv.gnna = False"
 
 _layers: dict[str, LayerCounts] = {}
 _decisions: dict[tuple, dict] = {}
@@ -84,7 +89,7 @@ def reduced(layer: str) -> None:
 def materialised(layer: str, operation: str) -> None:
     """Count a gather that became a plain tensor because `operation` has no fused form."""
     _counts(layer).materialised[operation] += 1
-    reason = f"the message uses `{operation}`, which has no fused form"
+    reason = operation if operation == OUTLIVES else f"the message uses `{operation}`, which has no fused form"
     _log_once(layer, reason)
     if settings.current.strict:
         _refuse(layer, reason)
@@ -132,7 +137,7 @@ def aggregated(
     """Count a fused aggregation of x [N, *S] over the edges (src, dst) into out [M, *S], and keep its decision.
 
     Called right after the op, on the same thread, because the decision is the one that the op recorded last. One is
-    kept per layer class, order of magnitude of edges, width, reduction, device and config, because mini-batches differ
+    kept per layer class, power of two of edges, width, reduction, dtype, device and config, because mini-batches differ
     in size a thousand times over.
     """
     fused(layer)
@@ -140,7 +145,7 @@ def aggregated(
         _watcher(layer, x, weight, src, dst, out, reduce)
     num_dst, edges = out.size(0), dst.numel()
     width = out.numel() // num_dst if num_dst else 0
-    key = (layer, edges.bit_length(), width, reduce, weight is None, out.device, settings.current.config)
+    key = (layer, edges.bit_length(), width, reduce, weight is None, out.dtype, out.device, settings.current.config)
     if not edges or key in _decisions:
         return
     recorded = decider.last_decision()
@@ -257,9 +262,8 @@ class Status:
             lines.append(f"  {name}: {done}")
             lines += [f"    {text}" for text in counts.not_fused()]
         for d in self.decisions:
-            lines.append(
-                f"  {d['layer']}: {d['edges']:,} edges x {d['width']} {d['reduce']} on {d['device']}: {d['reason']}"
-            )
+            call = f"{d['edges']:,} edges x {d['width']} {d['dtype']}, {d['reduce']} on {d['device']}"
+            lines.append(f"  {d['layer']}: {call}: {d['reason']}")
         lines += [f"  schedule of {s}" for s in self.schedules if s.state != "watching"]
         return "\n".join(lines)
 

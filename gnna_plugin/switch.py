@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -65,8 +66,8 @@ def enable(
     if not names:
         raise ImportError("no supported framework is installed; `pip install torch-geometric` gives one")
     for label, classes in (("only", only), ("skip", skip)):
-        if isinstance(classes, str):
-            raise ValueError(f"{label} is the string {classes!r}; it must be a list of layer class names")
+        if isinstance(classes, str) or not (isinstance(classes, Iterable) or (classes is None and label == "only")):
+            raise ValueError(f"{label} is {classes!r}; it must be a list of layer class names")
     only, skip = None if only is None else list(only), list(skip)
     for label, classes in (("only", only or []), ("skip", skip)):
         for cls in classes:
@@ -75,8 +76,10 @@ def enable(
     for label, switch in (("keep_memory", keep_memory), ("schedule", schedule)):
         if not isinstance(switch, bool):
             raise ValueError(f"{label} is {switch!r}; it must be True or False")
-    if max_plan_bytes < 0:
-        raise ValueError(f"max_plan_bytes is {max_plan_bytes}; it must be 0 or more bytes")
+    if not isinstance(max_plan_bytes, numbers.Integral) or not 0 <= max_plan_bytes < 1 << 63:
+        raise ValueError(f"max_plan_bytes is {max_plan_bytes!r}; it must be a whole number of bytes, 0 to 2**63 - 1")
+    if config is not None and not isinstance(config, (Mapping, decider.Config)):
+        raise ValueError(f"config is {config!r}; it must be a dictionary of launch parameters, a Config or None")
     strict, min_work = settings.from_environment(strict, min_work)
     parameters = config.parameters() if isinstance(config, decider.Config) else dict(config or {})
     decider.overrides_of(parameters)  # raises here rather than in a layer

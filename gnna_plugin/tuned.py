@@ -52,7 +52,7 @@ def read() -> dict:
         found = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         logger.warning("%s is not read: %s", file, error)
         return {}
     if not isinstance(found, dict):
@@ -90,14 +90,15 @@ def load() -> dict[str, int]:
     if not whole:
         return {}
     if torch.cuda.is_available():
-        for item in whole.get(device_name("cuda"), {}).get("launches", []):
+        launches = whole.get(device_name("cuda"), {}).get("launches", [])
+        for item in launches if isinstance(launches, list) else []:
             try:
                 torch.ops.gnna.set_tuned(Facts(**item["facts"]).numbers(), overrides_of(item["config"]))
-            except (TypeError, ValueError, KeyError) as error:
+            except (TypeError, ValueError, KeyError, RuntimeError) as error:
                 logger.warning("an entry of %s is not used: %s", path(), error)
     kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     found = {kind: whole.get(device_name(kind), {}).get("min_work") for kind in kinds}
-    return {kind: least for kind, least in found.items() if isinstance(least, int) and least >= 0}
+    return {kind: least for kind, least in found.items() if type(least) is int and least >= 0}
 
 
 def unload() -> None:

@@ -179,8 +179,8 @@ def test_what_is_set_by_hand_is_held_to_what_a_launch_takes(on_h100):
         ({"lanes": 8, "dw": 8}, "lanes twice"),
         ({"tile": 1}, "'tile'; accepted are kernel, lanes"),
         ({"kernel": "edges"}, "kernel to 'edges'; accepted are 'row', 'group'"),
-        ({"kernel": "row", "group_size": 4}, "it is a parameter of kernel 'group'"),
-        ({"ngs": 4, "groups": 2}, "it is a parameter of kernel 'row'"),
+        ({"kernel": "row", "group_size": 4}, "a parameter of kernel 'group'"),
+        ({"ngs": 4, "groups": 2}, "a parameter of kernel 'row'"),
     ],
 )
 def test_a_wrong_parameter_is_named(config, words):

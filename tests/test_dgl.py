@@ -313,3 +313,14 @@ def test_compare_trains_dgl_models(tmp_path):
     assert cli.main(["compare", *arguments, "--json", str(file)]) == 0
     (row,) = json.loads(file.read_text())
     assert row["framework"] == "dgl" and row["fused_calls"] > 0 and row["max_rel_error"] < 1e-4
+
+
+def test_extrema_show_no_decision_of_an_earlier_launch():
+    graph = dgl.graph((torch.randint(0, 50, (400,)), torch.randint(0, 50, (400,))), num_nodes=50)
+    gnna_plugin.enable("dgl", min_work=0)
+    for width, reduce in ((7, fn.sum), (12, fn.max)):
+        graph.ndata["x"] = torch.randn(50, width)
+        graph.update_all(fn.copy_u("x", "m"), reduce("m", "y"))
+    status = gnna_plugin.status()
+    assert status.layers["dgl.copy_lhs_max"].fused == 1
+    assert all((d["width"], d["reduce"]) == (7, "sum") and d["layer"] == "dgl.copy_lhs_sum" for d in status.decisions)

@@ -82,3 +82,19 @@ def test_command_line(tmp_path, capsys):
     assert cli.main(["explain", "--model", "gin", "--graph", "community:3000x30000", "--json", str(file)]) == 0
     assert "GINConv: sum of 64 x float32" in capsys.readouterr().out
     assert json.loads(file.read_text())["graph"]["nodes"] == 3000
+
+
+def test_modules_keep_their_own_modes(data):
+    """A frozen BatchNorm of a model in training stays frozen."""
+    model = torch.nn.ModuleDict({"conv": Net(), "frozen": torch.nn.BatchNorm1d(4)}).train()
+    model["frozen"].eval()
+    model.forward = model["conv"].forward
+    gnna_plugin.explain(model, data)
+    assert model.training and model["conv"].training and not model["frozen"].training
+
+
+def test_an_edge_index_of_pyg_is_explained(data):
+    from torch_geometric import EdgeIndex
+
+    data.edge_index = EdgeIndex(data.edge_index, sparse_size=(3000, 3000))
+    assert gnna_plugin.explain(Net(), data).decisions

@@ -97,7 +97,7 @@ def _try_fit(gidx: Any, known: graphs.Known, op: str, reduce: str, u: Any, e: An
 
 def _count(layer: str, call: Call, out: Tensor, reduce: str) -> None:
     operands, edges = call.operands, call.entry.edges
-    if operands.x is None:  # messages alone: a segment reduction, for which no spmm launch was decided
+    if operands.x is None or reduce in ("max", "min"):  # other ops than spmm, whose launches are not decided
         report.fused(layer)
     else:
         report.aggregated(layer, operands.x, operands.weight, edges.src, edges.dst, out, reduce)

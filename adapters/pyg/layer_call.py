@@ -33,7 +33,6 @@ _NAMES = (
     "_jinja_edge_updater",
 )
 _MARK = "_gnna_wraps"
-_OUTLIVES = "use after the layer"
 _rebound: weakref.WeakSet[MessagePassing] = weakref.WeakSet()
 
 
@@ -83,7 +82,7 @@ class Call:
             value = ref()
             if value is not None:
                 with contextlib.suppress(RuntimeError, IndexError, MemoryError):
-                    value.settle(_OUTLIVES)
+                    value.settle(report.OUTLIVES)
 
 
 class _Thread(threading.local):
@@ -131,7 +130,7 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
         raise
     thread.calls = outer
     if call.values:
-        call.settle(_OUTLIVES)
+        call.settle(report.OUTLIVES)
     return out
 
 
