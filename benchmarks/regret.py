@@ -97,17 +97,9 @@ def geometric_mean(values) -> float:
 
 def rules_choose(case: dict) -> dict:
     """What the rules of this checkout choose for a case, as a dictionary of parameters."""
-    import torch
-
     from gnna_plugin import decider
 
-    facts = decider.Facts(**case["facts"])
-    decision = torch.ops.gnna.decide(facts.numbers(), case["device"], decider.overrides_of(None))
-    names = ("kernel", *decider.PARAMETERS)
-    values = dict(zip(names, decision[-len(names) :], strict=True))
-    values["kernel"] = decider.KERNELS[values["kernel"]]
-    values.pop("group_size" if values["kernel"] == "row" else "groups")
-    return values
+    return decider.decide_on(case["device"], decider.Facts(**case["facts"])).parameters()
 
 
 def shape_of(launch: dict) -> tuple:

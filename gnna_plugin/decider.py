@@ -187,8 +187,14 @@ def decide(
 
     config: parameters that are not left to the rules, as in `overrides_of`, which says what it raises.
     """
-    device = device or torch.device("cpu")
-    return _config_of(torch.ops.gnna.decide(facts.numbers(), device_facts(device), overrides_of(config)))
+    return decide_on(device_facts(device or torch.device("cpu")), facts, config)
+
+
+def decide_on(
+    device: Sequence[int], facts: Facts, config: Mapping[str, int | str] | Config | None = None
+) -> Config:
+    """As decide, for a device given by its `device_facts`, which this machine need not have."""
+    return _config_of(torch.ops.gnna.decide(facts.numbers(), device, overrides_of(config)))
 
 
 def decide_in_force(facts: Facts, device: torch.device | None = None) -> Config:

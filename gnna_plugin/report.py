@@ -53,7 +53,7 @@ class LayerCounts:
         """Return a line for each reason why calls were not fused, the most frequent first."""
         return [
             *(
-                f"{_calls(n)} not fused: {op if op == OUTLIVES else f'the message uses `{op}`'}"
+                f"{_calls(n)} not fused: {_why_materialised(op)}"
                 for op, n in self.materialised.most_common()
             ),
             *(
@@ -89,7 +89,7 @@ def reduced(layer: str) -> None:
 def materialised(layer: str, operation: str) -> None:
     """Count a gather that became a plain tensor because `operation` has no fused form."""
     _counts(layer).materialised[operation] += 1
-    reason = operation if operation == OUTLIVES else f"the message uses `{operation}`, which has no fused form"
+    reason = _why_materialised(operation) + ("" if operation == OUTLIVES else ", which has no fused form")
     _log_once(layer, reason)
     if settings.current.strict:
         _refuse(layer, reason)
@@ -100,7 +100,7 @@ def left_to_framework(layer: str, reason: str, example: Callable[[], str] = str)
 
     Args:
         reason: one of few, because each is counted and logged.
-        example: returns the details of this case. It is called for the first case of each reason only.
+        example: returns the details of this case. It is called for the first case of each reason, and in strict mode.
 
     Raises:
         Fallback: in strict mode, unless the user excluded the layer.
@@ -112,6 +112,10 @@ def left_to_framework(layer: str, reason: str, example: Callable[[], str] = str)
         _log_once(layer, _with_example(reason, counts.examples[reason]))
     if settings.current.strict and reason != EXCLUDED:
         _refuse(layer, _with_example(reason, example()))
+
+
+def _why_materialised(operation: str) -> str:
+    return operation if operation == OUTLIVES else f"the message uses `{operation}`"
 
 
 def _with_example(reason: str, example: str) -> str:

@@ -126,11 +126,15 @@ def _install(name: str, asked_for: bool) -> bool:
         raise
 
 
-def _apply(chosen: settings.Settings) -> None:
+def _put_in_force(chosen: settings.Settings) -> None:
     settings.current = chosen
     torch.ops.gnna.set_max_plan_bytes(chosen.max_plan_bytes)
     torch.ops.gnna.set_overrides(decider.overrides_of(dict(chosen.config)))
     torch.ops.gnna.set_auto_schedule(chosen.schedule)
+
+
+def _apply(chosen: settings.Settings) -> None:
+    _put_in_force(chosen)
     if chosen.keep_memory:
         allocator.keep_freed_memory()
     else:
@@ -144,11 +148,8 @@ def disable() -> None:
     """
     with _lock:
         _uninstall_all_but([])
-        settings.current = settings.Settings()
-        torch.ops.gnna.set_max_plan_bytes(settings.current.max_plan_bytes)
-        torch.ops.gnna.set_overrides(decider.overrides_of(None))
+        _put_in_force(settings.Settings())
         tuned.unload()
-        torch.ops.gnna.set_auto_schedule(settings.current.schedule)
         torch.ops.gnna.clear_cache()
         allocator.restore()
         _, held = torch.ops.gnna.captures()

@@ -9,8 +9,6 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
 from gnna_plugin import decider
 from gnna_plugin.decider import Facts
 
@@ -50,14 +48,6 @@ def facts_of(graph: str, width: int, layer: dict) -> Facts:
     return Facts(rows, rows, edges, longest, width, width // heads if width % heads == 0 else width, **given)
 
 
-def parameters(facts: Facts, device: tuple[int, ...], config: dict | None = None) -> dict:
-    """The decider's parameters for a device that this machine need not have."""
-    decision = torch.ops.gnna.decide(facts.numbers(), device, decider.overrides_of(config))
-    names = ("kernel", *decider.PARAMETERS)
-    values = dict(zip(names, decision[-len(names) :], strict=True))
-    return {**values, "kernel": decider.KERNELS[values["kernel"]]}
-
-
 def decisions() -> dict[str, str]:
     """One line per case, short enough to be read in a diff."""
     found = {}
@@ -65,7 +55,7 @@ def decisions() -> dict[str, str]:
         for layer, given in LAYERS.items():
             for graph in GRAPHS:
                 for width in WIDTHS:
-                    p = parameters(facts_of(graph, width, given), numbers)
+                    p = decider.decide_on(numbers, facts_of(graph, width, given)).parameters()
                     found[f"{device}, {layer}, {graph}, {width}"] = (
                         f"{p['lanes']} lanes x {p['vectors']} loads of {p['vector_width']}, {p['groups']} groups, "
                         f"block {p['block']}, split {p['split_above']}/{p['chunk_edges']}"

@@ -8,7 +8,7 @@ import random
 
 import pytest
 import torch
-from golden_decisions import DEVICES, FILE, decisions, facts_of, parameters
+from golden_decisions import DEVICES, FILE, decisions, facts_of
 
 import gnna_plugin
 from gnna_plugin import decider, settings
@@ -22,6 +22,10 @@ FACTS = Facts(rows=10**5, cols=10**5, edges=10**6, max_degree=900, width=64, hea
 @pytest.fixture
 def on_h100(monkeypatch):
     monkeypatch.setattr(decider, "device_facts", lambda device: H100)
+
+
+def parameters(facts, device, config=None):
+    return decider.decide_on(device, facts, config).parameters()
 
 
 def draw_facts(draw: random.Random) -> Facts:
@@ -189,20 +193,18 @@ def test_a_wrong_parameter_is_named(config, words):
     assert settings.current.config == ()
 
 
-def test_by_hand_goes_before_tuned_and_tuned_before_the_rules():
-    numbers = FACTS.numbers()
-
-    def in_force(facts=numbers):
-        decision = torch.ops.gnna.decide(facts, H100, None)
-        return decision[-len(decider.PARAMETERS)], decider.SOURCES[decision[-len(decider.PARAMETERS) - 2]]
+def test_by_hand_goes_before_tuned_and_tuned_before_the_rules(on_h100):
+    def in_force(facts=FACTS):
+        config = decider.decide_in_force(facts, CUDA)
+        return config.lanes, config.source
 
     by_rules = in_force()
     assert by_rules[1] == "rules"
     try:
-        torch.ops.gnna.set_tuned(numbers, decider.overrides_of({"lanes": 32}))
+        torch.ops.gnna.set_tuned(FACTS.numbers(), decider.overrides_of({"lanes": 32}))
         assert in_force() == (32, "tuned")
-        assert in_force(dataclasses.replace(FACTS, aligned=False).numbers()) == (32, "tuned")
-        assert in_force(dataclasses.replace(FACTS, edges=10**6 + 1).numbers()) == by_rules  # other facts
+        assert in_force(dataclasses.replace(FACTS, aligned=False)) == (32, "tuned")
+        assert in_force(dataclasses.replace(FACTS, edges=10**6 + 1)) == by_rules  # other facts
         torch.ops.gnna.set_overrides(decider.overrides_of({"lanes": 2}))
         assert in_force() == (2, "by hand")
     finally:

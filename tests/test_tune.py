@@ -5,11 +5,11 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from golden_decisions import DEVICES, parameters
+from golden_decisions import DEVICES
 
 import gnna_plugin
-from gnna_plugin import settings, tuned
-from gnna_plugin.decider import PARAMETERS, SOURCES, Facts
+from gnna_plugin import decider, settings, tuned
+from gnna_plugin.decider import Facts
 from gnna_plugin.tools import cli
 from gnna_plugin.tools.tune import crossover, launches
 from gnna_plugin.tools.tune.search import search
@@ -26,9 +26,7 @@ def file(tmp_path, monkeypatch):
 
 def decided(partial):
     """The decider's completion on an H100, which this machine need not have."""
-    found = parameters(FACTS, DEVICES["H100"], partial)
-    found.pop("group_size" if found["kernel"] == "row" else "groups")
-    return found
+    return decider.decide_on(DEVICES["H100"], FACTS, partial).parameters()
 
 
 def test_the_search_finds_a_better_launch_of_either_kernel():
@@ -99,9 +97,10 @@ def test_a_measured_min_work_decides_unless_the_user_says_otherwise(file):
     assert settings.current.least_work("cpu") == settings.DEFAULT_MIN_WORK["cpu"]
 
 
-def lanes_in_force(facts):
-    decision = torch.ops.gnna.decide(facts.numbers(), DEVICES["H100"], None)
-    return decision[-len(PARAMETERS)], SOURCES[decision[-len(PARAMETERS) - 2]]
+def lanes_in_force(facts, monkeypatch):
+    monkeypatch.setattr(decider, "device_facts", lambda device: DEVICES["H100"])
+    config = decider.decide_in_force(facts, torch.device("cuda"))
+    return config.lanes, config.source
 
 
 def test_kept_launches_are_in_force_on_their_device_only(file, monkeypatch):
@@ -109,11 +108,12 @@ def test_kept_launches_are_in_force_on_their_device_only(file, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(tuned, "device_name", lambda kind: "this GPU")
     tuned.load()
-    assert lanes_in_force(FACTS) == (16, "tuned") and lanes_in_force(replace(FACTS, edges=1))[1] == "rules"
+    assert lanes_in_force(FACTS, monkeypatch) == (16, "tuned")
+    assert lanes_in_force(replace(FACTS, edges=1), monkeypatch)[1] == "rules"
     tuned.unload()
     monkeypatch.setattr(tuned, "device_name", lambda kind: "another GPU")
     tuned.load()
-    assert lanes_in_force(FACTS)[1] == "rules"
+    assert lanes_in_force(FACTS, monkeypatch)[1] == "rules"
 
 
 @pytest.mark.parametrize("text", ["not json", "[1]", "{}"])
@@ -133,7 +133,7 @@ def test_entries_that_fit_no_more_are_passed_over(file, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(tuned, "device_name", lambda kind: "this GPU")
     tuned.load()
-    assert lanes_in_force(FACTS) == (16, "tuned")
+    assert lanes_in_force(FACTS, monkeypatch) == (16, "tuned")
 
 
 def test_min_work_is_where_the_slower_sizes_end():
