@@ -173,7 +173,7 @@ def parse_config(text: str) -> dict[str, int | str]:
 
 @lru_cache(maxsize=8)
 def device_facts(device: torch.device) -> tuple[int, ...]:
-    """Return (is CUDA, multiprocessors or threads, bytes of L2, memory bandwidth in bytes per second or 0 if unknown).
+    """Return (is CUDA, multiprocessors or threads, bytes of L2).
 
     On a CPU the L2 cache is that of one core.
     """
@@ -246,7 +246,7 @@ def choose_schedule(
 ) -> ScheduleChoice:
     """The schedule's decision, by the pure function of csrc/decide/schedule.cpp that the plans use themselves, for
     features of row_bytes and `calls` that took `seconds` together. device: default CPU."""
-    cuda, processors, l2_bytes, _ = device_facts(device or torch.device("cpu"))
+    cuda, processors, l2_bytes = device_facts(device or torch.device("cpu"))
     return ScheduleChoice(
         *torch.ops.gnna.choose_schedule(
             rows, cols, edges, max_degree, bool(cuda), processors, l2_bytes, row_bytes, calls, seconds

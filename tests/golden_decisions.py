@@ -15,7 +15,7 @@ from gnna_plugin.decider import Facts
 FILE = Path(__file__).parent / "golden" / "decisions.json"
 
 # is CUDA, multiprocessors, bytes of L2, bytes per second of memory
-DEVICES = {"H100": (1, 132, 50 << 20, 3_352_000_000_000), "H200": (1, 132, 60 << 20, 4_917_000_000_000)}
+DEVICES = {"H100": (1, 132, 50 << 20), "H200": (1, 132, 60 << 20)}
 
 # rows, edges, longest row
 GRAPHS = {

@@ -45,10 +45,10 @@ void cover_width(const Rules& rules, const Overrides& overrides, KernelConfig& c
   if (overrides.lanes) config.lanes = overrides.lanes;
 }
 
-// The group kernel keeps partial results in shared memory. Fewer loads per lane, and then smaller blocks, take less.
+// The group kernel keeps partial results in shared memory. Fewer loads per lane take less; with one, any block fits.
 void fit_shared_memory(const LayerFacts& layer, KernelConfig& config) {
   const int64_t itemsize = std::max<int64_t>(layer.itemsize, 4);  // 16-bit features are summed in float
-  while (shared_elements(config) * itemsize > kMaxShared) (config.vectors > 1 ? config.vectors : config.block) /= 2;
+  while (config.vectors > 1 && shared_elements(config) * itemsize > kMaxShared) config.vectors /= 2;
 }
 
 KernelConfig configure_group(const Rules& rules, const Overrides& overrides) {
@@ -130,9 +130,9 @@ int64_t Rules::column_tile() const {
 }
 
 int Rules::sparse_loads_per_lane(int64_t row_loads) const {
-  // If degrees are even and very low, no lane waits for a longer row, and half as many lanes are enough.
+  // If degrees are even and very low, no lane waits for a longer row, and fewer lanes are enough.
   const bool even = !uneven_degrees(graph) && degree < tuning.sparse_degree / 2;
-  const int lanes = even ? tuning.few_lanes / 2 : tuning.few_lanes;
+  const int lanes = even ? tuning.few_lanes / 4 : tuning.few_lanes;
   return static_cast<int>(std::clamp<int64_t>(round_up_to_power(row_loads) / lanes, 1, tuning.sparse_loads));
 }
 

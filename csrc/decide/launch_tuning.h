@@ -1,5 +1,5 @@
-// The data of the launch rules, one LaunchTuning per class of GPU. launch.cpp reads it. Each entry names the table of
-// docs/tuning.md that set it; "estimate" marks what was not timed.
+// The data of the launch rules, which launch.cpp reads. It was fitted on an H100 and an H200, and one set serves both.
+// Each entry names the table of docs/tuning.md that set it; "estimate" marks what was not timed.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct LaunchTuning {
 
   // A lane makes as many loads as leave `few_lanes` lanes to a row, at most `sparse_loads` below an average degree of
   // `sparse_degree` in graphs that keep `sparse_warps` warps per processor, at most `weighted_loads` if there are
-  // weights, otherwise one. Below half of `sparse_degree`, rows of even length take half of `few_lanes` (T4).
+  // weights, otherwise one. Below half of `sparse_degree`, rows of even length take a quarter of `few_lanes` (T4).
   int few_lanes = 8, sparse_loads = 4, weighted_loads = 2;
   double sparse_degree = 12;
   int64_t sparse_warps = 100;
@@ -54,21 +54,6 @@ struct LaunchTuning {
   int group_size = 32, group_block = 256;
 };
 
-// Bytes per second of device memory that separate the classes: an H100 has 3.4e12, an H200 4.9e12.
-constexpr int64_t kFastMemory = 4'000'000'000'000;
-
-// H100, and devices of unknown bandwidth.
-constexpr LaunchTuning kSlowMemoryTuning{};
-
-// H200. Column tiles gain only in dense graphs, because memory is fast beside L2.
-constexpr LaunchTuning kFastMemoryTuning = [] {
-  LaunchTuning tuning;
-  tuning.tile_degree = 30;
-  return tuning;
-}();
-
-constexpr const LaunchTuning& tuning_of(const DeviceFacts& device) {
-  return device.bandwidth >= kFastMemory ? kFastMemoryTuning : kSlowMemoryTuning;
-}
+constexpr LaunchTuning kTuning{};
 
 }  // namespace gnna

@@ -83,13 +83,8 @@ std::string about_block(const Rules& rules, const Decision& decision) {
   if (config.kernel == Kernel::Row && !decision.overrides.block && config.block != rules.tuning.block) {
     return "; blocks of " + number(config.block) + " threads because the graph is " + (rules.tiny() ? "tiny" : "small");
   }
-  const int wanted = decision.overrides.block ? decision.overrides.block : rules.tuning.group_block;
   if (config.kernel == Kernel::Row && config.block < decision.overrides.block) {
     return "; blocks of " + number(config.block) + " threads, the most that kernel row takes";
-  }
-  if (config.kernel == Kernel::Group && config.block < wanted) {
-    return "; blocks of " + number(config.block) + " threads so that partial results fit " +
-           number((kMaxShared + 1023) >> 10) + " KiB of shared memory";
   }
   return "";
 }

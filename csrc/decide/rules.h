@@ -17,7 +17,7 @@ enum class Loading { Whole, Padded, ByHand, Heads, Unaligned, NotMultiple };
 
 struct Rules {
   Rules(const GraphFacts& graph, const LayerFacts& layer, const DeviceFacts& device)
-      : graph(graph), layer(layer), device(device), tuning(tuning_of(device)), degree(average_degree(graph)) {}
+      : graph(graph), layer(layer), device(device), degree(average_degree(graph)) {}
 
   // A longest row takes a noticeable share of the time.
   bool is_small() const;
@@ -45,7 +45,7 @@ struct Rules {
   GraphFacts graph;
   LayerFacts layer;
   DeviceFacts device;
-  const LaunchTuning& tuning;
+  const LaunchTuning& tuning = kTuning;
   double degree;
 
  private:

@@ -51,7 +51,7 @@ void visit_layer(Visit& visit, Layer& l) {
 
 template <typename Visit, typename Device>
 void visit_device(Visit& visit, Device& d) {
-  visit(d.cuda), visit(d.processors), visit(d.l2_bytes), visit(d.bandwidth);
+  visit(d.cuda), visit(d.processors), visit(d.l2_bytes);
 }
 
 // Config: KernelConfig or Overrides, without the kernel.
@@ -61,7 +61,7 @@ void visit_parameters(Visit& visit, Config& c) {
   visit(c.split_above), visit(c.chunk_edges);
 }
 
-constexpr size_t kGraph = 4, kLayer = 6, kDevice = 4, kConfig = 9, kSource = 1;
+constexpr size_t kGraph = 4, kLayer = 6, kDevice = 3, kConfig = 9, kSource = 1;
 constexpr int64_t kOpen = -1;  // a kernel that is not overridden
 
 template <typename Read>

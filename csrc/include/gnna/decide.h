@@ -40,7 +40,6 @@ struct DeviceFacts {
   bool cuda = false;
   int64_t processors = 1;  // streaming multiprocessors, or threads on a CPU
   int64_t l2_bytes = 0;
-  int64_t bandwidth = 0;  // of its memory, in bytes per second; 0 if unknown
 
   std::vector<int64_t> to_vector() const;
   static DeviceFacts from_vector(const std::vector<int64_t>& values);

@@ -28,15 +28,10 @@ DeviceFacts device_facts() {
   if (known.size() <= device) known.resize(device + 1);
   DeviceFacts& facts = known[device];
   if (!facts.cuda) {
-    int processors = 0, l2 = 0, kilohertz = 0, bus_bits = 0;
+    int processors = 0, l2 = 0;
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, static_cast<int>(device)));
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, static_cast<int>(device)));
-    // Best effort: some drivers do not report the clock or the bus width.
-    const bool reported =
-        cudaDeviceGetAttribute(&kilohertz, cudaDevAttrMemoryClockRate, static_cast<int>(device)) == cudaSuccess &&
-        cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, static_cast<int>(device)) == cudaSuccess;
-    if (!reported) (void)cudaGetLastError();
-    facts = {true, processors, l2, reported ? int64_t{kilohertz} * 1000 * 2 * bus_bits / 8 : 0};
+    facts = {true, processors, l2};
   }
   return facts;
 }
