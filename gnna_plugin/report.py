@@ -78,12 +78,12 @@ def _counts(layer: str) -> LayerCounts:
     return counts
 
 
-def fused(layer: str) -> None:
-    _counts(layer).fused += 1
+def fused(layer: str, calls: int = 1) -> None:
+    _counts(layer).fused += calls
 
 
-def reduced(layer: str) -> None:
-    _counts(layer).reduced += 1
+def reduced(layer: str, calls: int = 1) -> None:
+    _counts(layer).reduced += calls
 
 
 def materialised(layer: str, operation: str) -> None:

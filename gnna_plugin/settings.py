@@ -57,7 +57,8 @@ enabled_frameworks: list[str] = []  # the names of those whose hooks are in plac
 
 
 class _Thread(threading.local):
-    active = True  # a class attribute: a thread that never said otherwise finds it without an exception
+    def __init__(self) -> None:  # runs in every thread that uses it
+        self.active = True  # not a class attribute, because compiled code watches the instance's only
 
 
 _thread = _Thread()

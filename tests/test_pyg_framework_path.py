@@ -145,16 +145,6 @@ def test_torch_jit_trace_falls_back(case):
     assert "torch.jit.trace" in reasons()
 
 
-def test_torch_compile_falls_back(case):
-    layer, x, edge_index, expected = case
-    gnna_plugin.enable(min_work=0)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x, edge_index), expected)
-    assert reasons() == {"torch.compile": 1}
-    gcn = GCNConv(layers.WIDTH, 8)
-    torch.testing.assert_close(torch.compile(gcn, backend="aot_eager")(x, edge_index), gcn(x, edge_index))
-
-
 def test_exported_layers_give_pygs_results(case):
     layer, x, edge_index, expected = case
     gnna_plugin.enable(min_work=0)

@@ -9,7 +9,8 @@ PyG has no registry for aggregation backends, so the plug-in replaces functions.
 - consume.py: Aggregation.reduce and torch's scatter functions turn a lazy message into one spmm.
 - layer_call.py: a lazy message ends with its layer's call, propagate or edge_updater.
 - compiled_boundary.py: code compiled by torch.compile receives real messages.
-- graph_memo.py: results that depend on the graph alone, gcn_norm and self-loops, are cached.
+- compiled/: layers inside code compiled by torch.compile.
+- graph_memo.py, graph_hooks.py: results that depend on the graph alone, gcn_norm and self-loops, are cached.
 - softmax.py: utils.softmax is one kernel.
 - gin.py: GINConv's (1 + eps) * x becomes a self-loop.
 - own_code.py: shortcuts check here whether the steps that they skip are still PyG's.
@@ -28,13 +29,14 @@ from gnna_plugin.patching import Patches, misfit, script_aliases
 from . import (
     compiled_boundary,
     gin,
-    graph_memo,
+    graph_hooks,
     hooks,
     layer_call,
     lazy_operations,  # noqa: F401
     lazy_products,  # noqa: F401
     softmax,
 )
+from .compiled import graph as compiled_graph
 
 TESTED = ((2, 8), (2, 9))  # tested releases of torch_geometric: the first one, and the first one after the last
 _TESTED_TEXT = f">= {TESTED[0][0]}.{TESTED[0][1]}, < {TESTED[1][0]}.{TESTED[1][1]}"
@@ -82,16 +84,19 @@ def install() -> bool:
     templates = layer_call.templates_hook(MessagePassing._set_jittable_templates)
     _patches.replace(MessagePassing, "_set_jittable_templates", templates)
     layer_call.install()
-    graph_memo.install()
+    graph_hooks.install()
     softmax.install()
+    compiled_graph.forget_compiled()
     return True
 
 
 def uninstall() -> None:
     """Restore PyG's own functions."""
     softmax.uninstall()
-    graph_memo.uninstall()
+    graph_hooks.uninstall()
     layer_call.uninstall()
     compiled_boundary.uninstall()
+    compiled_graph.uninstall()
+    compiled_graph.forget_compiled()
     script_aliases.release()
     _patches.undo()

@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import add_self_loops
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from gnna_plugin import settings, surroundings
-from gnna_plugin.patching import Spread, stand_in
 
 from . import one_pass, small_graphs
 
-_spreads: list[Spread] = []
 _OPTIONS = (NoneType, bool, int, float, str, torch.dtype)  # types of arguments that an entry's name may contain
 # Kinds of results: None, the given edge_index or edge_weight itself (no self-loops were added), or a tensor to cache.
 _NONE, _EDGES, _WEIGHT, _NEW = "-ewn"
@@ -62,12 +61,13 @@ def _name(function: str, options: tuple) -> str:
     return f"{function}{options}{torch.get_default_dtype()}"
 
 
-def _remember(original: Callable, quick: Callable) -> Callable:
+def _remember(original: Callable, quick: Callable, shared: bool = False) -> Callable:
     """Return a version of `original` that caches its results.
 
     Args:
         original: a function of edge_index, edge_weight and options that returns a tuple of tensors.
         quick: a faster equivalent, which returns None for arguments that it does not support.
+        shared: whether all callers receive the same tensors, because they never write to them.
     """
     function, recall, keep = original.__name__, torch.ops.gnna.recall.default, torch.ops.gnna.remember.default
 
@@ -83,7 +83,7 @@ def _remember(original: Callable, quick: Callable) -> Callable:
         if small_graphs.comes_once(edge_index):
             return compute(edge_index, edge_weight, options)
         inputs = [edge_index] if edge_weight is None else [edge_index, edge_weight]
-        name = _name(function, options)
+        name = _name(f"shared {function}" if shared else function, options)
         tensors, form = recall(name, inputs)
         if not tensors:
             results = compute(edge_index, edge_weight, options)
@@ -91,42 +91,20 @@ def _remember(original: Callable, quick: Callable) -> Callable:
             new = [result for result, kind in zip(results, form, strict=True) if kind == _NEW]
             if not new or any(type(tensor) is not Tensor for tensor in new):
                 return results
-            tensors = keep(name, inputs, new, form)
+            tensors = keep(name, inputs, new, form, shared)
         return _put_together(tensors, form, edge_index, edge_weight)
 
     return remember
 
 
-_looped = _remember(add_self_loops, one_pass.add_self_loops)
-
-
-def _gcn_norm(original: Callable) -> Callable:
-    compiling, remember = torch.compiler.is_compiling, _remember(original, one_pass.gcn_norm)
-
-    def gcn_norm(edge_index, edge_weight=None, num_nodes=None, improved=False, add_self_loops=True,
-                 flow="source_to_target", dtype=None):  # fmt: skip
-        function = original if compiling() else remember
-        return function(edge_index, edge_weight, num_nodes, improved, add_self_loops, flow, dtype)
-
-    return stand_in(gcn_norm, original)
-
-
-def _remove_self_loops(original: Callable) -> Callable:
-    compiling, remember = torch.compiler.is_compiling, _remember(original, one_pass.remove_self_loops)
-
-    def remove_self_loops(edge_index, edge_attr=None):
-        return (original if compiling() else remember)(edge_index, edge_attr)
-
-    return stand_in(remove_self_loops, original)
-
-
-def _add_self_loops(original: Callable) -> Callable:
-    compiling, remember = torch.compiler.is_compiling, _remember(original, one_pass.add_self_loops)
-
-    def looped(edge_index, edge_attr=None, fill_value=None, num_nodes=None):
-        return (original if compiling() else remember)(edge_index, edge_attr, fill_value, num_nodes)
-
-    return stand_in(looped, original)
+# PyG's functions with their results cached; all arguments by position. Those in `shared` are for code that never writes
+# to the results.
+cached_gcn_norm = _remember(gcn_norm, one_pass.gcn_norm)
+cached_remove_self_loops = _remember(remove_self_loops, one_pass.remove_self_loops)
+cached_add_self_loops = _remember(add_self_loops, one_pass.add_self_loops)
+shared_gcn_norm = _remember(gcn_norm, one_pass.gcn_norm, shared=True)
+shared_remove_self_loops = _remember(remove_self_loops, one_pass.remove_self_loops, shared=True)
+shared_add_self_loops = _remember(add_self_loops, one_pass.add_self_loops, shared=True)
 
 
 def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
@@ -140,28 +118,8 @@ def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
         return None
     if surroundings.capturing(edge_index) and not torch.ops.gnna.recall(_loops_name(num_nodes), [edge_index])[0]:
         return None
-    return _looped(edge_index, None, None, num_nodes)[0]
+    return cached_add_self_loops(edge_index, None, None, num_nodes)[0]
 
 
 def _loops_name(num_nodes: int) -> str:
     return _name(add_self_loops.__name__, (None, num_nodes))
-
-
-def install() -> None:
-    """Replace PyG's functions by the caching ones.
-
-    gcn_norm is replaced in every module of PyG that imported it by name, the self-loop functions in the layers only.
-    """
-    from torch_geometric.nn.conv.gcn_conv import gcn_norm
-    from torch_geometric.utils import remove_self_loops
-
-    _spreads.append(Spread("torch_geometric", gcn_norm, _gcn_norm(gcn_norm)))
-    layers = "torch_geometric.nn.conv"
-    _spreads.append(Spread(layers, remove_self_loops, _remove_self_loops(remove_self_loops)))
-    _spreads.append(Spread(layers, add_self_loops, _add_self_loops(add_self_loops)))
-
-
-def uninstall() -> None:
-    """Restore PyG's own functions in every module that holds ours."""
-    while _spreads:
-        _spreads.pop().undo()

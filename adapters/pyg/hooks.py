@@ -17,6 +17,7 @@ from gnna_plugin import report, settings, surroundings
 from gnna_plugin.patching import stand_in
 
 from . import compiled_boundary, consume, layer_call, own_code, small_graphs
+from .compiled import trace
 from .lazy import LazyMessage, lift, settle_all
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -124,7 +125,7 @@ def index_select_hook(original: Callable) -> Callable:
     A gather that fails a check is left to PyG.
     """
     compiling, ensure_boundary, thread = torch.compiler.is_compiling, compiled_boundary.ensure, layer_call.thread
-    note = torch.compiler.assume_constant_result(_note_compiled)
+    traced = trace.gather
 
     def gather(conv: Any, src: Any, index: Any) -> Any:
         if type(src) is LazyMessage:
@@ -145,19 +146,14 @@ def index_select_hook(original: Callable) -> Callable:
         return lift(src, rows, conv, index, call)
 
     def _index_select(self, src, index):
-        if thread.left_to_framework:
-            return original(self, src, index)
         if compiling():
-            note(type(self).__name__)
+            out = traced(self, src, index)
+            return original(self, src, index) if out is None else out
+        if thread.left_to_framework:
             return original(self, src, index)
         return gather(self, src, index)
 
     return stand_in(_index_select, original)
-
-
-def _note_compiled(layer: str) -> bool:
-    report.left_to_framework(layer, "torch.compile")
-    return True
 
 
 def reduce_hook(original: Callable) -> Callable:
@@ -166,6 +162,7 @@ def reduce_hook(original: Callable) -> Callable:
     Lazy messages are reduced by one spmm, existing messages by a segment reduction on a cached permutation.
     """
     compiling, thread, scattered = torch.compiler.is_compiling, layer_call.thread, small_graphs.scattered
+    traced = trace.reduce
 
     def fused(aggregation: Any, x: Any, index: Any, dim_size: int | None, dim: int, reduce: str) -> Any:
         if index is None or not -x.dim() <= dim < x.dim():
@@ -185,14 +182,14 @@ def reduce_hook(original: Callable) -> Callable:
         return consume.segment_reduce(type(aggregation).__name__, x, index, num_rows(index, dim_size), dim, reduce)
 
     def reduce(self, x, index=None, ptr=None, dim_size=None, dim=-2, reduce="sum"):
+        if compiling():
+            out = traced(x, index, dim_size, dim, reduce) if ptr is None else None
+            return original(self, x, index, ptr, dim_size, dim, reduce) if out is None else out
         if thread.left_to_framework:
             out = scattered(x, index, dim_size, dim, reduce) if ptr is None else NotImplemented
             return original(self, x, index, ptr, dim_size, dim, reduce) if out is NotImplemented else out
-        if not compiling():
-            out = fused(self, x, index, dim_size, dim, reduce)
-            if out is not NotImplemented:
-                return out
-        return original(self, x, index, ptr, dim_size, dim, reduce)
+        out = fused(self, x, index, dim_size, dim, reduce)
+        return original(self, x, index, ptr, dim_size, dim, reduce) if out is NotImplemented else out
 
     return stand_in(reduce, original)
 

@@ -21,6 +21,7 @@ from gnna_plugin import report, settings
 from gnna_plugin.patching import stand_in
 
 from . import own_code, small_graphs
+from .compiled import trace
 
 # Class attributes that hold a propagate or an edge_updater. PyG binds some of them to instances (explain,
 # decomposed_layers).
@@ -172,10 +173,12 @@ def _count_framework_input(conv: MessagePassing, edges: Any) -> None:
 
 
 def _wrap(original: Callable) -> Callable:
-    compiling, active, run = torch.compiler.is_compiling, settings.active, _run
+    compiling, active, run, traced = torch.compiler.is_compiling, settings.active, _run, trace.call
 
     def call(self, *args, **kwargs):
-        if compiling() or not active():
+        if compiling():
+            return traced(original, self, args, kwargs)
+        if not active():
             return original(self, *args, **kwargs)
         return run(original, self, args, kwargs)
 

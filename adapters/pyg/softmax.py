@@ -16,12 +16,13 @@ from gnna_plugin import report, settings
 from gnna_plugin.patching import Spread, stand_in
 
 from . import consume, hooks, small_graphs
+from .compiled import trace
 
 _spread: Spread | None = None
 
 
 def _softmax_hook(original: Callable) -> Callable:
-    compiling = torch.compiler.is_compiling
+    compiling, traced = torch.compiler.is_compiling, trace.softmax
 
     def fused(src: Any, index: Any, ptr: Any, num_nodes: int | None, dim: int) -> Tensor | None:
         if ptr is not None or not settings.active() or type(src) is not Tensor:
@@ -47,9 +48,9 @@ def _softmax_hook(original: Callable) -> Callable:
     def softmax(src, index=None, ptr=None, num_nodes=None, dim=0):
         if not compiling():
             out = fused(src, index, ptr, num_nodes, dim)
-            if out is not None:
-                return out
-        return original(src, index, ptr, num_nodes, dim)
+        else:
+            out = traced(src, index, num_nodes, dim) if ptr is None else None
+        return out if out is not None else original(src, index, ptr, num_nodes, dim)
 
     return stand_in(softmax, original)
 

@@ -21,10 +21,35 @@ namespace {
 
 using Lock = std::lock_guard<std::recursive_mutex>;
 
+// A result that all callers share, because they promised not to write to it. A counted write ends the entry.
+class Shared {
+ public:
+  // Detached, because freeing a tensor that has a Python object needs the interpreter's lock.
+  explicit Shared(const at::Tensor& result) : tensor_(result.detach()), version_(tensor_._version()) {
+    mark_constant(tensor_);
+  }
+  bool unchanged() const { return static_cast<int64_t>(tensor_._version()) == version_; }
+  at::Tensor view() const { return tensor_.detach(); }
+  const at::Tensor& tensor() const { return tensor_; }
+
+ private:
+  at::Tensor tensor_;
+  int64_t version_;
+};
+
 struct Remembered {
   std::vector<Original> results;
-  std::string form;       // a note of the caller about what they are
-  int64_t stream_id = 0;  // on which they were computed; on another they may be incomplete
+  std::vector<Shared> shared;  // in their place
+  std::string form;            // a note of the caller about what they are
+  int64_t stream_id = 0;       // on which they were computed; on another they may be incomplete
+
+  std::vector<at::Tensor> handed_out() const {
+    std::vector<at::Tensor> out;
+    out.reserve(results.size() + shared.size());
+    for (const Original& result : results) out.push_back(result.copy());
+    for (const Shared& result : shared) out.push_back(result.view());
+    return out;
+  }
 };
 
 using Node = Recall<Remembered>::Node;
@@ -45,22 +70,24 @@ class Memo {
       found = node->value;
       prints = node->prints;
     }
-    if (!unchanged(prints, inputs)) {
+    const bool written =
+        std::any_of(found.shared.begin(), found.shared.end(), [](const Shared& s) { return !s.unchanged(); });
+    if (written || !unchanged(prints, inputs)) {
       const Lock lock(recall_mutex());
       memo_.erase_all_of(key);
       return {};
     }
-    if (capturing)
+    if (capturing) {
       for (const Original& result : found.results) hold_for_captures(result.tensor());
-    std::vector<at::Tensor> copies;
-    copies.reserve(found.results.size());
-    for (const Original& result : found.results) copies.push_back(result.copy());
-    return {copies, found.form};
+      for (const Shared& result : found.shared) hold_for_captures(result.tensor());
+    }
+    return {found.handed_out(), found.form};
   }
 
   void insert(const RecallKey& key, Prints prints, Remembered value) {
     int64_t bytes = 0;
     for (const Original& result : value.results) bytes += result.bytes();
+    for (const Shared& result : value.shared) bytes += static_cast<int64_t>(result.tensor().nbytes());
     const Lock lock(recall_mutex());
     if (Node* const there = memo_.peek(key)) memo_.erase(*there);
     memo_.insert(key, std::move(value), bytes, std::move(prints));
@@ -84,10 +111,11 @@ std::tuple<std::vector<at::Tensor>, std::string> recall(c10::string_view name, a
   return memo().find(*key, inputs, current_stream_id(device), capturing_on(device));
 }
 
-// Stores results under their name and inputs and returns copies of them. Returns the results themselves if they cannot
-// be stored: during capture, if a result shares memory with an input, or if it cannot become an Original.
-std::vector<at::Tensor> remember(c10::string_view name, at::TensorList inputs, at::TensorList results,
-                                 std::string form) {
+// Stores results under their name and inputs and returns copies of them, or views if they are shared. Returns the
+// results themselves if they cannot be stored: during capture, if a result shares memory with an input, or if it cannot
+// become an Original.
+std::vector<at::Tensor> remember(c10::string_view name, at::TensorList inputs, at::TensorList results, std::string form,
+                                 bool shared) {
   const auto key = recall_key(inputs, {}, std::string(name.data(), name.size()));
   const auto is_an_input = [&](const at::Tensor& result) {
     return std::any_of(inputs.begin(), inputs.end(),
@@ -99,16 +127,18 @@ std::vector<at::Tensor> remember(c10::string_view name, at::TensorList inputs, a
   value.form = std::move(form);
   value.stream_id = current_stream_id(inputs[0].device());
   for (const at::Tensor& result : results) {
+    if (shared) {
+      value.shared.emplace_back(result);
+      continue;
+    }
     auto original = Original::of(result);
     if (!original) return results.vec();
     value.results.push_back(*std::move(original));
   }
   Prints prints = fingerprints(*key, inputs);
-  std::vector<at::Tensor> copies;
-  copies.reserve(value.results.size());
-  for (const Original& original : value.results) copies.push_back(original.copy());
+  std::vector<at::Tensor> handed_out = value.handed_out();
   memo().insert(*key, std::move(prints), std::move(value));
-  return copies;
+  return handed_out;
 }
 
 TORCH_LIBRARY_IMPL(gnna, CompositeImplicitAutograd, m) {
