@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._library.fake_impl import allocate_size
 from torch_geometric.nn.conv import gcn_conv
 from torch_geometric.utils import loop
 
@@ -81,6 +80,8 @@ def _new_size(least: int = 0) -> torch.SymInt:
 
     Unlike the context's new_dynamic_size(), it does not end a graph that is traced without fullgraph=True.
     """
+    from torch._library.fake_impl import allocate_size  # absent from torch 2.4, where nothing is traced
+
     return allocate_size(torch.library.get_ctx()._shape_env, least)
 
 
