@@ -95,8 +95,8 @@ TORCH_LIBRARY(gnna, m) {
       "choose_schedule(int rows, int cols, int edges, int max_degree, bool cuda, int processors, int l2_bytes, int "
       "row_bytes, int calls, float seconds) -> (str, float, float, bool, str)");
 
-  // Results stored under a name and the identity of their inputs (plan/memo.h), handed out as copies or, to callers that
-  // never write to them, shared. is_repeated: whether an edge list was used often enough to store anything for it.
+  // Results stored under a name and the identity of their inputs (plan/memo.h), handed out as copies or, to callers
+  // that never write to them, shared. is_repeated: whether an edge list was used often enough to store anything for it.
   m.def("recall(str name, Tensor[] inputs) -> (Tensor[] results, str form)");
   m.def("remember(str name, Tensor[] inputs, Tensor[] results, str form, bool shared=False) -> Tensor[]");
   m.def("is_repeated(Tensor list) -> bool");
