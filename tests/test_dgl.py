@@ -258,6 +258,21 @@ def test_a_graph_and_its_views_share_their_plans(graph):
         torch.testing.assert_close(dgl.ops.copy_u_sum(dgl.reverse(graph), x), dgl.ops.copy_u_sum(graph.reverse(), x))
 
 
+def test_small_sums_are_accelerated_once_their_graph_is_used_again(graph):
+    x = torch.ones(NODES, 4)
+    gnna_plugin.enable("dgl")
+    for _ in range(3):
+        dgl.ops.copy_u_sum(dgl.rand_graph(NODES, 260), x)
+    assert gnna_plugin.status().fused_calls == 0 and gnna_plugin.status().plans == 0
+    for _ in range(20):
+        dgl.ops.copy_u_sum(graph, x)
+    assert 10 <= gnna_plugin.status().fused_calls < 20
+    gnna_plugin.enable("dgl", min_work=1 << 20)
+    fused = gnna_plugin.status().fused_calls
+    dgl.ops.copy_u_sum(graph, x)
+    assert gnna_plugin.status().fused_calls == fused
+
+
 def test_min_work_is_applied_and_disable_restores_dgls_functions(graph):
     import dgl.backend.pytorch.sparse as sparse
     import dgl.ops.spmm as ops_spmm

@@ -50,7 +50,7 @@ def _product(gidx: Any, op: str, u: Tensor, v: Tensor) -> Tensor | fit.Reason:
     known, tensors = graphs.known(gidx), [u, v]
     if not known.one_type:
         return ("several edge types at once",)
-    reason = fit.below_min_work(known.num_edges, tensors) or fit.unfit(tensors)
+    reason = fit.too_small(known, tensors) or fit.unfit(tensors)
     if reason is not None:
         return reason
     if u.shape[1:] != v.shape[1:]:
@@ -93,7 +93,7 @@ def _softmax(gidx: Any, score: Any, eids: Any, norm_by: str) -> Tensor | fit.Rea
     known = graphs.known(gidx)
     if not known.one_type:
         return ("several edge types at once",)
-    reason = fit.below_min_work(known.num_edges, [score]) or fit.unfit([score])
+    reason = fit.too_small(known, [score]) or fit.unfit([score])
     if reason is not None:
         return reason
     entry = fit.entry_for(gidx, {"e": [score]})

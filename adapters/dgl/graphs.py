@@ -92,7 +92,8 @@ class Known:
     It is cached because each query to DGL costs a microsecond. num_edges is 0 if there are several edge types.
     """
 
-    __slots__ = ("derived", "ends", "entry", "num_edges", "one_type", "order", "reference", "reverse_of", "swapped")
+    __slots__ = ("derived", "ends", "entry", "num_edges", "one_type", "order", "reference", "reverse_of", "small_uses",
+                 "swapped")  # fmt: skip
 
     def __init__(self, gidx: Any, ends: Ends | None = None, swapped: bool = False) -> None:
         self.reference = weakref.ref(gidx, functools.partial(_forget, _known, id(gidx)))
@@ -100,6 +101,7 @@ class Known:
         self.num_edges: int = gidx.num_edges(0) if self.one_type else 0
         self.entry: Entry | None = None
         self.order: Any = None  # winners.Order, set by the first max or min
+        self.small_uses = 0  # calls that were too small to gain on a graph that is used once
         self.ends = (ends or Ends()) if self.one_type else None
         self.swapped = swapped
         self.derived: dict[tuple, Any] = {}  # (method, *arguments) -> the derived index, which this one owns

@@ -74,7 +74,8 @@ def _try_fit(gidx: Any, known: graphs.Known, op: str, reduce: str, u: Any, e: An
         return (f"the binary operation {op}",)
     ends = {"u": [u]} if op == "copy_lhs" else {"e": [e]} if op == "copy_rhs" else {"u": [u], "e": [e]}
     tensors = [t for group in ends.values() for t in group]
-    reason = fit.below_min_work(known.num_edges, tensors) or fit.unfit(tensors)
+    gains = reduce in ("sum", "mean") and op != "copy_rhs"
+    reason = fit.too_small(known, tensors, gains) or fit.unfit(tensors)
     if reason is not None:
         return reason
     last = False

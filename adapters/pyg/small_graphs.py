@@ -20,8 +20,7 @@ from gnna_plugin import report, settings, surroundings
 _FIRST_USE = 16
 # The same threshold for results that depend on the edges alone: edges per element of min_work, at 64 features.
 _FIRST_USE_EDGES = _FIRST_USE / 64
-COMES_ONCE = "too small to gain on the first uses of an edge list"
-BELOW = report.BELOW
+BELOW, COMES_ONCE = report.BELOW, report.COMES_ONCE
 _is_repeated = torch.ops.gnna.is_repeated.default
 
 
