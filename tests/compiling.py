@@ -10,6 +10,7 @@ OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11)
 MARKS = [
     pytest.mark.skipif(OLD, reason="this dynamo passes its graphs on in another way"),
     pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("nothing_compiled"),
 ]
 
 

@@ -41,6 +41,15 @@ def _clean_slate():
 
 
 @pytest.fixture
+def nothing_compiled():
+    """Start and end without code compiled by torch.compile."""
+    torch.compiler.reset()
+    yield
+    gnna_plugin.disable()
+    torch.compiler.reset()
+
+
+@pytest.fixture
 def data_folder() -> Path:
     """Return the folder of real graphs, which GNNA_DATA names. Tests that need it are skipped if it is not set."""
     folder = os.environ.get("GNNA_DATA")

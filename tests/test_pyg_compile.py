@@ -24,14 +24,6 @@ FUSED = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _nothing_compiled():
-    torch.compiler.reset()
-    yield
-    gnna_plugin.disable()
-    torch.compiler.reset()
-
-
 @pytest.mark.parametrize("fullgraph", [True, False], ids=["fullgraph", "graph breaks allowed"])
 @pytest.mark.parametrize("name", FUSED)
 def test_fused_layers_give_pygs_outputs_and_gradients(device, name, fullgraph):

@@ -16,14 +16,6 @@ import gnna_plugin
 pytestmark = MARKS
 
 
-@pytest.fixture(autouse=True)
-def _nothing_compiled():
-    torch.compiler.reset()
-    yield
-    gnna_plugin.disable()
-    torch.compiler.reset()
-
-
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_indices_made_in_compiled_code_never_meet_the_plan_of_others(device, backend):
     """Compiled code writes results to the memory of earlier ones, without a new version."""

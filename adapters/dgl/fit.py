@@ -41,13 +41,13 @@ def too_small(known: graphs.Known, tensors: list[Tensor], gains: bool = False) -
     on_gpu = tensors[0].is_cuda
     if known.num_edges * width >= settings.current.least_work("cuda" if on_gpu else "cpu"):
         return None
-    size = f"{known.num_edges:,} edges x {width}"
-    if not gains or on_gpu or settings.current.min_work is not None:
-        return report.BELOW, size
-    if known.small_uses >= _FIRST_USES:
-        return None
-    known.small_uses += 1
-    return report.COMES_ONCE, size
+    reason = report.BELOW
+    if gains and not on_gpu and settings.current.min_work is None:
+        if known.small_uses >= _FIRST_USES:
+            return None
+        known.small_uses += 1
+        reason = report.COMES_ONCE
+    return reason, f"{known.num_edges:,} edges x {width}"
 
 
 def unfit(tensors: list[Any]) -> Reason | None:

@@ -54,7 +54,7 @@ def move(gm: fx.GraphModule) -> tuple[Callable, list[Tensor]]:
         last._dynamo_source = None
         new = last
         if _storage(node) in returned:
-            with graph.inserting_after(max([last, *early.inputs])):
+            with graph.inserting_after(last):
                 new = graph.call_method("clone", (last,))
             new.meta["example_value"] = value_of(node)
         node.replace_all_uses_with(new)

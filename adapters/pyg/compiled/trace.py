@@ -56,12 +56,15 @@ def _on() -> bool:
     return settings.active() and not _state.excluded and not _exporting() and _supported()
 
 
-def _fits(values: Any, index: Any) -> bool:
-    if type(values) not in _PLAIN or type(index) is not Tensor or values.device != index.device:
+def _takes(values: Any, index: Any, dim: int) -> bool:
+    """Return whether the ops take these values here, with the index along their dimension `dim`."""
+    if not _on() or type(values) not in _PLAIN or type(index) is not Tensor or values.device != index.device:
         return False
     if values.dtype not in settings.DTYPES.get(values.device.type, ()):
         return False
-    return values.dim() > 0 and index.dim() == 1 and index.dtype in (torch.int64, torch.int32)
+    if values.dim() == 0 or dim not in (0, -values.dim()):
+        return False
+    return index.dim() == 1 and index.dtype in (torch.int64, torch.int32)
 
 
 def _below_min_work(values: Tensor, index: Tensor) -> bool:
@@ -94,7 +97,7 @@ def gather(conv: Any, src: Any, index: Any) -> Tensor | None:
     """Record the gather of a layer."""
     if not settings.active() or _state.excluded:
         return None
-    if not _on() or not _fits(src, index) or conv.node_dim not in (0, -src.dim()):
+    if not _takes(src, index, conv.node_dim):
         _note(type(conv).__name__, "torch.export" if _exporting() else "torch.compile")
         return None
     if _below_min_work(src, index):
@@ -106,18 +109,14 @@ def gather(conv: Any, src: Any, index: Any) -> Tensor | None:
 
 def reduce(x: Any, index: Any, dim_size: Any, dim: int, how: str) -> Tensor | None:
     """Record the reduction of messages."""
-    if dim_size is None or how not in _REDUCES or not _on() or not _fits(x, index) or dim not in (0, -x.dim()):
-        return None
-    if _below_min_work(x, index):
+    if dim_size is None or how not in _REDUCES or not _takes(x, index, dim) or _below_min_work(x, index):
         return None
     return torch.ops.gnna.segment_reduce(x, index, dim_size, _REDUCES[how], False)
 
 
 def softmax(src: Any, index: Any, num_nodes: Any, dim: int) -> Tensor | None:
     """Record a softmax over the edges of a node."""
-    if num_nodes is None or not _on() or not _fits(src, index) or dim not in (0, -src.dim()):
-        return None
-    if _below_min_work(src, index):
+    if num_nodes is None or not _takes(src, index, dim) or _below_min_work(src, index):
         return None
     return torch.ops.gnna.segment_softmax(src, index, num_nodes, False)
 
