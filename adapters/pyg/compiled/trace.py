@@ -24,13 +24,17 @@ from . import (
 guard_or_false = getattr(symbolic_shapes, "guard_or_false", bool)
 _PLAIN = (Tensor, torch.nn.Parameter)
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "min": "min"}
-# Absent from old releases, for which graph.ensure() refuses.
-_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 @torch.compiler.assume_constant_result
 def _supported() -> bool:
     return not surroundings.transforming() and torch.autograd.forward_ad._current_level < 0 and graph.ensure()
+
+
+@torch.compiler.assume_constant_result
+def _exporting() -> bool:
+    # Evaluated here: until torch 2.12, dynamo takes is_exporting() for true wherever it meets the call.
+    return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()
 
 
 @torch.compiler.assume_constant_result
