@@ -61,6 +61,9 @@ class Patches:
         setattr(owner, name, new)
         self._done.append((owner, name, vars(owner)[name], old))
 
+    def __bool__(self) -> bool:
+        return bool(self._done)
+
     def undo(self) -> None:
         """Restore the attributes in reverse order.
 

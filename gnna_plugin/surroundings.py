@@ -48,11 +48,14 @@ def capturing(tensor: Tensor) -> bool:
     return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def reason(tensor: Tensor, src: Tensor | None = None) -> str | None:
+def reason(tensor: Tensor, src: Tensor | None = None, segments: tuple[Tensor, int] | None = None) -> str | None:
     """Return why a call on this tensor must fall back to the framework, or None.
 
-    No plan can be built while a CUDA graph is being captured. A call that gathers by `src` can be captured if the plans
-    of `src` are cached.
+    No plan can be built while a CUDA graph is being captured, so a call can be captured only if its plans are cached.
+
+    Args:
+        src: the index by which the call gathers.
+        segments: the index by which the call reduces, and the number of its segments.
     """
     device = tensor.device
     if device.type == "cuda":
@@ -60,7 +63,8 @@ def reason(tensor: Tensor, src: Tensor | None = None) -> str | None:
             return "gnna_plugin was built without CUDA"
         if capturing(tensor):
             trained = tensor.requires_grad and torch.is_grad_enabled()
-            if src is None or not torch.ops.gnna.has_plans(src, trained):
+            gathers = src is not None and torch.ops.gnna.has_plans(src, trained)
+            if not gathers and (segments is None or not torch.ops.gnna.has_segments(*segments)):
                 return "a CUDA graph is being captured"
     elif device.type != "cpu":
         return f"device {device.type}"

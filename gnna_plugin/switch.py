@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
-from gnna_plugin import allocator, decider, settings, tuned
+from gnna_plugin import allocator, decider, replays, settings, tuned
 from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.report import logger
 
@@ -135,6 +135,7 @@ def _put_in_force(chosen: settings.Settings) -> None:
 
 def _apply(chosen: settings.Settings) -> None:
     _put_in_force(chosen)
+    replays.check()
     if chosen.keep_memory:
         allocator.keep_freed_memory()
     else:
@@ -152,6 +153,7 @@ def disable() -> None:
         tuned.unload()
         torch.ops.gnna.clear_cache()
         allocator.restore()
+        replays.stop_checking()
         _, held = torch.ops.gnna.captures()
         if held:
             logger.info(

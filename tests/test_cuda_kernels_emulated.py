@@ -89,6 +89,50 @@ def test_build_csr_and_max_degree(ids, tmp_path):
             np.testing.assert_array_equal(np.frombuffer(result["perm"], np.int32), perm)
 
 
+@pytest.mark.parametrize("ids", IDS)
+def test_count_csr(ids, tmp_path):
+    """The checks, the lists and the facts that check_edges, build_csr and max_degree find."""
+    rng = np.random.default_rng(5)
+    cases, expected = [], []
+    for edges, rows in [(1, 1), (7, 3), (300, 40), (1500, 257), (2000, 5), (700, 20000)]:
+        for kind in ("plain", "sorted", "symmetric", "bad row", "bad col"):
+            row, col = rng.integers(0, rows, edges), rng.integers(0, rows, edges)
+            if kind == "sorted":
+                row = np.sort(row)
+            if kind == "symmetric":
+                row, col = np.concatenate([row, col]), np.concatenate([col, row])
+            bad = [-1, -1]
+            if kind.startswith("bad"):
+                ends, which = (row, 0) if kind == "bad row" else (col, 1)
+                places = rng.integers(0, edges, 2)
+                ends[places] = rng.choice([rows, -1, np.iinfo(ids).max, np.iinfo(ids).min], 2)
+                bad[which] = places.min()
+            cases.append(Case("count", {"rows": rows, "cols": rows, **flags(ids=ids)},
+                              {"row": row.astype(ids), "col": col.astype(ids)}, 3, edges + rows))  # fmt: skip
+            expected.append((row, col, rows, bad))
+    for result, (row, col, rows, bad) in zip(run(cases, tmp_path), expected, strict=True):
+        assert number(result["error"]) == 0
+        *found_bad, unsorted, max_degree, symmetric, fits = np.frombuffer(result["found"], np.int64)
+        assert found_bad == bad and unsorted == (row[1:] < row[:-1]).any()
+        if bad != [-1, -1]:
+            continue
+        rowptr, sorted_col, perm = csr(row, col, rows)
+        np.testing.assert_array_equal(np.frombuffer(result["rowptr"], np.int64), rowptr)
+        np.testing.assert_array_equal(np.frombuffer(result["col"], np.int32), sorted_col)
+        np.testing.assert_array_equal(np.frombuffer(result["perm"], np.int32), perm)
+        pairs = sorted(zip(row, col, strict=True))
+        assert symmetric == (pairs == sorted(zip(col, row, strict=True)))
+        assert fits and max_degree == np.diff(rowptr).max()
+
+
+def test_count_csr_leaves_lists_with_very_long_rows(tmp_path):
+    row = np.zeros(20000, np.int32)
+    row[0] = 1
+    result = run([Case("count", {"rows": 2, "cols": 20000}, {"row": row, "col": row}, 3)], tmp_path)[0]
+    *_, max_degree, _, fits = np.frombuffer(result["found"], np.int64)
+    assert max_degree == 19999 and not fits
+
+
 @pytest.mark.parametrize("chunk_edges", [1, 7, 32, 100])
 def test_split_rows_are_cut_into_even_chunks(chunk_edges, tmp_path):
     rng = np.random.default_rng(2)

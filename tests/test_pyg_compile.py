@@ -71,6 +71,25 @@ def test_inductor_gives_pygs_outputs_and_gradients(device, name):
         assert_same(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["GCNConv", "GATConv", "SAGEConv-max", "GINEConv"])
+def test_reduce_overhead_gives_pygs_outputs_and_gradients_for_one_graph_and_for_fresh_ones(name):
+    entry = {**layers.FUSED, **layers.NOT_FUSED}[name]
+    layer = layers.build(entry, "cuda", torch.float32)
+    batches = []
+    for _ in range(3):
+        x, edge_index, edge = layers.graph("cuda", torch.float32)
+        edge_index = torch.randint_like(edge_index, layers.NODES)
+        expected = layers.outputs_and_gradients(layer, x, edge_index, edge[entry[1]])
+        batches.append((x, edge_index, edge[entry[1]], expected))
+    gnna_plugin.enable()
+    compiled = torch.compile(layer, mode="reduce-overhead", fullgraph=True)
+    for *inputs, expected in [*batches, *batches[:1] * 4]:
+        torch.compiler.cudagraph_mark_step_begin()
+        assert_same(layers.outputs_and_gradients(compiled, *inputs), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_code_compiled_before_enable_and_after_disable():
     x, edge_index, _ = layers.graph()
     layer, recorder = SAGEConv(layers.WIDTH, 8).double(), Recorder()

@@ -56,7 +56,7 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     except ValueError as error:
         if not x.is_cuda and str(error).startswith("dst[") and bool((dst < 0).any()):
             return NotImplemented  # a negative destination: PyG does not check for it, torch's scatter raises the error
-        raise as_index_error(str(error), value) from None
+        raise as_index_error(str(error), value.call, value.x.size(0)) from None
     report.aggregated(value.layer, value.x, value.weight, value.src, dst, out, reduce)
     if value.lead:
         return out.movedim(0, value.lead).contiguous()

@@ -16,10 +16,11 @@ from torch import Tensor
 from gnna_plugin import report, settings, surroundings
 from gnna_plugin.patching import stand_in
 
-from . import compiled_boundary, consume, layer_call, own_code, small_graphs
+from . import compiled_boundary, consume, index_errors, layer_call, own_code, small_graphs
 from .compiled import trace
 from .lazy import LazyMessage, lift, settle_all
 
+_MOST_SCORES = 16
 _PLAIN = (Tensor, torch.nn.Parameter)
 # Aggregation module -> whether the user wants its layer accelerated. An aggregation module does not know its layer.
 _choices: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
@@ -87,12 +88,15 @@ def _unfit(values: Any, index: Any) -> str | None:
     return None
 
 
-def takes(values: Any, index: Any) -> bool:
-    """Return whether the ops support these values in this context.
+def takes(values: Any, index: Any, num_rows: int | None) -> bool:
+    """Return whether the ops can reduce these values here to num_rows rows.
 
     The values exist already and have one row per entry of the index.
     """
-    return _unfit(values, index) is None and surroundings.reason(values) is None
+    if _unfit(values, index) is not None:
+        return False
+    rows = consume.plain_index(index)
+    return surroundings.reason(values, segments=None if num_rows is None else (rows, num_rows)) is None
 
 
 def current_layer_is_chosen() -> bool:
@@ -119,6 +123,15 @@ def _left_as_small(conv: Any, src: Any, index: Any, call: layer_call.Call | None
     return True
 
 
+def _is_score(conv: Any, src: Tensor) -> bool:
+    """Return whether the features are a few scores per node, such as those of GATConv's heads.
+
+    An edge_updater adds or scales them. No product of two gathers is worth fusing at this width.
+    """
+    dims = src.dim()
+    return (dims == 1 or (dims == 2 and src.size(1) <= _MOST_SCORES)) and conv.node_dim in (0, -dims)
+
+
 def index_select_hook(original: Callable) -> Callable:
     """Replace MessagePassing._index_select: return x[index] as a lazy message.
 
@@ -143,6 +156,8 @@ def index_select_hook(original: Callable) -> Callable:
             report.left_to_framework(type(conv).__name__, reason)
             return original(conv, src, index)
         rows: Any = consume.plain_index(index)  # not None, because why_not() accepted the index
+        if call.updates_edges and _is_score(conv, src):
+            return index_errors.gather(conv, src, index, rows, call)
         return lift(src, rows, conv, index, call)
 
     def _index_select(self, src, index):
@@ -175,7 +190,7 @@ def reduce_hook(original: Callable) -> Callable:
         call = layer_call.current()
         if not settings.active() or small_graphs.is_small(x, index, call is not None and call.pays):
             return NotImplemented
-        if not takes(x, index):
+        if not takes(x, index, dim_size):
             return NotImplemented
         if not _choices.get(aggregation, True):
             return NotImplemented

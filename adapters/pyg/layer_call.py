@@ -42,15 +42,16 @@ class Call:
 
     Attributes:
         layer: the layer.
+        updates_edges: whether it is an edge_updater, which reduces nothing by itself.
         pays: whether its graph is known to be large enough, or used often enough, to repay a plan.
         bad_side: "src" or "dst" after an index on that side was out of range, else None.
         values: weak references to the lazy values gathered in this call.
     """
 
-    __slots__ = ("bad_side", "layer", "own", "pays", "values")
+    __slots__ = ("bad_side", "layer", "own", "pays", "updates_edges", "values")
 
-    def __init__(self, layer: MessagePassing, pays: bool = False):
-        self.layer, self.pays = layer, pays
+    def __init__(self, layer: MessagePassing, pays: bool = False, updates_edges: bool = False):
+        self.layer, self.pays, self.updates_edges = layer, pays, updates_edges
         self.bad_side: str | None = None
         self.values: list[weakref.ref] = []
         self.own: bool | None = None  # whether only PyG's code runs in it; None: not checked yet
@@ -117,7 +118,7 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
         if reason is not None:
             return _leave(original, conv, args, kwargs, reason)
     outer = thread.calls
-    call = Call(conv, pays)
+    call = Call(conv, pays, original.__name__ == "edge_updater")
     thread.calls = (*outer, call)
     try:
         out = original(conv, *args, **kwargs)

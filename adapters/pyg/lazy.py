@@ -19,7 +19,7 @@ from torch.utils import _pytree
 
 from gnna_plugin import report, surroundings
 
-from .index_errors import as_index_error
+from .index_errors import gather
 
 # Function -> its handler for lazy messages: (function, args, kwargs) -> result, or NotImplemented to settle them.
 # lazy_operations.py, lazy_products.py and consume.py register the handlers.
@@ -131,17 +131,15 @@ class Value:
     def compute(self) -> Tensor:
         """Return the messages in a new tensor."""
         self.check_versions()
-        try:
-            if self.lead:
+        if self.lead:
+            try:
                 value = self.x.movedim(0, self.lead).index_select(self.lead, self.src)
-                value = value.movedim(self.lead, 0)  # the order of the handles' storage
-            else:
-                value = torch.ops.gnna.gather_rows(self.x, self.src)
-        except ValueError as error:
-            raise as_index_error(str(error), self) from None
-        except (IndexError, RuntimeError):
-            self.conv._index_select_safe(self.source, self.index)  # raises PyG's own error
-            raise
+            except (IndexError, RuntimeError):
+                self.conv._index_select_safe(self.source, self.index)  # raises PyG's own error
+                raise
+            value = value.movedim(self.lead, 0)  # the order of the handles' storage
+        else:
+            value = gather(self.conv, self.x, self.index, self.src, self.call)
         return value if self.weight is None else value.mul_(with_dims(self.weight, value.dim()))
 
 

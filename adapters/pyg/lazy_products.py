@@ -280,7 +280,7 @@ def _sum(func: Callable, args: tuple, kwargs: dict) -> Any:
     try:
         scores = torch.ops.gnna.sddmm(a, b, product.first.src, product.second.src, last - 1, True)
     except ValueError as error:
-        raise as_index_error(str(error), product) from None
+        raise as_index_error(str(error), product.call, a.size(0)) from None
     report.fused(product.layer)
     return scores
 

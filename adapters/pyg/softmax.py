@@ -30,7 +30,7 @@ def _softmax_hook(original: Callable) -> Callable:
         if small_graphs.is_small_softmax(src):
             return None
         rows = consume.plain_index(index)
-        if rows is None or not hooks.takes(src, index):
+        if rows is None or not hooks.takes(src, index, num_nodes):
             return None
         if dim not in (0, -src.dim()) or rows.numel() != src.size(0) or rows.device != src.device:
             return None

@@ -104,7 +104,11 @@ TORCH_LIBRARY(gnna, m) {
 
   // The caller promises that nobody writes to this tensor (plan/identity.h).
   m.def("mark_constant(Tensor tensor) -> ()");
-  m.def("has_plans(Tensor src, bool transposed) -> bool");  // plan/cache.h
+  // Whether a captured CUDA graph can use the plans of these indices (plan/cache.h).
+  m.def("has_plans(Tensor src, bool transposed) -> bool");
+  m.def("has_segments(Tensor index, int num_rows) -> bool");
+  // Whether a replayed CUDA graph found that its edges had changed since it was captured (plan/fingerprint.h).
+  m.def("changed_before_replay() -> bool");
   m.def("cache_info() -> int[]");
   m.def("clear_cache() -> ()");
   // Number and bytes of the buffers that are held for captured CUDA graphs, and their release (plan/captures.h).

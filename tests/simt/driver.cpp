@@ -3,6 +3,7 @@
 // allocate, in exactly the required size, and fills it with a pattern (Buffer::kUnwritten).
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -251,6 +252,23 @@ void csr(const Case& c, Results& results) {
   put_error(results, cuda::max_degree(rowptr, rows, output<int64_t>(results, "max_degree", 1), nullptr));
 }
 
+template <typename Id>
+void count(const Case& c, Results& results) {
+  const int64_t edges = static_cast<int64_t>(c.bytes("row") / sizeof(Id)), rows = c.number("rows");
+  auto* rowptr = output<int64_t>(results, "rowptr", rows + 1);
+  auto* col = output<int32_t>(results, "col", edges);
+  auto* perm = output<int32_t>(results, "perm", edges);
+  const Buffer workspace(cuda::count_csr_workspace(edges, rows));
+  cuda::EdgeSummary summary;
+  put_error(results, cuda::count_csr(c.array<Id>("row"), c.array<Id>("col"), edges, rows, c.number("cols"), rowptr, col,
+                                     perm, workspace.as<void>(), &summary, nullptr));
+  auto* found = output<int64_t>(results, "found", 6);
+  const EdgeCheck& check = summary.check;
+  const int64_t values[] = {check.bad_row,      check.bad_col,     check.unsorted,
+                            summary.max_degree, summary.symmetric, summary.fits};
+  std::copy(std::begin(values), std::end(values), found);
+}
+
 void schedule(const Case& c, Results& results) {
   const CsrView csr = csr_of(c, "");
   auto* rowptr = output<int64_t>(results, "rowptr", csr.rows + 1);
@@ -295,6 +313,7 @@ void run(const Case& c, Results& results) {
   const std::string& name = c.operation;
   if (name == "check") return wide ? check<int64_t>(c, results) : check<int32_t>(c, results);
   if (name == "csr") return wide ? csr<int64_t>(c, results) : csr<int32_t>(c, results);
+  if (name == "count") return wide ? count<int64_t>(c, results) : count<int32_t>(c, results);
   if (name == "gather") return wide ? gather<int64_t>(c, results) : gather<int32_t>(c, results);
   if (name == "chunks") return chunks(c, results);
   if (name == "schedule") return schedule(c, results);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.experimental import symbolic_shapes
 
 from gnna_plugin import report
 from gnna_plugin.patching import Patches
@@ -18,6 +20,7 @@ from gnna_plugin.patching import Patches
 from . import early, fuse
 
 _MODULE, _METHOD = "torch._dynamo.output_graph", "call_user_compiler"
+_CAPTURES_ANY_SIZE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
 _patches = Patches()
 _installed = False
 _ops = torch.ops.gnna
@@ -93,7 +96,9 @@ def _rewriting(backend: Callable) -> Callable:
         further_inputs, fakes = early.move(gm)
         gm.graph.lint()
         gm.recompile()
-        compiled = backend(gm, [*example_inputs, *fakes])
+        unknown_sizes = any(symbolic_shapes.free_unbacked_symbols(fake) for fake in fakes)
+        compile_graph = _without_cuda_graphs(backend) if unknown_sizes else backend
+        compiled = compile_graph(gm, [*example_inputs, *fakes])
 
         def run(*args: Any) -> Any:
             for layer, calls in fused.items():
@@ -112,6 +117,19 @@ def _rewriting(backend: Callable) -> Callable:
     return compile_rewritten
 
 
+def _without_cuda_graphs(backend: Callable) -> Callable:
+    """Return the backend without the CUDA graphs of mode="reduce-overhead", if this torch cannot combine them.
+
+    Before torch 2.13, Inductor asks for the sizes of all inputs of a graph that it captures.
+    """
+    config = getattr(backend, "config", None)
+    if _CAPTURES_ANY_SIZE or not isinstance(config, dict) or not config.get("triton.cudagraphs"):
+        return backend
+    changed = copy.copy(backend)
+    changed.config = {**config, "triton.cudagraphs": False}  # type: ignore[attr-defined]
+    return changed
+
+
 def _is_ours(node: fx.Node) -> bool:
     return str(node.target).startswith(("gnna.", "gnna_pyg."))
 
@@ -120,9 +138,9 @@ def _copy(gm: fx.GraphModule) -> fx.GraphModule:
     """Copy a graph, because dynamo still refers to its own."""
     graph, nodes = fx.Graph(), {}  # type: ignore[var-annotated]
     graph.output(graph.graph_copy(gm.graph, nodes))
-    for node, copy in nodes.items():
+    for node, same in nodes.items():
         if node.op == "placeholder":
-            copy._dynamo_source = node._dynamo_source
+            same._dynamo_source = node._dynamo_source
     copied = fx.GraphModule(gm, graph)
     copied.meta = gm.meta
     for name, value in vars(gm).items():  # what dynamo noted for backends

@@ -47,6 +47,23 @@ cudaError_t build_csr(const Id* row, const Id* col, int64_t edges, int64_t rows,
                       int32_t* out_col, int32_t* out_perm, void* workspace, size_t workspace_bytes,
                       cudaStream_t stream);
 
+// What count_csr finds about an edge list, in host memory that the device can write to.
+struct EdgeSummary {
+  EdgeCheck check;
+  int64_t max_degree = 0;
+  bool symmetric = false;  // every edge occurs as often as its reverse
+  bool fits = false;       // the largest degree allows this way of sorting; otherwise only rowptr is complete
+};
+
+// As check_edges, build_csr and max_degree together, for lists that can_count_csr(), in fewer launches. Always writes
+// out_perm. If the summary reports a bad id or that the list does not fit, out_col and out_perm are undefined. The
+// workspace must be aligned to 16 bytes. The summary is complete once the stream has been waited for.
+bool can_count_csr(int64_t edges, int64_t rows);
+size_t count_csr_workspace(int64_t edges, int64_t rows);
+template <typename Id>
+cudaError_t count_csr(const Id* row, const Id* col, int64_t edges, int64_t rows, int64_t cols, int64_t* rowptr,
+                      int32_t* out_col, int32_t* out_perm, void* workspace, EdgeSummary* summary, cudaStream_t stream);
+
 // Writes the largest degree to *device_max, one int64 in device memory.
 cudaError_t max_degree(const int64_t* rowptr, int64_t rows, int64_t* device_max, cudaStream_t stream);
 

@@ -36,9 +36,46 @@ DeviceFacts device_facts() {
   return facts;
 }
 
+void check_ids(const EdgeCheck& check, const at::Tensor& row, const at::Tensor& col, const Plan& plan,
+               const char* row_name, const char* col_name) {
+  if (check.bad_col >= 0) throw_bad_index(col_name, check.bad_col, col[check.bad_col].item<int64_t>(), plan.cols);
+  if (check.bad_row >= 0) throw_bad_index(row_name, check.bad_row, row[check.bad_row].item<int64_t>(), plan.rows);
+}
+
+// This thread's summary in pinned memory, which kernels write to. Never freed, because CUDA shuts down before threads'
+// variables are destroyed.
+cuda::EdgeSummary* pinned_summary() {
+  static thread_local auto* const memory = new at::Tensor(at::empty(
+      {static_cast<int64_t>(sizeof(cuda::EdgeSummary))}, at::TensorOptions().dtype(at::kByte).pinned_memory(true)));
+  return static_cast<cuda::EdgeSummary*>(memory->mutable_data_ptr());
+}
+
+// Builds the plan of a small list. Returns false if its largest degree does not allow that.
+template <typename Id>
+bool build_small(const at::Tensor& row, const at::Tensor& col, Plan& plan, const char* row_name, const char* col_name,
+                 cudaStream_t stream) {
+  const auto longs = row.options().dtype(at::kLong), ints = row.options().dtype(at::kInt);
+  plan.rowptr = at::empty({plan.rows + 1}, longs);
+  plan.col = at::empty({plan.edges}, ints);
+  plan.perm = at::empty({plan.edges}, ints);
+  const at::Tensor workspace = bytes_on(row, cuda::count_csr_workspace(plan.edges, plan.rows));
+  cuda::EdgeSummary* const summary = pinned_summary();
+  C10_CUDA_CHECK(cuda::count_csr(row.const_data_ptr<Id>(), col.const_data_ptr<Id>(), plan.edges, plan.rows, plan.cols,
+                                 plan.rowptr.mutable_data_ptr<int64_t>(), plan.col.mutable_data_ptr<int32_t>(),
+                                 plan.perm.mutable_data_ptr<int32_t>(), workspace.mutable_data_ptr(), summary, stream));
+  C10_CUDA_CHECK(cudaStreamSynchronize(stream));
+  check_ids(summary->check, row, col, plan, row_name, col_name);
+  if (!summary->fits) return false;
+  if (summary->check.unsorted == 0) plan.perm.reset();
+  plan.max_degree = summary->max_degree;
+  plan.symmetric = plan.rows == plan.cols && summary->symmetric;
+  return true;
+}
+
 template <typename Id>
 void build_typed(const at::Tensor& row, const at::Tensor& col, Plan& plan, const char* row_name, const char* col_name,
                  cudaStream_t stream) {
+  if (cuda::can_count_csr(plan.edges, plan.rows) && build_small<Id>(row, col, plan, row_name, col_name, stream)) return;
   const Id* rows = row.const_data_ptr<Id>();
   const Id* cols = col.const_data_ptr<Id>();
   const auto longs = row.options().dtype(at::kLong), ints = row.options().dtype(at::kInt);
@@ -47,13 +84,12 @@ void build_typed(const at::Tensor& row, const at::Tensor& col, Plan& plan, const
                                    reinterpret_cast<EdgeCheck*>(found.mutable_data_ptr()), stream));
   const at::Tensor on_host = found.cpu();
   const auto& check = *reinterpret_cast<const EdgeCheck*>(on_host.const_data_ptr());
-  if (check.bad_col >= 0) throw_bad_index(col_name, check.bad_col, col[check.bad_col].item<int64_t>(), plan.cols);
-  if (check.bad_row >= 0) throw_bad_index(row_name, check.bad_row, row[check.bad_row].item<int64_t>(), plan.rows);
+  check_ids(check, row, col, plan, row_name, col_name);
 
   const bool sorted = check.unsorted == 0;
   plan.rowptr = at::empty({plan.rows + 1}, longs);
   plan.col = at::empty({plan.edges}, ints);
-  if (!sorted) plan.perm = at::empty({plan.edges}, ints);
+  plan.perm = sorted ? at::Tensor() : at::empty({plan.edges}, ints);
   const at::Tensor workspace = bytes_on(row, cuda::build_csr_workspace<Id>(plan.edges, plan.rows, sorted));
   C10_CUDA_CHECK(cuda::build_csr(rows, cols, plan.edges, plan.rows, sorted, plan.rowptr.mutable_data_ptr<int64_t>(),
                                  plan.col.mutable_data_ptr<int32_t>(),
@@ -63,6 +99,8 @@ void build_typed(const at::Tensor& row, const at::Tensor& col, Plan& plan, const
   C10_CUDA_CHECK(
       cuda::max_degree(plan.rowptr.const_data_ptr<int64_t>(), plan.rows, largest.mutable_data_ptr<int64_t>(), stream));
   plan.max_degree = largest.item<int64_t>();
+  // The reads have waited for most of this already. Waiting for the rest makes the plan safe on every stream.
+  C10_CUDA_CHECK(cudaStreamSynchronize(stream));
 }
 
 std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
@@ -80,9 +118,6 @@ std::shared_ptr<Plan> build_plan(const at::Tensor& row, const at::Tensor& col, i
   } else {
     build_typed<int64_t>(r, c, *plan, row_name, col_name, stream);
   }
-  // Reading the checks back has waited for most of this already; waiting for the rest makes the plan safe on every
-  // stream.
-  C10_CUDA_CHECK(cudaStreamSynchronize(stream));
   return plan;
 }
 

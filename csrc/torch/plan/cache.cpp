@@ -87,6 +87,7 @@ class PlanCache {
     value.schedule = reverse && !reverse->owner ? std::make_shared<Schedule>(reverse->value.schedule->store(), true)
                                                 : std::make_shared<Schedule>(make_community_store(), false);
     value.edge_ids = edge_ids;
+    value.symmetric = plan->symmetric;
     const int64_t bytes = plan->bytes();
     value.plan = std::move(plan);
     plans_.insert(key, std::move(value), bytes, std::move(prints));
@@ -325,6 +326,8 @@ bool has_plans(const at::Tensor& col, bool transposed) {
   return ready(true) && (!transposed || ready(false));
 }
 
+bool has_segments(const at::Tensor& index, int64_t rows) { return cached_segments(index, rows) != nullptr; }
+
 bool set_schedule(const at::Tensor& row, const at::Tensor& col, int64_t rows, int64_t cols,
                   const std::optional<at::Tensor>& order) {
   const auto before = plan_for(row, col, rows, cols, "dst", "src", true);
@@ -371,6 +374,7 @@ std::vector<int64_t> cache_info_op() {
 
 TORCH_LIBRARY_IMPL(gnna, CompositeImplicitAutograd, m) {
   m.impl("has_plans", &has_plans);
+  m.impl("has_segments", &has_segments);
   m.impl("mark_constant", &mark_constant);
   m.impl("cache_info", &cache_info_op);
   m.impl("clear_cache", &clear_cache);

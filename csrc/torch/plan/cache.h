@@ -45,6 +45,8 @@ void adopt_plan(const at::Tensor& row, const at::Tensor& col, std::shared_ptr<co
 // Returns whether a layer's forward pass on these columns can be captured, and with `transposed` its backward pass too:
 // plans that gather them (and plans that have them as rows) are cached and can be launched during capture.
 bool has_plans(const at::Tensor& col, bool transposed);
+// Returns whether operations on the segments of this index can be captured.
+bool has_segments(const at::Tensor& index, int64_t rows);
 
 // Reorders the rows of the cached plan of this edge list, which is built if there is none.
 //   order: a permutation, int32 [rows] on the plan's device; nullopt restores ascending rows.

@@ -2,6 +2,7 @@
 #include "plan/fingerprint.h"
 
 #include <c10/util/Exception.h>
+#include <torch/library.h>
 
 #include <algorithm>
 #include <array>
@@ -22,6 +23,18 @@ std::array<MakeDeviceChecksum, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_
   static std::array<MakeDeviceChecksum, static_cast<size_t>(c10::COMPILE_TIME_MAX_DEVICE_TYPES)> table{};
   return table;
 }
+
+std::atomic<volatile int*> replay_flag{nullptr};
+
+// Returns whether a replay found that a tensor had changed since its CUDA graph was captured, and forgets it.
+bool changed_before_replay() {
+  volatile int* const flag = replay_flag;
+  if (flag == nullptr || *flag == 0) return false;
+  *flag = 0;
+  return true;
+}
+
+TORCH_LIBRARY_IMPL(gnna, CompositeImplicitAutograd, m) { m.impl("changed_before_replay", &changed_before_replay); }
 
 // The memory from a tensor's first element to its last, or a contiguous copy of a view that skips most of that memory.
 struct Span {
@@ -67,6 +80,8 @@ void register_device_checksum(c10::DeviceType device, MakeDeviceChecksum make) {
   makers()[static_cast<size_t>(device)] = make;
 }
 
+void register_replay_flag(volatile int* flag) { replay_flag = flag; }
+
 Fingerprint::Fingerprint(const at::Tensor& tensor, int64_t version)
     : data_(tensor.const_data_ptr()), sizes_(tensor.sizes()), strides_(tensor.strides()), version_(version) {}
 
@@ -94,8 +109,11 @@ Fingerprint::State Fingerprint::state(const at::Tensor& tensor) {
       changed_ = true;
       return State::ChangedBefore;
     }
-    const int64_t use = uses_.fetch_add(1, std::memory_order_relaxed);
-    if (use % kUsesPerComparison == 0 && !capturing_on(tensor.device())) device_->compare(tensor);
+    if (capturing_on(tensor.device())) {
+      device_->compare_at_replay(tensor);
+    } else if (uses_.fetch_add(1, std::memory_order_relaxed) % kUsesPerComparison == 0) {
+      device_->compare(tensor);
+    }
     return State::Holds;
   }
   if (blocks_.empty()) return State::Holds;

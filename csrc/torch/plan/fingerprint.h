@@ -3,7 +3,8 @@
 //
 // On a CPU, each use compares the next part of the tensor: all of up to 512 KiB, otherwise an eighth. A tensor that was
 // rewritten differs in every part, so the next use detects it. A single changed element is detected within eight uses.
-// On a GPU, every 16th use compares the whole tensor asynchronously, and a later use raises.
+// On a GPU, every 16th use compares the whole tensor asynchronously, and a later use raises. A captured CUDA graph
+// compares the tensors that its results depend on at every replay, and the next replay raises.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,9 +22,14 @@ class DeviceChecksum {
   virtual ~DeviceChecksum() = default;
   virtual void compare(const at::Tensor& tensor) = 0;  // on the current stream; does not wait
   virtual bool differed() const = 0;                   // an earlier comparison found a difference
+  // Adds a comparison to the CUDA graph that is being captured, unless it has one. Replays that find a difference set
+  // the flag below.
+  virtual void compare_at_replay(const at::Tensor& tensor) = 0;
 };
 using MakeDeviceChecksum = std::unique_ptr<DeviceChecksum> (*)(const at::Tensor& tensor);
 void register_device_checksum(c10::DeviceType device, MakeDeviceChecksum make);
+// Registers the flag in pinned memory that replays set.
+void register_replay_flag(volatile int* flag);
 
 class Fingerprint {
  public:

@@ -24,10 +24,11 @@ struct PlanBuilder;
 struct Plan {
   int64_t rows = 0, cols = 0, edges = 0;
   int64_t max_degree = 0;
-  at::Tensor rowptr;  // int64 [rows + 1]
-  at::Tensor col;     // int32 [edges]
-  at::Tensor perm;    // int32 [edges], position of each edge in the user's list; undefined: that order
-  at::Tensor order;   // int32 [rows], row at each place of the schedule; undefined: rows ascend
+  std::optional<bool> symmetric;  // every edge occurs as often as its reverse, if the builder found out
+  at::Tensor rowptr;              // int64 [rows + 1]
+  at::Tensor col;                 // int32 [edges]
+  at::Tensor perm;                // int32 [edges], position of each edge in the user's list; undefined: that order
+  at::Tensor order;               // int32 [rows], row at each place of the schedule; undefined: rows ascend
   ScheduleKind kind = ScheduleKind::Ascending;  // what `order` is
   int64_t stream_id = 0;                        // CUDA: the stream on which its memory was allocated
   mutable Partitions partitions;
