@@ -28,6 +28,7 @@ from gnna_plugin.patching import Patches, misfit, script_aliases
 
 from . import (
     compiled_boundary,
+    direct,
     gin,
     graph_hooks,
     hooks,
@@ -83,7 +84,7 @@ def install() -> bool:
     _patches.replace(torch._functorch.utils, "unwrap_dead_wrappers", hooks.function_boundary(unwrap_arguments))
     templates = layer_call.templates_hook(MessagePassing._set_jittable_templates)
     _patches.replace(MessagePassing, "_set_jittable_templates", templates)
-    layer_call.install()
+    layer_call.install(direct.propagate)
     graph_hooks.install()
     softmax.install()
     compiled_graph.forget_compiled()

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import GINConv, SumAggregation
 
-from gnna_plugin import report, settings, surroundings
+from gnna_plugin import settings, surroundings
 from gnna_plugin.patching import stand_in
 
-from . import graph_memo, hooks, layer_call, own_code, small_graphs
+from . import direct, graph_memo, layer_call, own_code, small_graphs
 
 
 def _has_constant_zero(conv: GINConv) -> bool:
@@ -56,13 +56,13 @@ def _sums_as_pyg_does(conv: GINConv) -> bool:
 
 def forward_hook(original: Callable) -> Callable:
     """Replace GINConv.forward: add (1 + eps) * x as a self-loop where that is exact."""
-    compiling, thread, spmm = torch.compiler.is_compiling, layer_call.thread, torch.ops.gnna.spmm.default
+    compiling, thread = torch.compiler.is_compiling, layer_call.thread
 
-    def looped(conv: Any, x: Tensor, edge_index: Tensor) -> Tensor | None:
+    def looped_sum(conv: Any, x: Tensor, edge_index: Tensor) -> Tensor | None:
         if not _sums_as_pyg_does(conv) or not _has_constant_zero(conv):
             return None
         ends = graph_memo.with_self_loops(edge_index, x.size(0))
-        return None if ends is None or hooks.why_not(conv, x, ends[0]) is not None else ends
+        return None if ends is None else direct.propagate(conv, ends, {"x": x})
 
     def small_sum(conv: Any, x: Tensor, edge_index: Tensor) -> Tensor | None:
         """Run PyG's operations without its Python code, see small_graphs.scattered."""
@@ -76,17 +76,6 @@ def forward_hook(original: Callable) -> Callable:
             return None  # PyG's own forward raises its error
         return None if out is NotImplemented else out
 
-    def direct_sum(conv: Any, x: Tensor, ends: Tensor) -> Tensor | None:
-        """Sum without PyG's propagate, which would only gather and sum."""
-        first, second = ends.unbind()
-        src, dst = (first, second) if conv.flow == "source_to_target" else (second, first)
-        try:
-            out = spmm(x, None, src, dst, x.size(0), "sum", True)
-        except ValueError:
-            return None  # propagate raises PyG's error
-        report.aggregated(type(conv).__name__, x, None, src, dst, out, "sum")
-        return out
-
     def folded(conv: Any, x: Any, edge_index: Any, size: Any) -> Tensor | None:
         if thread.left_to_framework or not _is_plain(conv, x, edge_index, size):
             return None
@@ -97,11 +86,8 @@ def forward_hook(original: Callable) -> Callable:
                 return layer_call.leave(original, conv, (x, edge_index, size), {}, reason, edge_index, x)
             layer_call.count_left(conv, reason, edge_index, x)
             return conv.nn(out + (1 + conv.eps) * x)
-        ends = looped(conv, x, edge_index)
-        if ends is None:
-            return None
-        out = direct_sum(conv, x, ends)
-        return conv.nn(conv.propagate(ends, x=(x, x), size=None) if out is None else out)
+        out = looped_sum(conv, x, edge_index)
+        return None if out is None else conv.nn(out)
 
     def forward(self, x, edge_index, size=None):
         if not compiling():

@@ -42,11 +42,15 @@ def why_not(conv: Any, src: Any, index: Any, call: layer_call.Call | None = None
     Returns:
         A reason that status() shows to the user, or None.
     """
-    reason = _unfit(src, index) or surroundings.reason(src, consume.plain_index(index)) or _recomputed()
+    reason = _unfit(src, index)
     if reason is not None:
         return reason
     if not -src.dim() <= conv.node_dim < src.dim():
         return "features without the layer's node dimension"
+    rows: Any = consume.plain_index(index)  # not None, because the ops support the index
+    reason = surroundings.reason(src, rows, (rows, src.size(conv.node_dim))) or _recomputed()
+    if reason is not None:
+        return reason
     if index.device != src.device:
         return "features and indices on different devices"
     if conv.explain:

@@ -34,6 +34,8 @@ _NAMES = (
     "_jinja_edge_updater",
 )
 _MARK = "_gnna_wraps"
+# Runs a whole propagate of a simple layer, or returns None: direct.propagate while the hooks are in place.
+shortcut: Callable[[MessagePassing, Tensor, dict], Tensor | None] | None = None
 _rebound: weakref.WeakSet[MessagePassing] = weakref.WeakSet()
 
 
@@ -110,6 +112,7 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
     if thread.left_to_framework:
         return original(conv, *args, **kwargs)
     edges = args[0] if args else kwargs.get("edge_index")
+    updates_edges = original.__name__ == "edge_updater"
     if type(edges) is not Tensor or edges.layout is not torch.strided:
         _count_framework_input(conv, edges)
         pays = False
@@ -117,8 +120,12 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
         reason, pays = small_graphs.of_call(edges, kwargs.get("x"), conv.node_dim)
         if reason is not None:
             return _leave(original, conv, args, kwargs, reason)
+        if args and not updates_edges and shortcut is not None:
+            out = shortcut(conv, edges, kwargs)
+            if out is not None:
+                return out
     outer = thread.calls
-    call = Call(conv, pays, original.__name__ == "edge_updater")
+    call = Call(conv, pays, updates_edges)
     thread.calls = (*outer, call)
     try:
         out = original(conv, *args, **kwargs)
@@ -235,8 +242,14 @@ def templates_hook(original: Callable) -> Callable:
     return stand_in(_set_jittable_templates, original)
 
 
-def install() -> None:
-    """Wrap propagate and edge_updater of all classes that exist now."""
+def install(direct: Callable[[MessagePassing, Tensor, dict], Tensor | None]) -> None:
+    """Wrap propagate and edge_updater of all classes that exist now.
+
+    Args:
+        direct: tries to run a whole propagate, see `shortcut`.
+    """
+    global shortcut
+    shortcut = direct
     _wrap_classes(set(_classes()))
 
 

@@ -122,11 +122,14 @@ def _without_cuda_graphs(backend: Callable) -> Callable:
 
     Before torch 2.13, Inductor asks for the sizes of all inputs of a graph that it captures.
     """
-    config = getattr(backend, "config", None)
+    inner: Any = backend
+    while hasattr(inner, "_torchdynamo_orig_backend"):  # dynamo's wrappers for debugging
+        inner = inner._torchdynamo_orig_backend
+    config = getattr(inner, "config", None)
     if _CAPTURES_ANY_SIZE or not isinstance(config, dict) or not config.get("triton.cudagraphs"):
         return backend
-    changed = copy.copy(backend)
-    changed.config = {**config, "triton.cudagraphs": False}  # type: ignore[attr-defined]
+    changed = copy.copy(inner)
+    changed.config = {**config, "triton.cudagraphs": False}
     return changed
 
 
