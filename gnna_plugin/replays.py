@@ -15,7 +15,7 @@ _patches = Patches()
 def _checked(original: Callable) -> Callable:
     changed = torch.ops.gnna.changed_before_replay.default
 
-    def replay(self):
+    def replay(self: torch.cuda.CUDAGraph) -> None:
         if changed():
             raise RuntimeError(
                 "gnna_plugin: the edges or edge weights of a captured CUDA graph were changed after its capture and "

@@ -22,7 +22,8 @@ import warnings
 
 import torch
 import torch_geometric
-from torch_geometric.nn import Aggregation, GINConv, MessagePassing
+from torch_geometric.nn import Aggregation, GINConv, MessagePassing, RGCNConv
+from torch_geometric.nn.conv import rgcn_conv
 
 from gnna_plugin.patching import Patches, misfit, script_aliases
 
@@ -35,6 +36,7 @@ from . import (
     layer_call,
     lazy_operations,  # noqa: F401
     lazy_products,  # noqa: F401
+    relations,
     softmax,
 )
 from .compiled import graph as compiled_graph
@@ -50,6 +52,8 @@ _SIGNATURES = (
     (MessagePassing, "_set_jittable_templates", ["self", "raise_on_error"]),
     (Aggregation, "reduce", ["self", "x", "index", "ptr", "dim_size", "dim", "reduce"]),
     (GINConv, "forward", ["self", "x", "edge_index", "size"]),
+    (RGCNConv, "forward", ["self", "x", "edge_index", "edge_type"]),
+    (rgcn_conv, "masked_edge_index", ["edge_index", "edge_mask"]),
     (torch_geometric.utils, "softmax", ["src", "index", "ptr", "num_nodes", "dim"]),
     (torch._functorch.utils, "unwrap_dead_wrappers", ["args"]),
 )
@@ -84,8 +88,9 @@ def install() -> bool:
     _patches.replace(torch._functorch.utils, "unwrap_dead_wrappers", hooks.function_boundary(unwrap_arguments))
     templates = layer_call.templates_hook(MessagePassing._set_jittable_templates)
     _patches.replace(MessagePassing, "_set_jittable_templates", templates)
-    layer_call.install(direct.propagate)
+    layer_call.install(direct.propagate, direct.propagate_small)
     graph_hooks.install()
+    relations.install()
     softmax.install()
     compiled_graph.forget_compiled()
     return True
@@ -94,6 +99,7 @@ def install() -> bool:
 def uninstall() -> None:
     """Restore PyG's own functions."""
     softmax.uninstall()
+    relations.uninstall()
     graph_hooks.uninstall()
     layer_call.uninstall()
     compiled_boundary.uninstall()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch_geometric.nn import MessagePassing
 
 from gnna_plugin import report
 
-from . import consume, hooks, own_code
+from . import consume, hooks, own_code, small_graphs
 
 _REDUCES = {
     nn.SumAggregation: "sum",
@@ -31,20 +31,19 @@ _spmm = torch.ops.gnna.spmm.default
 _weights: weakref.WeakKeyDictionary[Any, str | None] = weakref.WeakKeyDictionary()
 
 
-# ruff: noqa: ANN001, ANN202
-def _unweighted(self, x_j):  # type: ignore[no-untyped-def]
+def _unweighted(self, x_j):
     return x_j
 
 
-def _per_edge(self, x_j, edge_weight):  # type: ignore[no-untyped-def]
+def _per_edge(self, x_j, edge_weight):
     return x_j if edge_weight is None else edge_weight.view(-1, 1) * x_j
 
 
-def _per_head(self, x_j, alpha):  # type: ignore[no-untyped-def]
+def _per_head(self, x_j, alpha):
     return alpha.unsqueeze(-1) * x_j
 
 
-def _per_head_turned(self, x_j, alpha):  # type: ignore[no-untyped-def]
+def _per_head_turned(self, x_j, alpha):
     return x_j * alpha.unsqueeze(-1)
 
 
@@ -53,6 +52,8 @@ def _instructions(function: Any) -> tuple:
     return code.co_code, code.co_names, code.co_varnames, code.co_consts
 
 
+# RGCNConv's message is x_j if it gets no edge_type_ptr.
+_weights[nn.RGCNConv.message] = ""
 _FORMS = {
     _instructions(_unweighted): "",
     _instructions(_per_edge): "edge_weight",
@@ -68,46 +69,99 @@ def _weight_of(message: Any) -> str | None:
     return _weights[message]
 
 
+class _Form(NamedTuple):
+    """A propagate that gathers, perhaps multiplies, and reduces.
+
+    Attributes:
+        features: [N, *S], of which rows are gathered.
+        weight: [E] or, for features [N, H, F], [E, H]; None if the messages are not multiplied.
+        src, dst: [E].
+        rows: rows of the result.
+        reduce: "sum", "mean", "max" or "min".
+    """
+
+    features: Tensor
+    weight: Tensor | None
+    src: Tensor
+    dst: Tensor
+    rows: int
+    reduce: str
+
+
+def _form_of(conv: MessagePassing, edge_index: Tensor, given: dict) -> _Form | None:
+    weight_name, reduce = _weight_of(type(conv).message), _REDUCES.get(type(conv.aggr_module))
+    if weight_name is None or reduce is None or not own_code.steps_are_own(conv):
+        return None
+    weight = given.get(weight_name)
+    if any(given[name] is not None for name in given.keys() - {"size", "x", weight_name}):
+        return None
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or conv.decomposed_layers > 1 or conv.explain:
+        return None
+    gathered, reduced = (0, 1) if conv.flow == "source_to_target" else (1, 0)
+    features, rows = _features_and_rows(given.get("x"), given.get("size"), gathered, reduced)
+    dims = 3 if weight_name == "alpha" else 2
+    if features is None or features.dim() != dims or conv.node_dim not in (-dims, 0):
+        return None
+    ends = edge_index.unbind()
+    src, dst = ends[gathered], ends[reduced]
+    return _Form(features, weight, src, dst, rows, reduce) if _fits(weight, weight_name, features, src) else None
+
+
 def propagate(conv: MessagePassing, edge_index: Tensor, given: dict) -> Tensor | None:
     """Run conv.propagate(edge_index, **given).
 
     Returns:
         [M, *S], or None if the layer or its input has another form. Nothing has happened then.
     """
-    weight_name, reduce = _weight_of(type(conv).message), _REDUCES.get(type(conv.aggr_module))
-    if weight_name is None or reduce is None or not own_code.steps_are_own(conv):
+    form = _form_of(conv, edge_index, given)
+    if form is None or hooks.why_not(conv, form.features, form.src) is not None:
         return None
-    size, weight, x = given.get("size"), given.get(weight_name), given.get("x")
-    if not given.keys() <= {"size", "x", weight_name} or edge_index.dim() != 2 or edge_index.size(0) != 2:
-        return None
-    pair = x if type(x) is tuple and len(x) == 2 else (x, x)
-    if any(type(side) is not Tensor for side in pair) or pair[0].shape[1:] != pair[1].shape[1:]:
-        return None
-    dims = 3 if weight_name == "alpha" else 2
-    if pair[0].dim() != dims or conv.node_dim not in (-dims, 0):
-        return None
-    if size is not None and tuple(size) != (pair[0].size(0), pair[1].size(0)):
-        return None
-    first, second = edge_index.unbind()
-    if conv.flow == "source_to_target":
-        features, src, dst, rows = pair[0], first, second, pair[1].size(0)
-    else:
-        features, src, dst, rows = pair[1], second, first, pair[0].size(0)
-    if not _fits(weight, weight_name, features, src):
-        return None
-    if conv.decomposed_layers > 1 or hooks.why_not(conv, features, src) is not None:
-        return None
-    if reduce in ("max", "min"):
+    features, weight = form.features, form.weight
+    if form.reduce in ("max", "min"):
         saved = features.requires_grad
     else:
         saved = weight is not None and weight.requires_grad
     kept = consume.kept_features(features) if saved and torch.is_grad_enabled() else features
     try:
-        out = _spmm(kept, weight, src, dst, rows, reduce, True)
+        out = _spmm(kept, weight, form.src, form.dst, form.rows, form.reduce, True)
     except ValueError:
         return None  # PyG's steps raise its error
-    report.aggregated(type(conv).__name__, features, weight, src, dst, out, reduce)
+    report.aggregated(type(conv).__name__, features, weight, form.src, form.dst, out, form.reduce)
     return out
+
+
+def propagate_small(conv: MessagePassing, edge_index: Tensor, given: dict) -> Tensor | None:
+    """As propagate(), with PyG's operations, for graphs that are left to PyG."""
+    form = _form_of(conv, edge_index, given)
+    if form is None or form.features.dim() != 2:
+        return None
+    try:
+        messages = form.features.index_select(0, form.src)
+        if form.weight is not None:
+            messages = form.weight.view(-1, 1) * messages
+        out = small_graphs.scattered(messages, form.dst, form.rows, 0, form.reduce)
+    except (IndexError, RuntimeError):
+        return None  # PyG's steps raise its error
+    return None if out is NotImplemented else out
+
+
+def _features_and_rows(x: Any, size: Any, gathered: int, reduced: int) -> tuple[Tensor | None, int]:
+    """Return the features that are gathered and the number of result rows, by PyG's rules.
+
+    Returns:
+        (None, 0) for inputs of another form, or sizes that do not fit.
+    """
+    if type(x) is tuple and len(x) == 2:  # PyG takes x_j from x[0], whatever the flow
+        if any(type(side) is not Tensor or side.dim() == 0 for side in x):
+            return None, 0
+        features, sizes = x[0], (x[0].size(0), x[1].size(0))
+        return (features, sizes[reduced]) if size is None or tuple(size) == sizes else (None, 0)
+    if type(x) is not Tensor or x.dim() == 0:
+        return None, 0
+    if size is None:
+        return x, x.size(0)
+    fits = size[gathered] == x.size(0) and isinstance(size[reduced], int)
+    return (x, size[reduced]) if fits else (None, 0)
 
 
 def _fits(weight: Any, name: str, features: Tensor, src: Tensor) -> bool:

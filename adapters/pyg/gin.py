@@ -64,24 +64,12 @@ def forward_hook(original: Callable) -> Callable:
         ends = graph_memo.with_self_loops(edge_index, x.size(0))
         return None if ends is None else direct.propagate(conv, ends, {"x": x})
 
-    def small_sum(conv: Any, x: Tensor, edge_index: Tensor) -> Tensor | None:
-        """Run PyG's operations without its Python code, see small_graphs.scattered."""
-        if not _sums_as_pyg_does(conv):
-            return None
-        source, target = (0, 1) if conv.flow == "source_to_target" else (1, 0)
-        try:
-            messages = x.index_select(0, edge_index[source])
-            out = small_graphs.scattered(messages, edge_index[target], x.size(0), 0, "sum")
-        except (IndexError, RuntimeError):
-            return None  # PyG's own forward raises its error
-        return None if out is NotImplemented else out
-
     def folded(conv: Any, x: Any, edge_index: Any, size: Any) -> Tensor | None:
         if thread.left_to_framework or not _is_plain(conv, x, edge_index, size):
             return None
         reason, _ = small_graphs.of_call(edge_index, x, conv.node_dim)
         if reason is not None:
-            out = small_sum(conv, x, edge_index)
+            out = direct.propagate_small(conv, edge_index, {"x": x}) if _sums_as_pyg_does(conv) else None
             if out is None:
                 return layer_call.leave(original, conv, (x, edge_index, size), {}, reason, edge_index, x)
             layer_call.count_left(conv, reason, edge_index, x)

@@ -27,7 +27,8 @@ _OPTIONS = (NoneType, bool, int, float, str, torch.dtype)  # types of arguments 
 _NONE, _EDGES, _WEIGHT, _NEW = "-ewn"
 
 
-def _memorable(edge_index: Any, edge_weight: Any) -> bool:
+def memorable(edge_index: Any, edge_weight: Any) -> bool:
+    """Return whether results for these tensors can be cached here. edge_weight: any tensor with the edges, or None."""
     if type(edge_index) is not Tensor or edge_index.layout is not torch.strided or edge_index.is_inference():
         return False
     if not (edge_index.is_cpu or edge_index.is_cuda):
@@ -76,7 +77,7 @@ def _remember(original: Callable, quick: Callable, shared: bool = False) -> Call
         return original(edge_index, edge_weight, *options) if results is None else results
 
     def remember(edge_index, edge_weight, *options):
-        if not settings.active() or not _memorable(edge_index, edge_weight):
+        if not settings.active() or not memorable(edge_index, edge_weight):
             return original(edge_index, edge_weight, *options)
         if any(type(option) not in _OPTIONS for option in options):
             return original(edge_index, edge_weight, *options)
@@ -114,7 +115,7 @@ def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor | None:
         None if the result cannot be cached or is not worth caching. Also None while a CUDA graph is captured, unless
         the result is cached already.
     """
-    if not _memorable(edge_index, None) or small_graphs.comes_once(edge_index):
+    if not memorable(edge_index, None) or small_graphs.comes_once(edge_index):
         return None
     if surroundings.capturing(edge_index) and not torch.ops.gnna.recall(_loops_name(num_nodes), [edge_index])[0]:
         return None

@@ -99,7 +99,7 @@ def takes(values: Any, index: Any, num_rows: int | None) -> bool:
     """
     if _unfit(values, index) is not None:
         return False
-    rows = consume.plain_index(index)
+    rows: Any = consume.plain_index(index)  # not None, because the ops support the index
     return surroundings.reason(values, segments=None if num_rows is None else (rows, num_rows)) is None
 
 
@@ -160,7 +160,7 @@ def index_select_hook(original: Callable) -> Callable:
             report.left_to_framework(type(conv).__name__, reason)
             return original(conv, src, index)
         rows: Any = consume.plain_index(index)  # not None, because why_not() accepted the index
-        if call.updates_edges and _is_score(conv, src):
+        if call is not None and call.updates_edges and _is_score(conv, src):
             return index_errors.gather(conv, src, index, rows, call)
         return lift(src, rows, conv, index, call)
 

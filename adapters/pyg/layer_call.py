@@ -34,8 +34,17 @@ _NAMES = (
     "_jinja_edge_updater",
 )
 _MARK = "_gnna_wraps"
-# Runs a whole propagate of a simple layer, or returns None: direct.propagate while the hooks are in place.
-shortcut: Callable[[MessagePassing, Tensor, dict], Tensor | None] | None = None
+_Shortcut = Callable[[MessagePassing, Tensor, dict], Any]  # propagate(layer, edge_index, other arguments), or None
+
+
+class _Shortcuts:
+    """Functions that run a whole propagate of a simple layer: fused, or with PyG's operations. See direct.py."""
+
+    fused: _Shortcut
+    small: _Shortcut
+
+
+shortcuts = _Shortcuts()
 _rebound: weakref.WeakSet[MessagePassing] = weakref.WeakSet()
 
 
@@ -119,9 +128,13 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
     else:
         reason, pays = small_graphs.of_call(edges, kwargs.get("x"), conv.node_dim)
         if reason is not None:
-            return _leave(original, conv, args, kwargs, reason)
-        if args and not updates_edges and shortcut is not None:
-            out = shortcut(conv, edges, kwargs)
+            out = None if updates_edges or not args else shortcuts.small(conv, edges, kwargs)
+            if out is None:
+                return _leave(original, conv, args, kwargs, reason)
+            count_left(conv, reason, edges, _first(kwargs["x"]))
+            return out
+        if args and not updates_edges:
+            out = shortcuts.fused(conv, edges, kwargs)
             if out is not None:
                 return out
     outer = thread.calls
@@ -144,8 +157,11 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
 
 
 def _leave(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict, reason: str) -> Any:
-    edges, x = args[0] if args else kwargs["edge_index"], kwargs["x"]
-    return leave(original, conv, args, kwargs, reason, edges, x[0] if type(x) is tuple else x)
+    return leave(original, conv, args, kwargs, reason, args[0] if args else kwargs["edge_index"], _first(kwargs["x"]))
+
+
+def _first(x: Any) -> Any:
+    return x[0] if type(x) is tuple else x
 
 
 def leave(
@@ -242,14 +258,9 @@ def templates_hook(original: Callable) -> Callable:
     return stand_in(_set_jittable_templates, original)
 
 
-def install(direct: Callable[[MessagePassing, Tensor, dict], Tensor | None]) -> None:
-    """Wrap propagate and edge_updater of all classes that exist now.
-
-    Args:
-        direct: tries to run a whole propagate, see `shortcut`.
-    """
-    global shortcut
-    shortcut = direct
+def install(fused: _Shortcut, small: _Shortcut) -> None:
+    """Wrap propagate and edge_updater of all classes that exist now."""
+    shortcuts.fused, shortcuts.small = fused, small
     _wrap_classes(set(_classes()))
 
 

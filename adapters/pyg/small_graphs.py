@@ -86,7 +86,7 @@ def of_call(edge_index: Tensor, x: Any, node_dim: int) -> tuple[str | None, bool
 
 
 def scattered(x: Tensor, rows: Any, dim_size: int | None, dim: int, reduce: str) -> Tensor | Any:
-    """Reduce x [E, F] with the operations of PyG's sum, max and min.
+    """Reduce x [E, F] with the operations of PyG's sum, mean, max and min.
 
     PyG's Python code between them is left out. On a small graph it takes as long as the operations, so this repays the
     plug-in's own checks.
@@ -98,8 +98,12 @@ def scattered(x: Tensor, rows: Any, dim_size: int | None, dim: int, reduce: str)
         return NotImplemented
     if rows.dim() != 1 or x.dim() != 2 or dim not in (0, -2):
         return NotImplemented
-    if reduce == "sum":
-        return x.new_zeros((dim_size, x.size(1))).scatter_add_(0, rows.view(-1, 1).expand_as(x), x)
+    if reduce in ("sum", "mean"):
+        out = x.new_zeros((dim_size, x.size(1))).scatter_add_(0, rows.view(-1, 1).expand_as(x), x)
+        if reduce == "sum":
+            return out
+        count = x.new_zeros(dim_size).scatter_add_(0, rows, x.new_ones(x.size(0))).clamp(min=1)
+        return out / count.view(-1, 1).expand_as(out)
     if reduce not in ("max", "min") or x.is_cuda:
         return NotImplemented
     out = x.new_zeros((dim_size, x.size(1)))
