@@ -50,11 +50,15 @@ typedef uint32_t WordVector __attribute__((vector_size(GNNA_VECTOR_BYTES)));
 typedef uint16_t HalfVector __attribute__((vector_size(GNNA_VECTOR_BYTES / 2)));
 
 template <typename T>
-inline FloatVector widen(const T* p) {
-  HalfVector half;
-  std::memcpy(&half, p, sizeof half);
+inline FloatVector widen(HalfVector half) {
   if constexpr (std::is_same_v<T, BFloat16>) {
+#if GNNA_VECTOR_BYTES == 64  // GCC 12 splits __builtin_convertvector into four shuffles
+    return (FloatVector)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)half), 16);
+#elif GNNA_VECTOR_BYTES == 32
+    return (FloatVector)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)half), 16);
+#else
     return (FloatVector)(__builtin_convertvector(half, WordVector) << 16);
+#endif
   } else {
 #if GNNA_VECTOR_BYTES == 64
     return (FloatVector)_mm512_cvtph_ps((__m256i)half);
@@ -62,10 +66,36 @@ inline FloatVector widen(const T* p) {
     return (FloatVector)_mm256_cvtph_ps((__m128i)half);
 #else
     FloatVector v;
-    for (int i = 0; i < kFloats; ++i) v[i] = to_float(p[i]);
+    for (int i = 0; i < kFloats; ++i) v[i] = to_float(T{half[i]});
     return v;
 #endif
   }
+}
+
+template <typename T>
+inline FloatVector widen(const T* p) {
+  HalfVector half;
+  std::memcpy(&half, p, sizeof half);
+  return widen<T>(half);
+}
+
+// Loads the first n < kFloats elements and sets the others to 0. Reads no memory beyond the n elements.
+template <typename T>
+inline FloatVector widen_tail(const T* p, int n) {
+#if GNNA_VECTOR_BYTES == 64
+  return widen<T>((HalfVector)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p));
+#elif GNNA_VECTOR_BYTES == 32
+  // Pairs of elements by a masked load, and the last of an odd number on its own.
+  const __m128i pairs = _mm_cmpgt_epi32(_mm_set1_epi32(n / 2), _mm_setr_epi32(0, 1, 2, 3));
+  const __m128i place =
+      _mm_cmpeq_epi16(_mm_set1_epi16(static_cast<int16_t>(n - 1)), _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7));
+  const __m128i last = _mm_and_si128(place, _mm_set1_epi16(static_cast<int16_t>(n % 2 ? p[n - 1].bits : 0)));
+  return widen<T>((HalfVector)_mm_or_si128(_mm_maskload_epi32(reinterpret_cast<const int*>(p), pairs), last));
+#else
+  T padded[kFloats] = {};
+  std::memcpy(padded, p, n * sizeof(T));
+  return widen<T>(padded);
+#endif
 }
 
 template <typename T>

@@ -59,9 +59,7 @@ struct Simd {
   // Loads the first n < kWidth elements and sets the others to 0. Reads no memory beyond the n elements.
   static inline Vector load_tail(const T* p, int n) {
     if constexpr (k16Bit) {
-      T padded[kWidth] = {};
-      std::memcpy(padded, p, n * sizeof(T));
-      return widen<T>(padded);
+      return widen_tail<T>(p, n);
     } else {
 #if GNNA_VECTOR_BYTES == 64
       if constexpr (sizeof(T) == 4) {
@@ -230,7 +228,7 @@ void spmm_tile(const SpmmArgs<T>& args, const Tile<T>& tile, int64_t begin_place
   const auto add_prefetching = [&](V* acc, int64_t slot) __attribute__((always_inline)) {
     const int64_t later = slot + ahead < last ? slot + ahead : last;
     const T* next = x + csr.col[later] * args.x_stride;
-    for (int line = 0; line * 64 < kParts * GNNA_VECTOR_BYTES; ++line)
+    for (int line = 0; line * 64 < kParts * S::kWidth * static_cast<int>(sizeof(T)); ++line)
       __builtin_prefetch(next + line * (64 / sizeof(T)), 0, 3);
     if (weight_index) __builtin_prefetch(weight + weight_index[later] * weight_stride, 0, 3);
     add(acc, slot);
