@@ -60,15 +60,6 @@ def test_a_layer_is_accelerated_again_after_explain_mode(when):
     torch.testing.assert_close(layer(x, edge_index), expected)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_sparse_inputs_are_counted_as_calls_that_fall_back():
-    x, edge_index, _ = layers.graph(dtype=torch.float32)
-    adjacency = torch.sparse_coo_tensor(edge_index, torch.ones(layers.EDGES), (layers.NODES, layers.NODES))
-    gnna_plugin.enable("pyg", min_work=0)
-    SAGEConv(layers.WIDTH, 8)(x, adjacency.coalesce().to_sparse_csr())
-    assert dict(gnna_plugin.status().layers["SAGEConv"].framework) == {"torch.sparse_csr input": 1}
-
-
 def test_a_gather_outside_a_call_falls_back():
     x, edge_index, _ = layers.graph(dtype=torch.float32)
     layer = SAGEConv(layers.WIDTH, 8)

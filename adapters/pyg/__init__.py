@@ -38,6 +38,7 @@ from . import (
     lazy_products,  # noqa: F401
     relations,
     softmax,
+    sparse,
 )
 from .compiled import graph as compiled_graph
 
@@ -54,6 +55,8 @@ _SIGNATURES = (
     (GINConv, "forward", ["self", "x", "edge_index", "size"]),
     (RGCNConv, "forward", ["self", "x", "edge_index", "edge_type"]),
     (rgcn_conv, "masked_edge_index", ["edge_index", "edge_mask"]),
+    (torch_geometric.edge_index, "_spmm", ["input", "other", "value", "reduce", "transpose"]),
+    (torch_geometric.utils, "spmm", ["src", "other", "reduce"]),
     (torch_geometric.utils, "softmax", ["src", "index", "ptr", "num_nodes", "dim"]),
     (torch._functorch.utils, "unwrap_dead_wrappers", ["args"]),
 )
@@ -91,6 +94,7 @@ def install() -> bool:
     layer_call.install(direct.propagate, direct.propagate_small)
     graph_hooks.install()
     relations.install()
+    sparse.install()
     softmax.install()
     compiled_graph.forget_compiled()
     return True
@@ -99,6 +103,7 @@ def install() -> bool:
 def uninstall() -> None:
     """Restore PyG's own functions."""
     softmax.uninstall()
+    sparse.uninstall()
     relations.uninstall()
     graph_hooks.uninstall()
     layer_call.uninstall()

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric import EdgeIndex
 from torch_geometric.nn import MessagePassing
 
 from gnna_plugin import report, settings
@@ -123,7 +122,6 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
     edges = args[0] if args else kwargs.get("edge_index")
     updates_edges = original.__name__ == "edge_updater"
     if type(edges) is not Tensor or edges.layout is not torch.strided:
-        _count_framework_input(conv, edges)
         pays = False
     else:
         reason, pays = small_graphs.of_call(edges, kwargs.get("x"), conv.node_dim)
@@ -179,21 +177,6 @@ def leave(
 def count_left(conv: MessagePassing, reason: str, edges: Tensor, x: Tensor) -> None:
     """Count a call that is left to PyG, and report its size."""
     report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges.size(-1):,} edges x {x.size(1)}")
-
-
-def _count_framework_input(conv: MessagePassing, edges: Any) -> None:
-    """Count an input that PyG aggregates without calling _index_select."""
-    name = type(edges).__name__
-    if isinstance(edges, EdgeIndex):
-        if conv.fuse and conv.SUPPORTS_FUSED_EDGE_INDEX and edges.is_sorted_by_col:
-            report.left_to_framework(type(conv).__name__, f"{name} input")
-        return
-    if isinstance(edges, Tensor) and edges.layout is not torch.strided:
-        name = f"torch.{str(edges.layout).removeprefix('torch.')}"
-    elif name != "SparseTensor":
-        return
-    if conv.fuse or conv.explain or conv.decomposed_layers > 1:
-        report.left_to_framework(type(conv).__name__, f"{name} input")
 
 
 def _wrap(original: Callable) -> Callable:

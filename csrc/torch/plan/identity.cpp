@@ -55,13 +55,9 @@ const void* copy_context(const c10::StorageImpl& storage) {
 class Sources {
  public:
   std::shared_ptr<Source> of(const at::Tensor& tensor) {
-    auto& known = by_counter_[counter_of(version_of(tensor))];
+    auto& known = known_[place_of(version_of(tensor), tensor.storage().unsafeGetStorageImpl())];
     std::shared_ptr<Source> source = known.lock();
-    const c10::StorageImpl* const storage = tensor.storage().unsafeGetStorageImpl();
-    // `t.data = other` keeps the counter but changes the storage.
-    if (source && source->storage_._unsafe_get_target() == storage) return source;
-    source = std::make_shared<Source>(tensor, false);
-    known = source;
+    if (!source) known = source = std::make_shared<Source>(tensor, false);
     return source;
   }
 
@@ -97,14 +93,25 @@ class Sources {
   }
 
   void forget(const Source& source) {
-    const auto known = by_counter_.find(counter_of(source.counter_));
-    if (known != by_counter_.end() && known->second.expired()) by_counter_.erase(known);
+    const auto known = known_.find(place_of(source.counter_, source.storage_._unsafe_get_target()));
+    if (known != known_.end() && known->second.expired()) known_.erase(known);
     const auto original = originals_.find(source.copies_);
     if (original != originals_.end() && original->second.expired()) originals_.erase(original);
   }
 
  private:
-  std::unordered_map<const void*, std::weak_ptr<Source>> by_counter_, originals_;
+  // A counter and a storage. `t.data = other` changes the storage of a counter, and the index and value tensors of a
+  // torch.sparse matrix share its counter.
+  using Place = std::pair<const void*, const void*>;
+  struct PlaceHash {
+    size_t operator()(const Place& place) const { return c10::get_hash(place.first, place.second); }
+  };
+  static Place place_of(const c10::VariableVersion& version, const c10::StorageImpl* storage) {
+    return {counter_of(version), storage};
+  }
+
+  std::unordered_map<Place, std::weak_ptr<Source>, PlaceHash> known_;
+  std::unordered_map<const void*, std::weak_ptr<Source>> originals_;
   std::vector<std::shared_ptr<Source>> constants_;
   size_t next_constant_ = 0;
 };

@@ -47,8 +47,7 @@ class Source {
 // One view of a source at one version.
 class TensorKey {
  public:
-  // Returns nullopt for a tensor that cannot be recognised. Inference tensors and the parts of a torch.sparse matrix
-  // have no version counter.
+  // Returns nullopt for a tensor that cannot be recognised. Inference tensors have no version counter.
   static std::optional<TensorKey> of(const at::Tensor& tensor);
 
   bool operator==(const TensorKey& other) const {

@@ -1,0 +1,204 @@
+"""Replaces PyG's products of a sparse matrix and features: utils.spmm, torch_sparse.matmul and EdgeIndex.matmul.
+
+A layer that gets a SparseTensor, a torch.sparse matrix or a sorted EdgeIndex makes such a product instead of messages.
+The matrix is used as it is, and its plan is cached with its index tensors. A matrix that a layer makes in every forward
+pass, as gcn_norm does, would not repay a plan, so the first uses of each matrix are left to the framework.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+from torch_geometric import edge_index as edge_index_module
+from torch_geometric.typing import SparseTensor
+from torch_geometric.utils import spmm
+
+from gnna_plugin import report, settings, surroundings
+from gnna_plugin.patching import Patches, Spread, stand_in
+
+from . import consume, layer_call, small_graphs
+
+_REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "min": "min"}
+_FIRST_USES = 8  # more than the layers of a usual model make of one matrix
+_PLAIN = (Tensor, torch.nn.Parameter)
+_patches = Patches()
+_spreads: list[Spread] = []
+_uses: WeakIdKeyDictionary = WeakIdKeyDictionary()  # matrix -> its uses so far
+
+
+class _Matrix(NamedTuple):
+    """A sparse matrix [rows, cols].
+
+    Attributes:
+        pointers: [rows + 1] if the entries are in CSR form, else None.
+        row, col: [E], the entries in any order; row is None in CSR form.
+        value: [E], or None for ones.
+    """
+
+    rows: int
+    cols: int
+    pointers: Tensor | None
+    row: Tensor | None
+    col: Tensor
+    value: Tensor | None
+
+
+def _multiply(key: Any, read: Callable[[], _Matrix | None], other: Any, reduce: str, kind: str) -> Tensor | None:
+    """Return matrix @ other, or None if the call is left to the framework.
+
+    Args:
+        key: the object whose uses are counted.
+        read: returns the matrix, or None if it has no supported form.
+        other: features [cols, F].
+        kind: the name of the matrix's class, for status().
+    """
+    if not settings.active() or type(other) not in _PLAIN or other.dim() != 2 or reduce not in _REDUCES:
+        return None
+    call = layer_call.current()
+    layer = kind if call is None else type(call.layer).__name__
+    if not settings.current.chooses(layer) or (call is not None and not call.layer.__dict__.get("gnna", True)):
+        report.left_to_framework(layer, report.EXCLUDED)
+        return None
+    reason = _too_early(key) or surroundings.reason(other)
+    matrix = read() if reason is None else None
+    if matrix is not None:
+        reason = _unfit(matrix, other)
+    elif reason is None:
+        reason = f"{kind} of a form that the ops do not take"
+    if reason is not None or matrix is None:
+        report.left_to_framework(layer, reason or "")
+        return None
+    return _product(matrix, other, _REDUCES[reduce], layer)
+
+
+def _too_early(key: Any) -> str | None:
+    if settings.current.min_work is not None:
+        return None
+    _uses[key] = uses = _uses.get(key, 0) + 1
+    return report.COMES_ONCE if uses <= _FIRST_USES else None
+
+
+def _unfit(matrix: _Matrix, other: Tensor) -> str | None:
+    if other.dtype not in settings.DTYPES.get(other.device.type, ()):
+        return f"{str(other.dtype).removeprefix('torch.')} features"
+    if matrix.col.device != other.device or other.size(0) != matrix.cols:
+        return "features that do not fit the matrix"
+    value = matrix.value
+    if value is not None and (type(value) not in _PLAIN or value.dim() != 1 or not value.is_floating_point()):
+        return "values that are not one number per entry"
+    work = matrix.col.numel() * other.size(1)
+    if not work:
+        return "no edges or no features"
+    return small_graphs.too_small(work, matrix.col, other.is_cuda, known=True)
+
+
+def _product(matrix: _Matrix, other: Tensor, reduce: str, layer: str) -> Tensor | None:
+    weight = matrix.value
+    if weight is not None and weight.dtype != other.dtype:
+        weight = weight.to(other.dtype)
+    saved = other.requires_grad if reduce in ("max", "min") else weight is not None and weight.requires_grad
+    x = consume.kept_features(other) if saved and torch.is_grad_enabled() else other
+    try:
+        if matrix.pointers is not None:
+            row, col = torch.ops.gnna.edges_of_csr(matrix.pointers, matrix.col, None, matrix.cols, True)
+        else:
+            row, col = matrix.row, matrix.col
+        out = torch.ops.gnna.spmm(x, weight, col, row, matrix.rows, reduce, True)
+    except ValueError:
+        return None  # the framework raises its own error
+    report.aggregated(layer, other, weight, col, row, out, reduce)
+    return out
+
+
+# ---- matrices of each kind -------------------------------------------------------------------------------------------
+
+
+def _of_torch(matrix: Tensor) -> _Matrix | None:
+    if matrix.dim() != 2 or matrix.requires_grad:
+        return None
+    rows, cols = matrix.shape
+    if matrix.layout is torch.sparse_csr:
+        return _Matrix(rows, cols, matrix.crow_indices(), None, matrix.col_indices(), matrix.values())
+    if matrix.layout is torch.sparse_coo and matrix.is_coalesced():
+        row, col = matrix.indices().unbind()
+        return _Matrix(rows, cols, None, row, col, matrix.values())
+    if matrix.layout is torch.sparse_csc:
+        col, row = torch.ops.gnna.edges_of_csr(matrix.ccol_indices(), matrix.row_indices(), None, rows, True)
+        return _Matrix(rows, cols, None, row, col, matrix.values())
+    return None
+
+
+def _of_sparse_tensor(matrix: Any) -> _Matrix:
+    row, col, value = matrix.coo()
+    return _Matrix(matrix.size(0), matrix.size(1), None, row, col, value)
+
+
+def _of_edge_index(edges: Any, value: Tensor | None, transpose: bool) -> _Matrix:
+    row, col = edges._data.unbind()
+    rows, cols = edges.get_sparse_size(0), edges.get_sparse_size(1)
+    return _Matrix(cols, rows, None, col, row, value) if transpose else _Matrix(rows, cols, None, row, col, value)
+
+
+def _utils_hook(original: Callable) -> Callable:
+    compiling, active, multiply = torch.compiler.is_compiling, settings.active, _multiply
+    torch_layouts = (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo)
+    of_torch, of_sparse_tensor, sparse_tensor = _of_torch, _of_sparse_tensor, SparseTensor
+
+    def spmm(src, other, reduce="sum"):
+        if compiling() or not active():
+            return original(src, other, reduce)
+        out = None
+        if type(src) is Tensor and src.layout in torch_layouts:
+            out = multiply(src, lambda: of_torch(src), other, reduce, f"torch.{str(src.layout)[6:]}")
+        elif isinstance(src, sparse_tensor):
+            out = multiply(src.storage, lambda: of_sparse_tensor(src), other, reduce, "SparseTensor")
+        return original(src, other, reduce) if out is None else out
+
+    return stand_in(spmm, original)
+
+
+def _torch_sparse_hook(original: Callable) -> Callable:
+    compiling, active, multiply = torch.compiler.is_compiling, settings.active, _multiply
+    of_sparse_tensor = _of_sparse_tensor
+
+    def spmm(src, other, reduce="sum"):
+        if compiling() or not active():
+            return original(src, other, reduce)
+        out = multiply(src.storage, lambda: of_sparse_tensor(src), other, reduce, "SparseTensor")
+        return original(src, other, reduce) if out is None else out
+
+    return stand_in(spmm, original)
+
+
+def _edge_index_hook(original: Callable) -> Callable:
+    compiling, active, multiply, of_edge_index = torch.compiler.is_compiling, settings.active, _multiply, _of_edge_index
+
+    def _spmm(input, other, value=None, reduce="sum", transpose=False):
+        sorted_ = input.is_sorted_by_col if transpose else input.is_sorted_by_row
+        if compiling() or not active() or not sorted_:
+            return original(input, other, value, reduce, transpose)
+        out = multiply(input._data, lambda: of_edge_index(input, value, transpose), other, reduce, "EdgeIndex")
+        return original(input, other, value, reduce, transpose) if out is None else out
+
+    return stand_in(_spmm, original)
+
+
+def install() -> None:
+    """Replace the products."""
+    _spreads.append(Spread("torch_geometric", spmm, _utils_hook(spmm)))
+    _patches.replace(edge_index_module, "_spmm", _edge_index_hook(edge_index_module._spmm))
+    library = sys.modules.get("torch_sparse.matmul")
+    if library is not None:
+        _spreads.append(Spread("torch_sparse", library.spmm, _torch_sparse_hook(library.spmm)))
+
+
+def uninstall() -> None:
+    """Restore the frameworks' own functions."""
+    while _spreads:
+        _spreads.pop().undo()
+    _patches.undo()
