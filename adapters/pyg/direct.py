@@ -151,6 +151,8 @@ def _features_and_rows(x: Any, size: Any, gathered: int, reduced: int) -> tuple[
     Returns:
         (None, 0) for inputs of another form, or sizes that do not fit.
     """
+    if size is not None and (not isinstance(size, (tuple, list)) or len(size) != 2):
+        return None, 0
     if type(x) is tuple and len(x) == 2:  # PyG takes x_j from x[0], whatever the flow
         if any(type(side) is not Tensor or side.dim() == 0 for side in x):
             return None, 0
