@@ -7,8 +7,12 @@ import torch
 
 pytest.importorskip("torch_geometric")
 
+import functools
+
 import pyg_layers as layers
+from torch.utils.checkpoint import checkpoint
 from torch_geometric.nn import (
+    EGConv,
     GATConv,
     GATv2Conv,
     GCNConv,
@@ -21,7 +25,7 @@ from torch_geometric.nn import (
 )
 
 import gnna_plugin
-from gnna_plugin.adapters.pyg import direct
+from gnna_plugin.adapters.pyg import direct, layer_call
 
 W = layers.WIDTH
 SIMPLE = {
@@ -42,10 +46,11 @@ SIMPLE = {
 def no_steps(monkeypatch):
     """Fails if PyG's own steps of a propagate run."""
 
-    def collect(self, *args, **kwargs):
+    def run(*args, **kwargs):
         raise AssertionError("PyG's steps ran")
 
-    monkeypatch.setattr(MessagePassing, "_check_input", collect)
+    monkeypatch.setattr(layer_call, "Call", run)
+    monkeypatch.setattr(layer_call, "leave", run)
 
 
 @pytest.mark.parametrize("min_work", [0, 1 << 40], ids=["fused", "left to PyG"])
@@ -109,6 +114,79 @@ def test_hooks_and_own_messages_run(min_work):
     assert seen
 
 
+@pytest.mark.parametrize("min_work", [0, 1 << 40], ids=["fused", "left to PyG"])
+@pytest.mark.parametrize("step", ["update", "aggregate", "_check_input", "_index_select_safe", "propagate"])
+def test_replaced_steps_run(step, min_work, monkeypatch):
+    x, edge_index, _ = layers.graph()
+    owner = SAGEConv if step == "propagate" else MessagePassing
+    gnna_plugin.enable(min_work=min_work)
+    original, calls = getattr(owner, step), []
+
+    @functools.wraps(original)
+    def replaced(*args, **kwargs):
+        calls.append(step)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, step, replaced)
+    SAGEConv(W, 8).double()(x, edge_index)
+    assert calls or (step == "_index_select_safe" and not min_work)  # the lazy gather has no such step
+
+
+@pytest.mark.parametrize("min_work", [0, 1 << 40], ids=["fused", "left to PyG"])
+@pytest.mark.parametrize("aggregators", [["mean"], ["max", "min"], ["sum", "var"], ["symnorm"]])
+def test_a_layer_with_its_own_aggregate(aggregators, min_work):
+    x, edge_index, _ = layers.graph()
+    layer = layers.build((lambda: EGConv(W, 8, aggregators, num_heads=4),))
+    expected = layers.outputs_and_gradients(layer, x, edge_index)
+    gnna_plugin.enable(min_work=min_work)
+    for a, b in zip(layers.outputs_and_gradients(layer, x, edge_index), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("how", ["x.mul_", "x.data", "weight.mul_"])
+@pytest.mark.parametrize("aggr", ["sum", "mean", "max"])
+def test_writes_between_forward_and_backward(aggr, how):
+    """PyG saves messages, which such a write does not change."""
+    x, edge_index, edge = layers.graph()
+
+    def gradient():
+        features, weight = x.clone(), edge["weight"].clone().requires_grad_()
+        scale = weight * 1
+        out = SimpleConv(aggr=aggr)(features, edge_index, scale)
+        if how == "x.mul_":
+            features.mul_(0)
+        elif how == "x.data":
+            features.data.zero_()
+        else:
+            scale.data.mul_(0)
+        out.square().sum().backward()
+        return weight.grad
+
+    expected = gradient()
+    gnna_plugin.enable(min_work=0)
+    torch.testing.assert_close(gradient(), expected)
+
+
+def test_a_checkpoint_may_run_while_a_graph_becomes_a_repeated_one():
+    x, edge_index = torch.randn(200, 64), torch.randint(0, 200, (2, 1500))
+    layer = SAGEConv(64, 64)
+    gnna_plugin.enable()
+    for uses in range(12):
+        features = x.clone().requires_grad_()
+        layer(x, edge_index)
+        checkpoint(lambda z: layer(z, edge_index), features, use_reentrant=False).sum().backward()
+        assert features.grad is not None, uses
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("error::torch.jit.TracerWarning")
+def test_tracing_gives_no_further_warnings():
+    x, edge_index, _ = layers.graph()
+    layer = layers.build((lambda: SAGEConv(W, 8),))
+    gnna_plugin.enable(min_work=0)
+    torch.testing.assert_close(torch.jit.trace(layer, (x, edge_index))(x, edge_index), layer(x, edge_index))
+
+
 def test_wrong_input_raises_pygs_errors():
     x, edge_index, _ = layers.graph()
     layer, bad = SAGEConv(W, 8).double(), edge_index.clone()
@@ -119,6 +197,9 @@ def test_wrong_input_raises_pygs_errors():
             layer(x, bad)
         with pytest.raises(ValueError, match="size"):
             layer((x, x), edge_index, size=(layers.NODES, layers.NODES + 1))
+        for arguments in ({"x": x}, {"x": x, "edge_weight": None, "unknown": None}):
+            with pytest.raises(TypeError):
+                SimpleConv().propagate(edge_index, **arguments)
 
 
 def test_the_forms_are_still_those_of_pyg():

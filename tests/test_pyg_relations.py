@@ -9,6 +9,7 @@ pytest.importorskip("torch_geometric")
 
 import pyg_layers as layers
 from torch_geometric.nn import RGCNConv
+from torch_geometric.nn.conv import rgcn_conv
 
 import gnna_plugin
 
@@ -78,3 +79,21 @@ def test_two_edge_types_of_one_graph_and_fresh_graphs(device):
     for _ in range(2):
         for graph, result in zip(graphs, expected, strict=True):
             torch.testing.assert_close(layer(x, *graph), result)
+
+
+def test_other_selections_in_the_same_pass():
+    """A selection that a hook makes is not taken for that of a relation."""
+    x, edge_index, edge_type = relational()
+    layer, expected = built(), None
+    for enabled in (False, True):
+        if enabled:
+            gnna_plugin.enable(min_work=0)
+        hook = layer.register_message_forward_pre_hook(
+            lambda *_: (rgcn_conv.masked_edge_index(edge_index, edge_type == 0), None)[1]
+        )
+        hooked = layer(x, edge_index, edge_type)
+        hook.remove()
+        found = layer(x, edge_index, edge_type)
+        torch.testing.assert_close(found, hooked)
+        expected = found if expected is None else expected
+    torch.testing.assert_close(found, expected)

@@ -22,7 +22,7 @@ import warnings
 
 import torch
 import torch_geometric
-from torch_geometric.nn import Aggregation, GINConv, MessagePassing, RGCNConv
+from torch_geometric.nn import Aggregation, GINConv, MessagePassing
 from torch_geometric.nn.conv import rgcn_conv
 
 from gnna_plugin.patching import Patches, misfit, script_aliases
@@ -53,7 +53,6 @@ _SIGNATURES = (
     (MessagePassing, "_set_jittable_templates", ["self", "raise_on_error"]),
     (Aggregation, "reduce", ["self", "x", "index", "ptr", "dim_size", "dim", "reduce"]),
     (GINConv, "forward", ["self", "x", "edge_index", "size"]),
-    (RGCNConv, "forward", ["self", "x", "edge_index", "edge_type"]),
     (rgcn_conv, "masked_edge_index", ["edge_index", "edge_mask"]),
     (torch_geometric.edge_index, "_spmm", ["input", "other", "value", "reduce", "transpose"]),
     (torch_geometric.utils, "spmm", ["src", "other", "reduce"]),

@@ -64,6 +64,16 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     return out if out.shape[1:] == trail else out.view(num_dst, *trail)
 
 
+def kept_operands(x: Tensor, weight: Tensor | None, reduce: str) -> tuple[Tensor, Tensor | None]:
+    """Return x and weight as the reduction of weight * x_j saves them for its backward pass, see kept_features."""
+    trained = weight is not None and weight.requires_grad
+    if not torch.is_grad_enabled() or not (trained or x.requires_grad):
+        return x, weight
+    if reduce in ("max", "min"):  # saves both, to find the winners again
+        return kept_features(x), None if weight is None else kept_features(weight)
+    return kept_features(x) if trained else x, weight
+
+
 def kept_features(x: Tensor) -> Tensor:
     """Return x in a form that an autograd node can save for the backward pass.
 

@@ -1,8 +1,8 @@
 """Runs the propagate of PyG's simplest layers as one op, without the Python steps between gather and reduction.
 
-These layers sum, average or take the maximum of x_j, or of x_j times a weight per edge or per edge and head, and
-nothing else happens on the way. On small graphs PyG's steps take longer than the op. Calls in any other form run all
-steps, see hooks.py.
+These layers sum, average or take the maximum of x_j, or of x_j times a weight per edge or per edge and head. Neither
+the layer nor a hook does anything else on the way. On small graphs PyG's steps take longer than the op. Calls in any
+other form run all steps, see hooks.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric import nn
 from torch_geometric.nn import MessagePassing
 
-from gnna_plugin import report
+from gnna_plugin import report, surroundings
 
 from . import consume, hooks, own_code, small_graphs
 
@@ -52,7 +52,6 @@ def _instructions(function: Any) -> tuple:
     return code.co_code, code.co_names, code.co_varnames, code.co_consts
 
 
-# RGCNConv's message is x_j if it gets no edge_type_ptr.
 _weights[nn.RGCNConv.message] = ""
 _FORMS = {
     _instructions(_unweighted): "",
@@ -89,12 +88,18 @@ class _Form(NamedTuple):
 
 
 def _form_of(conv: MessagePassing, edge_index: Tensor, given: dict) -> _Form | None:
-    weight_name, reduce = _weight_of(type(conv).message), _REDUCES.get(type(conv.aggr_module))
-    if weight_name is None or reduce is None or not own_code.steps_are_own(conv):
+    cls = type(conv)
+    weight_name, reduce = _weight_of(cls.message), _REDUCES.get(type(conv.aggr_module))
+    if weight_name is None or reduce is None or surroundings.tracing() or not own_code.steps_are_own(conv):
         return None
+    if cls.aggregate is not MessagePassing.aggregate or cls.update is not MessagePassing.update:
+        return None
+    arguments = {"x", weight_name} if weight_name else {"x"}
+    if cls.message is nn.RGCNConv.message:  # x_j if it gets no edge_type_ptr
+        arguments.add("edge_type_ptr")
+    if given.keys() - {"size"} != arguments or given.get("edge_type_ptr") is not None:
+        return None  # PyG raises its error, or the message uses more
     weight = given.get(weight_name)
-    if any(given[name] is not None for name in given.keys() - {"size", "x", weight_name}):
-        return None
     if edge_index.dim() != 2 or edge_index.size(0) != 2 or conv.decomposed_layers > 1 or conv.explain:
         return None
     gathered, reduced = (0, 1) if conv.flow == "source_to_target" else (1, 0)
@@ -117,13 +122,9 @@ def propagate(conv: MessagePassing, edge_index: Tensor, given: dict) -> Tensor |
     if form is None or hooks.why_not(conv, form.features, form.src) is not None:
         return None
     features, weight = form.features, form.weight
-    if form.reduce in ("max", "min"):
-        saved = features.requires_grad
-    else:
-        saved = weight is not None and weight.requires_grad
-    kept = consume.kept_features(features) if saved and torch.is_grad_enabled() else features
+    kept, kept_weight = consume.kept_operands(features, weight, form.reduce)
     try:
-        out = _spmm(kept, weight, form.src, form.dst, form.rows, form.reduce, True)
+        out = _spmm(kept, kept_weight, form.src, form.dst, form.rows, form.reduce, True)
     except ValueError:
         return None  # PyG's steps raise its error
     report.aggregated(type(conv).__name__, features, weight, form.src, form.dst, out, form.reduce)

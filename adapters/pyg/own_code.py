@@ -16,6 +16,11 @@ import torch
 from torch_geometric.nn import Aggregation, MessagePassing
 
 _STEPS = ("propagate", "edge_updater", "message", "aggregate", "update", "edge_update", "message_and_aggregate")
+_STEPS += tuple(
+    name
+    for name in ("_check_input", "_set_size", "_collect", "_index_select", "_index_select_safe")
+    if hasattr(MessagePassing, name)
+)
 _LAYER_HOOKS = tuple(
     f"_{step}_forward_{kind}"
     for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
@@ -34,6 +39,7 @@ _functions = operator.attrgetter(*_STEPS)
 _layer_hooks = operator.itemgetter(*_LAYER_HOOKS)
 _Known = tuple[tuple[weakref.ref, ...], bool]  # a cached answer: the functions that it was found for, and the answer
 _classes: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
+_aggregations: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
 _askers: weakref.WeakKeyDictionary[MessagePassing, _Known] = weakref.WeakKeyDictionary()
 
 
@@ -41,13 +47,17 @@ def _holds(known: _Known, cls: type) -> bool:
     return tuple([ref() for ref in known[0]]) == _functions(cls)
 
 
+def _is_pygs(function: Any) -> bool:
+    """Return whether PyG defines this function. A wrapper may copy __module__, but not the globals."""
+    return getattr(function, "__globals__", {}).get("__name__", "").startswith((_FRAMEWORK, "torch.nn."))
+
+
 def class_is_own(cls: type) -> bool:
     """Return whether all steps of a layer class are PyG's functions."""
     known = _classes.get(cls)
     if known is None or not _holds(known, cls):
         functions = _functions(cls)
-        own = all((getattr(f, "__module__", None) or "").startswith(_FRAMEWORK) for f in functions)
-        _classes[cls] = known = (tuple(map(weakref.ref, functions)), own)
+        _classes[cls] = known = (tuple(map(weakref.ref, functions)), all(map(_is_pygs, functions)))
     return known[1]
 
 
@@ -72,7 +82,12 @@ def _aggregation_is_own(module: Any) -> bool:
         return True
     if not module_is_plain(module) or "reduce" in module.__dict__:
         return False
-    if not type(module).__module__.startswith((_FRAMEWORK, "torch.nn.")):
+    cls = type(module)
+    steps = (cls.forward, cls.__call__, getattr(cls, "reduce", cls.forward))
+    known = _aggregations.get(cls)
+    if known is None or tuple([ref() for ref in known[0]]) != steps:
+        _aggregations[cls] = known = (tuple(map(weakref.ref, steps)), all(map(_is_pygs, steps)))
+    if not known[1]:
         return False
     return all(map(_aggregation_is_own, module.__dict__["_modules"].values()))
 

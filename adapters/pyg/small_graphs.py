@@ -37,6 +37,8 @@ def too_small(work: int, index: Any, cuda: bool, known: bool = False) -> str | N
         return BELOW
     if cuda or known or settings.current.min_work is not None or work >= _FIRST_USE * least:
         return None
+    if surroundings.saved_tensor_hooks():  # a checkpoint's second pass must take the path of its first
+        return COMES_ONCE
     return None if _is_repeated(index.as_tensor() if isinstance(index, Index) else index) else COMES_ONCE
 
 

@@ -64,26 +64,29 @@ def _multiply(key: Any, read: Callable[[], _Matrix | None], other: Any, reduce: 
     if not settings.current.chooses(layer) or (call is not None and not call.layer.__dict__.get("gnna", True)):
         report.left_to_framework(layer, report.EXCLUDED)
         return None
-    reason = _too_early(key) or surroundings.reason(other)
-    matrix = read() if reason is None else None
-    if matrix is not None:
-        reason = _unfit(matrix, other)
-    elif reason is None:
-        reason = f"{kind} of a form that the ops do not take"
-    if reason is not None or matrix is None:
-        report.left_to_framework(layer, reason or "")
-        return None
-    return _product(matrix, other, _REDUCES[reduce], layer)
+    reason = surroundings.reason(other) or _too_early(key)
+    if reason is None:
+        try:
+            matrix = read()
+        except ValueError:
+            matrix = None  # the framework raises its own error
+        reason = f"{kind} of a form that the ops do not take" if matrix is None else _unfit(matrix, other, reduce, kind)
+        if reason is None and matrix is not None:
+            return _product(matrix, other, _REDUCES[reduce], layer)
+    report.left_to_framework(layer, reason or "")
+    return None
 
 
 def _too_early(key: Any) -> str | None:
+    if surroundings.saved_tensor_hooks():
+        return "saved-tensor hooks (activation checkpointing)"
     if settings.current.min_work is not None:
         return None
     _uses[key] = uses = _uses.get(key, 0) + 1
     return report.COMES_ONCE if uses <= _FIRST_USES else None
 
 
-def _unfit(matrix: _Matrix, other: Tensor) -> str | None:
+def _unfit(matrix: _Matrix, other: Tensor, reduce: str, kind: str) -> str | None:
     if other.dtype not in settings.DTYPES.get(other.device.type, ()):
         return f"{str(other.dtype).removeprefix('torch.')} features"
     if matrix.col.device != other.device or other.size(0) != matrix.cols:
@@ -91,6 +94,11 @@ def _unfit(matrix: _Matrix, other: Tensor) -> str | None:
     value = matrix.value
     if value is not None and (type(value) not in _PLAIN or value.dim() != 1 or not value.is_floating_point()):
         return "values that are not one number per entry"
+    if value is not None and value.dtype != other.dtype and kind != "SparseTensor":  # only torch-sparse converts them
+        return "values of another dtype"
+    trained = torch.is_grad_enabled() and (other.requires_grad or (value is not None and value.requires_grad))
+    if trained and reduce in ("max", "min"):
+        return "gradients of max or min, of which the libraries share ties in different ways"
     work = matrix.col.numel() * other.size(1)
     if not work:
         return "no edges or no features"
@@ -101,8 +109,7 @@ def _product(matrix: _Matrix, other: Tensor, reduce: str, layer: str) -> Tensor 
     weight = matrix.value
     if weight is not None and weight.dtype != other.dtype:
         weight = weight.to(other.dtype)
-    saved = other.requires_grad if reduce in ("max", "min") else weight is not None and weight.requires_grad
-    x = consume.kept_features(other) if saved and torch.is_grad_enabled() else other
+    x, weight = consume.kept_operands(other, weight, reduce)
     try:
         if matrix.pointers is not None:
             row, col = torch.ops.gnna.edges_of_csr(matrix.pointers, matrix.col, None, matrix.cols, True)
@@ -118,18 +125,23 @@ def _product(matrix: _Matrix, other: Tensor, reduce: str, layer: str) -> Tensor 
 # ---- matrices of each kind -------------------------------------------------------------------------------------------
 
 
-def _of_torch(matrix: Tensor) -> _Matrix | None:
+def _of_torch(matrix: Tensor, other: Tensor) -> _Matrix | None:
     if matrix.dim() != 2 or matrix.requires_grad:
         return None
     rows, cols = matrix.shape
+
+    def value() -> Tensor:
+        # PyG converts these matrices, so later writes to their values do not change its gradients.
+        return matrix.values().clone() if other.requires_grad and torch.is_grad_enabled() else matrix.values()
+
     if matrix.layout is torch.sparse_csr:
         return _Matrix(rows, cols, matrix.crow_indices(), None, matrix.col_indices(), matrix.values())
     if matrix.layout is torch.sparse_coo and matrix.is_coalesced():
         row, col = matrix.indices().unbind()
-        return _Matrix(rows, cols, None, row, col, matrix.values())
+        return _Matrix(rows, cols, None, row, col, value())
     if matrix.layout is torch.sparse_csc:
         col, row = torch.ops.gnna.edges_of_csr(matrix.ccol_indices(), matrix.row_indices(), None, rows, True)
-        return _Matrix(rows, cols, None, row, col, matrix.values())
+        return _Matrix(rows, cols, None, row, col, value())
     return None
 
 
@@ -154,7 +166,7 @@ def _utils_hook(original: Callable) -> Callable:
             return original(src, other, reduce)
         out = None
         if type(src) is Tensor and src.layout in torch_layouts:
-            out = multiply(src, lambda: of_torch(src), other, reduce, f"torch.{str(src.layout)[6:]}")
+            out = multiply(src, lambda: of_torch(src, other), other, reduce, f"torch.{str(src.layout)[6:]}")
         elif isinstance(src, sparse_tensor):
             out = multiply(src.storage, lambda: of_sparse_tensor(src), other, reduce, "SparseTensor")
         return original(src, other, reduce) if out is None else out
