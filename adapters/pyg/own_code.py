@@ -15,12 +15,10 @@ from typing import Any
 import torch
 from torch_geometric.nn import Aggregation, MessagePassing
 
-_STEPS = ("propagate", "edge_updater", "message", "aggregate", "update", "edge_update", "message_and_aggregate")
-_STEPS += tuple(
-    name
-    for name in ("_check_input", "_set_size", "_collect", "_index_select", "_index_select_safe")
-    if hasattr(MessagePassing, name)
-)
+_STEPS = (
+    "propagate", "edge_updater", "message", "aggregate", "update", "edge_update", "message_and_aggregate",
+    "_check_input", "_set_size", "_collect", "_index_select", "_index_select_safe",
+)  # fmt: skip
 _LAYER_HOOKS = tuple(
     f"_{step}_forward_{kind}"
     for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
