@@ -25,6 +25,7 @@ from . import consume, layer_call, small_graphs
 
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "min": "min"}
 _FIRST_USES = 8  # more than the layers of a usual model make of one matrix
+_CONVERTED = ("torch.sparse_coo", "torch.sparse_csc")  # PyG converts them to CSR in every call, with a warning
 _PLAIN = (Tensor, torch.nn.Parameter)
 _patches = Patches()
 _spreads: list[Spread] = []
@@ -64,7 +65,7 @@ def _multiply(key: Any, read: Callable[[], _Matrix | None], other: Any, reduce: 
     if not settings.current.chooses(layer) or (call is not None and not call.layer.__dict__.get("gnna", True)):
         report.left_to_framework(layer, report.EXCLUDED)
         return None
-    reason = surroundings.reason(other) or _too_early(key)
+    reason = surroundings.reason(other) or _too_early(key, kind)
     if reason is None:
         try:
             matrix = read()
@@ -77,13 +78,13 @@ def _multiply(key: Any, read: Callable[[], _Matrix | None], other: Any, reduce: 
     return None
 
 
-def _too_early(key: Any) -> str | None:
+def _too_early(key: Any, kind: str) -> str | None:
     if surroundings.saved_tensor_hooks():
         return "saved-tensor hooks (activation checkpointing)"
-    if settings.current.min_work is not None:
-        return None
     _uses[key] = uses = _uses.get(key, 0) + 1
-    return report.COMES_ONCE if uses <= _FIRST_USES else None
+    if settings.current.min_work is None:
+        return report.COMES_ONCE if uses <= _FIRST_USES else None
+    return "PyG warns once that it converts the matrix" if kind in _CONVERTED and uses == 1 else None
 
 
 def _unfit(matrix: _Matrix, other: Tensor, reduce: str, kind: str) -> str | None:
