@@ -138,7 +138,10 @@ def _of_torch(matrix: Tensor, other: Tensor) -> _Matrix | None:
     if matrix.layout is torch.sparse_csr:
         return _Matrix(rows, cols, matrix.crow_indices(), None, matrix.col_indices(), matrix.values())
     if matrix.layout is torch.sparse_coo and matrix.is_coalesced():
-        row, col = matrix.indices().unbind()
+        # A copy, because the indices share the values' version, and a write to the values may follow.
+        indices = matrix.indices()
+        known, _ = torch.ops.gnna.recall("COO", [indices])
+        row, col = (known or torch.ops.gnna.remember("COO", [indices], [indices.clone()], ""))[0].unbind()
         return _Matrix(rows, cols, None, row, col, value())
     if matrix.layout is torch.sparse_csc:
         col, row = torch.ops.gnna.edges_of_csr(matrix.ccol_indices(), matrix.row_indices(), None, rows, True)
