@@ -217,11 +217,13 @@ def test_an_unsorted_edge_index_raises_pygs_error():
 
 
 @needs_torch_sparse
+@pytest.mark.parametrize("batch", [None, (3,), (2, 3)])
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max", "min"])
-def test_torch_sparses_own_products(device, reduce):
+def test_torch_sparses_own_products(device, reduce, batch):
     import torch_sparse
 
     x, edge_index, value = graph(device)
+    x = x if batch is None else torch.randn(*batch, *x.shape, generator=torch.Generator().manual_seed(0)).to(device)
     edge_index, value = edge_index.repeat(1, 2), torch.cat([value, value + 1])  # every edge twice
 
     def run():

@@ -55,10 +55,12 @@ def _multiply(key: Any, read: Callable[[], _Matrix | None], other: Any, reduce: 
     Args:
         key: the object whose uses are counted.
         read: returns the matrix, or None if it has no supported form.
-        other: features [cols, F].
+        other: features [cols, F], or [*B, cols, F] for a SparseTensor.
         kind: the name of the matrix's class, for status().
     """
-    if not settings.active() or type(other) not in _PLAIN or other.dim() != 2 or reduce not in _REDUCES:
+    if not settings.active() or type(other) not in _PLAIN or reduce not in _REDUCES:
+        return None
+    if other.dim() < 2 or (other.dim() > 2 and kind != "SparseTensor"):
         return None
     call = layer_call.current()
     layer = kind if call is None else type(call.layer).__name__
@@ -90,7 +92,7 @@ def _too_early(key: Any, kind: str) -> str | None:
 def _unfit(matrix: _Matrix, other: Tensor, reduce: str, kind: str) -> str | None:
     if other.dtype not in settings.DTYPES.get(other.device.type, ()):
         return f"{str(other.dtype).removeprefix('torch.')} features"
-    if matrix.col.device != other.device or other.size(0) != matrix.cols:
+    if matrix.col.device != other.device or other.size(-2) != matrix.cols:
         return "features that do not fit the matrix"
     value = matrix.value
     if value is not None and (type(value) not in _PLAIN or value.dim() != 1 or not value.is_floating_point()):
@@ -100,7 +102,7 @@ def _unfit(matrix: _Matrix, other: Tensor, reduce: str, kind: str) -> str | None
     trained = torch.is_grad_enabled() and (other.requires_grad or (value is not None and value.requires_grad))
     if trained and reduce in ("max", "min"):
         return "gradients of max or min, of which the libraries share ties in different ways"
-    work = matrix.col.numel() * other.size(1)
+    work = matrix.col.numel() * (other.numel() // max(matrix.cols, 1))
     if not work:
         return "no edges or no features"
     return small_graphs.too_small(work, matrix.col, other.is_cuda, known=True)
@@ -111,6 +113,7 @@ def _product(matrix: _Matrix, other: Tensor, reduce: str, layer: str) -> Tensor 
     if weight is not None and weight.dtype != other.dtype:
         weight = weight.to(other.dtype)
     x, weight = consume.kept_operands(other, weight, reduce)
+    x = x.movedim(-2, 0)
     try:
         if matrix.pointers is not None:
             row, col = torch.ops.gnna.edges_of_csr(matrix.pointers, matrix.col, None, matrix.cols, True)
@@ -119,8 +122,8 @@ def _product(matrix: _Matrix, other: Tensor, reduce: str, layer: str) -> Tensor 
         out = torch.ops.gnna.spmm(x, weight, col, row, matrix.rows, reduce, True)
     except ValueError:
         return None  # the framework raises its own error
-    report.aggregated(layer, other, weight, col, row, out, reduce)
-    return out
+    report.aggregated(layer, x, weight, col, row, out, reduce)
+    return out.movedim(0, -2).contiguous() if other.dim() > 2 else out
 
 
 # ---- matrices of each kind -------------------------------------------------------------------------------------------
