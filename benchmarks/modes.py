@@ -8,9 +8,9 @@ Each mode runs plain and with the plug-in.
 The models are GCN 2x16, GIN 5x64, GraphSAGE 3x256 and GAT 2x8 with 4 heads, with 96 random features and 22 random
 classes, trained by Adam. random:N:E is a graph of N nodes and E edges in arbitrary order. PyG cannot compute the
 normalisation of a GCN or the self-loops of a GAT during a capture, so captured models of plain PyG cache the first and
-get edges that contain the second. Times are medians over blocks of epochs, in
-milliseconds. The losses after the last epoch are printed, to show that all modes train alike; different numbers of
-epochs precede them in different modes. Peak memory (CUDA) is that of one epoch.
+get edges that contain the second. Times are medians over blocks of epochs, in milliseconds. The JSON file also holds
+the losses after the last epoch, which different numbers of epochs precede in different modes. Peak memory (CUDA) is
+that of one epoch.
 """
 
 from __future__ import annotations

@@ -48,27 +48,34 @@ def stand_in(replacement: Callable, original: Callable) -> Callable:
 
 
 class Patches:
-    """A list of replaced attributes.
+    """A list of replaced attributes and functions.
 
     undo() restores each one unless other code has replaced it since.
     """
 
     def __init__(self) -> None:
         self._done: list[tuple[object, str, object, object]] = []
+        self._spreads: list[Spread] = []
 
     def replace(self, owner: object, name: str, new: object) -> None:
         old = vars(owner).get(name, _MISSING)
         setattr(owner, name, new)
         self._done.append((owner, name, vars(owner)[name], old))
 
+    def replace_everywhere(self, package: str, original: Callable, new: Callable) -> None:
+        """Replace a function in all modules of a package that hold it, see Spread."""
+        self._spreads.append(Spread(package, original, new))
+
     def __bool__(self) -> bool:
-        return bool(self._done)
+        return bool(self._done or self._spreads)
 
     def undo(self) -> None:
-        """Restore the attributes in reverse order.
+        """Restore the functions and the attributes, each in reverse order.
 
-        Those that other code replaced since are left as they are, with a warning.
+        Attributes that other code replaced since are left as they are, with a warning.
         """
+        while self._spreads:
+            self._spreads.pop().undo()
         foreign = []
         while self._done:
             owner, name, ours, old = self._done.pop()

@@ -10,6 +10,9 @@ PyG has no registry for aggregation backends, so the plug-in replaces functions.
 - layer_call.py: a lazy message ends with its layer's call, propagate or edge_updater.
 - compiled_boundary.py: code compiled by torch.compile receives real messages.
 - compiled/: layers inside code compiled by torch.compile.
+- direct.py: layers that only gather, weigh and reduce run as one op.
+- relations.py: the edges of each relation of an RGCNConv are cached.
+- sparse.py: products of a sparse matrix and features use the same op.
 - graph_memo.py, graph_hooks.py: results that depend on the graph alone, gcn_norm and self-loops, are cached.
 - softmax.py: utils.softmax is one kernel.
 - gin.py: GINConv's (1 + eps) * x becomes a self-loop.

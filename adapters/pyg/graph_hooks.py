@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from gnna_plugin.patching import Spread, stand_in
+from gnna_plugin.patching import Patches, stand_in
 
 from . import graph_memo
 from .compiled import trace
 
-_spreads: list[Spread] = []
+_patches = Patches()
 
 
 def _gcn_norm(original: Callable) -> Callable:
@@ -65,13 +65,12 @@ def install() -> None:
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
     from torch_geometric.utils import add_self_loops, remove_self_loops
 
-    _spreads.append(Spread("torch_geometric", gcn_norm, _gcn_norm(gcn_norm)))
+    _patches.replace_everywhere("torch_geometric", gcn_norm, _gcn_norm(gcn_norm))
     layers = "torch_geometric.nn.conv"
-    _spreads.append(Spread(layers, remove_self_loops, _remove_self_loops(remove_self_loops)))
-    _spreads.append(Spread(layers, add_self_loops, _add_self_loops(add_self_loops)))
+    _patches.replace_everywhere(layers, remove_self_loops, _remove_self_loops(remove_self_loops))
+    _patches.replace_everywhere(layers, add_self_loops, _add_self_loops(add_self_loops))
 
 
 def uninstall() -> None:
     """Restore PyG's own functions in every module that holds ours."""
-    while _spreads:
-        _spreads.pop().undo()
+    _patches.undo()

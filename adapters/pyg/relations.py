@@ -15,11 +15,11 @@ from torch import Tensor
 from torch_geometric.nn.conv import rgcn_conv
 
 from gnna_plugin import settings
-from gnna_plugin.patching import Spread, stand_in
+from gnna_plugin.patching import Patches, stand_in
 
 from . import graph_memo, small_graphs
 
-_spread: Spread | None = None
+_patches = Patches()
 
 
 def _selection_hook(original: Callable) -> Callable:
@@ -52,14 +52,10 @@ def _select(original: Callable, caller: FrameType, edge_index: Tensor, edge_mask
 
 def install() -> None:
     """Replace the function that selects edges."""
-    global _spread
     select = rgcn_conv.masked_edge_index
-    _spread = Spread("torch_geometric.nn.conv", select, _selection_hook(select))
+    _patches.replace_everywhere("torch_geometric.nn.conv", select, _selection_hook(select))
 
 
 def uninstall() -> None:
     """Restore PyG's own function."""
-    global _spread
-    if _spread is not None:
-        _spread.undo()
-        _spread = None
+    _patches.undo()

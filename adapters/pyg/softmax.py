@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from gnna_plugin import report, settings
-from gnna_plugin.patching import Spread, stand_in
+from gnna_plugin.patching import Patches, stand_in
 
 from . import consume, hooks, small_graphs
 from .compiled import trace
 
-_spread: Spread | None = None
+_patches = Patches()
 
 
 def _softmax_hook(original: Callable) -> Callable:
@@ -57,15 +57,11 @@ def _softmax_hook(original: Callable) -> Callable:
 
 def install() -> None:
     """Replace PyG's softmax in every module of PyG that imported it by name."""
-    global _spread
     from torch_geometric.utils import softmax
 
-    _spread = Spread("torch_geometric", softmax, _softmax_hook(softmax))
+    _patches.replace_everywhere("torch_geometric", softmax, _softmax_hook(softmax))
 
 
 def uninstall() -> None:
     """Restore PyG's own function in every module that holds ours."""
-    global _spread
-    if _spread is not None:
-        _spread.undo()
-        _spread = None
+    _patches.undo()

@@ -19,7 +19,7 @@ from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import spmm
 
 from gnna_plugin import report, settings, surroundings
-from gnna_plugin.patching import Patches, Spread, stand_in
+from gnna_plugin.patching import Patches, stand_in
 
 from . import consume, layer_call, small_graphs
 
@@ -28,7 +28,6 @@ _FIRST_USES = 8  # more than the layers of a usual model make of one matrix
 _CONVERTED = ("torch.sparse_coo", "torch.sparse_csc")  # PyG converts them to CSR in every call, with a warning
 _PLAIN = (Tensor, torch.nn.Parameter)
 _patches = Patches()
-_spreads: list[Spread] = []
 _uses: WeakIdKeyDictionary = WeakIdKeyDictionary()  # matrix -> its uses so far
 
 
@@ -198,8 +197,7 @@ def _edge_index_hook(original: Callable) -> Callable:
     compiling, active, multiply, of_edge_index = torch.compiler.is_compiling, settings.active, _multiply, _of_edge_index
 
     def _spmm(input, other, value=None, reduce="sum", transpose=False):
-        sorted_ = input.is_sorted_by_col if transpose else input.is_sorted_by_row
-        if compiling() or not active() or not sorted_:
+        if compiling() or not active() or not (input.is_sorted_by_col if transpose else input.is_sorted_by_row):
             return original(input, other, value, reduce, transpose)
         out = multiply(input._data, lambda: of_edge_index(input, value, transpose), other, reduce, "EdgeIndex")
         return original(input, other, value, reduce, transpose) if out is None else out
@@ -209,15 +207,13 @@ def _edge_index_hook(original: Callable) -> Callable:
 
 def install() -> None:
     """Replace the products."""
-    _spreads.append(Spread("torch_geometric", spmm, _utils_hook(spmm)))
+    _patches.replace_everywhere("torch_geometric", spmm, _utils_hook(spmm))
     _patches.replace(edge_index_module, "_spmm", _edge_index_hook(edge_index_module._spmm))
     library = sys.modules.get("torch_sparse.matmul")
     if library is not None:
-        _spreads.append(Spread("torch_sparse", library.spmm, _torch_sparse_hook(library.spmm)))
+        _patches.replace_everywhere("torch_sparse", library.spmm, _torch_sparse_hook(library.spmm))
 
 
 def uninstall() -> None:
     """Restore the frameworks' own functions."""
-    while _spreads:
-        _spreads.pop().undo()
     _patches.undo()
