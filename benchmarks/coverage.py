@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import inspect
 import warnings
 from collections import Counter
@@ -190,7 +191,7 @@ def page(device: torch.device) -> str:
         rows.append(f"| {name} | {' | '.join(cells)} | {reason} |")
     others = sorted(
         name
-        for name, cls in vars(nn.conv).items()
+        for name, cls in vars(importlib.import_module("torch_geometric.nn.conv")).items()
         if inspect.isclass(cls) and issubclass(cls, MessagePassing) and cls is not MessagePassing and name not in LAYERS
     )
     where = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU"

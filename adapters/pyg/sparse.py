@@ -101,6 +101,8 @@ def _unfit(matrix: _Matrix, other: Tensor, reduce: str, kind: str) -> str | None
     trained = torch.is_grad_enabled() and (other.requires_grad or (value is not None and value.requires_grad))
     if trained and reduce in ("max", "min"):
         return "gradients of max or min, of which the libraries share ties in different ways"
+    if other.is_cuda and reduce in ("max", "min") and kind.startswith("torch."):
+        return "max or min of a torch.sparse matrix on CUDA, which PyG refuses"
     work = matrix.col.numel() * (other.numel() // max(matrix.cols, 1))
     if not work:
         return "no edges or no features"
