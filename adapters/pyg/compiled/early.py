@@ -43,25 +43,29 @@ def move(gm: fx.GraphModule) -> tuple[Callable, list[Tensor]]:
                 known = [early.copy(node.args[p]) is not None for p in positions]
                 node.update_arg(flag, all(known))
     moved = [n for n in early.copies if n.op != "placeholder" and any(user not in early.copies for user in n.users)]
-    early.graph.output(tuple(early.copies[node] for node in moved))
     # The caller may write to a result that shares memory with one of the new inputs.
     returned = _storages(node for node in graph.nodes if any(user.op == "output" for user in node.users))
     last = max(early.inputs)
+    further: dict[fx.Node, fx.Node] = {}  # node of early.graph -> the input with its value
     for node in moved:
-        with graph.inserting_after(last):
-            last = graph.placeholder(f"edges_{node.name}")
-        last.meta["example_value"] = value_of(node)
-        last._dynamo_source = None
-        new = last
-        if _storage(node) in returned:
+        copy = early.copies[node]
+        if copy not in further:
             with graph.inserting_after(last):
-                new = graph.call_method("clone", (last,))
+                last = further[copy] = graph.placeholder(f"edges_{node.name}")
+            last.meta["example_value"] = value_of(node)
+            last._dynamo_source = None
+        new = further[copy]
+        if _storage(node) in returned:
+            with graph.inserting_before(node):
+                new = graph.call_method("clone", (new,))
             new.meta["example_value"] = value_of(node)
         node.replace_all_uses_with(new)
+    early.graph.output(tuple(further))
+    fakes = [value_of(new) for new in further.values()]
     for node in reversed(list(graph.nodes)):
         if node in early.copies and node.op != "placeholder":
             graph.erase_node(node)
-    return fx.GraphModule(gm, early.graph).forward, [value_of(node) for node in moved]
+    return fx.GraphModule(gm, early.graph).forward, fakes
 
 
 def _early_function(node: fx.Node) -> Callable | None:
@@ -95,6 +99,7 @@ class _Early:
         self.graph = fx.Graph()
         self.inputs = [node for node in graph.nodes if node.op == "placeholder"]
         self.copies = {node: self.graph.placeholder(node.name) for node in self.inputs}
+        self._calls: dict[tuple, fx.Node] = {}  # (function, *arguments) -> its call, which layers share
         self._written = _storages(given for node in graph.nodes for given in written_by(node))
 
     def copy(self, node: Any) -> Any:
@@ -118,7 +123,10 @@ class _Early:
                 new is None and old is not None for new, old in zip(args, node.args, strict=True)
             ):
                 return None
-            self.copies[node] = self.graph.call_function(function, tuple(args))
+            call = (function, *args)
+            if call not in self._calls:
+                self._calls[call] = self.graph.call_function(function, tuple(args))
+            self.copies[node] = self._calls[call]
         return self.copies[node]
 
     def _size(self, size: Any) -> Any:

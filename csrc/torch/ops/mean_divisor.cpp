@@ -15,7 +15,7 @@ at::Tensor mean_divisor(const at::Tensor& like, const std::optional<at::Tensor>&
   const auto plan = src.has_value() ? plan_for(dst, *src, num_dst, num_src, "dst", "src", cache, /*edge_ids=*/false)
                                     : segment_plan_for(dst, num_dst, cache);
   for (const at::Tensor* t : {&plan->rowptr, &plan->order}) record_use(*t);
-  return plan->degrees().clamp_min_(1).to(compute_dtype(like.scalar_type()));
+  return plan->degrees(compute_dtype(like.scalar_type())).clamp_min_(1);
 }
 
 TORCH_LIBRARY_IMPL(gnna, CPU, m) { m.impl("mean_divisor", &mean_divisor); }

@@ -2,8 +2,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/argsort.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/sub.h>
 #include <c10/core/InferenceMode.h>
 
 #include "common/streams.h"
@@ -43,8 +45,9 @@ std::shared_ptr<Plan> Plan::with_empty_lists() const {
   return plan;
 }
 
-at::Tensor Plan::degrees() const {
-  const at::Tensor by_place = rowptr.slice(0, 1) - rowptr.slice(0, 0, rows);
+at::Tensor Plan::degrees(at::ScalarType dtype) const {
+  at::Tensor by_place = at::empty({rows}, rowptr.options().dtype(dtype));
+  at::sub_out(by_place, rowptr.slice(0, 1), rowptr.slice(0, 0, rows));
   return order.defined() ? at::empty_like(by_place).index_copy_(0, order.to(at::kLong), by_place) : by_place;
 }
 
