@@ -235,6 +235,40 @@ def _(
     return x.new_empty(x.shape), x.new_empty(weight.shape if with_weight and weight is not None else (0,))
 
 
+def _pair_shape(*operands: Tensor | None) -> Tensor:
+    return next(t for t in operands if t is not None)
+
+
+@torch.library.register_fake("gnna::pair_reduce")
+def _(
+    rows: Tensor | None, cols: Tensor | None, edges: Tensor | None, weight: Tensor | None, left: Tensor | None,
+    right: Tensor | None, src: Tensor, dst: Tensor, num_src: int, num_dst: int, function: str, parameter: float,
+    order: int, reduce: str, cache: bool = True,
+) -> Tensor:  # fmt: skip
+    like = _pair_shape(rows, cols, edges)
+    return like.new_empty((num_dst, *like.shape[1:]))
+
+
+@torch.library.register_fake("gnna::pair_dot")
+def _(
+    rows: Tensor | None, cols: Tensor | None, edges: Tensor | None, left: Tensor | None, right: Tensor | None,
+    src: Tensor, dst: Tensor, num_src: int, num_dst: int, function: str, parameter: float, order: int, head_dims: int,
+    cache: bool = True,
+) -> Tensor:  # fmt: skip
+    like = _pair_shape(rows, cols, edges)
+    return like.new_empty((src.shape[0], *like.shape[1 : 1 + head_dims]))
+
+
+@torch.library.register_fake("gnna::pair_map")
+def _(
+    rows: Tensor | None, cols: Tensor | None, edges: Tensor | None, weight: Tensor | None, left: Tensor | None,
+    right: Tensor | None, src: Tensor, dst: Tensor, num_src: int, num_dst: int, function: str, parameter: float,
+    order: int, cache: bool = True,
+) -> Tensor:  # fmt: skip
+    like = _pair_shape(rows, cols, edges)
+    return like.new_empty((src.shape[0], *like.shape[1:]))
+
+
 @torch.library.register_fake("gnna::mean_divisor")
 def _(like: Tensor, src: Tensor, dst: Tensor, num_src: int, num_dst: int, cache: bool = True) -> Tensor:
     return like.new_empty((num_dst,), dtype=torch.promote_types(like.dtype, torch.float32))

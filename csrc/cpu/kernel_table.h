@@ -17,6 +17,9 @@ struct KernelTable {
   void (*extremum_grad_weight)(const CsrView&, const ExtremumArgs<T>&, int64_t begin_place, int64_t end_place);
   void (*segment_softmax)(const SegmentSoftmaxArgs<T>&, int64_t begin_place, int64_t end_place);
   void (*segment_softmax_backward)(const SegmentSoftmaxBackwardArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*pair_reduce)(const PairArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*pair_dot)(const PairArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*pair_map)(const PairArgs<T>&, int64_t begin_place, int64_t end_place);
 };
 
 struct Kernels {

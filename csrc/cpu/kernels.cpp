@@ -131,12 +131,33 @@ void segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, const E
            [&](int64_t begin, int64_t end) { table<T>().segment_softmax_backward(args, begin, end); });
 }
 
+template <typename T>
+void pair_reduce(const PairArgs<T>& args, const Executor& executor) {
+  for_rows(args.csr, args.width(), executor,
+           [&](int64_t begin, int64_t end) { table<T>().pair_reduce(args, begin, end); });
+}
+
+template <typename T>
+void pair_dot(const PairArgs<T>& args, const Executor& executor) {
+  for_rows(args.csr, args.width(), executor,
+           [&](int64_t begin, int64_t end) { table<T>().pair_dot(args, begin, end); });
+}
+
+template <typename T>
+void pair_map(const PairArgs<T>& args, const Executor& executor) {
+  for_rows(args.csr, args.width(), executor,
+           [&](int64_t begin, int64_t end) { table<T>().pair_map(args, begin, end); });
+}
+
 #define GNNA_INSTANTIATE(T)                                                                         \
   template void spmm<T>(const SpmmArgs<T>&, const Executor&);                                       \
   template void spmm_arg<T>(const SpmmArgs<T>&, bool, int32_t*, const Executor&);                   \
   template void segment_softmax<T>(const SegmentSoftmaxArgs<T>&, const Executor&);                  \
   template void segment_softmax_backward<T>(const SegmentSoftmaxBackwardArgs<T>&, const Executor&); \
   template void sddmm<T>(const SddmmArgs<T>&, const Executor&);                                     \
+  template void pair_reduce<T>(const PairArgs<T>&, const Executor&);                                \
+  template void pair_dot<T>(const PairArgs<T>&, const Executor&);                                   \
+  template void pair_map<T>(const PairArgs<T>&, const Executor&);                                   \
   template void extremum_share<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);         \
   template void extremum_grad_x<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);        \
   template void extremum_grad_weight<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);

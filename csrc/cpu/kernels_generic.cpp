@@ -1,4 +1,5 @@
 // The row kernels for any processor, with 16-byte vectors of the compiler's vector extension.
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>

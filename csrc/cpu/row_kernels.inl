@@ -341,6 +341,8 @@ void spmm(const SpmmArgs<T>& args, int64_t begin_place, int64_t end_place) {
 #include "extremum_kernels.inl"
 #include "sddmm_kernels.inl"
 #include "softmax_kernels.inl"
+// Uses exp_nonpositive of the file above.
+#include "pair_kernels.inl"
 
 template <typename T>
 constexpr KernelTable<T> make_table() {
@@ -351,7 +353,10 @@ constexpr KernelTable<T> make_table() {
           extremum_grad_x<T>,
           extremum_grad_weight<T>,
           segment_softmax<T>,
-          segment_softmax_backward<T>};
+          segment_softmax_backward<T>,
+          pair_reduce<T>,
+          pair_dot<T>,
+          pair_map<T>};
 }
 
 }  // namespace gnna::cpu::GNNA_ISA_NAMESPACE

@@ -19,10 +19,14 @@ struct WinnerTerm {
   const T* out;
   const Compute<T>* share;
 
+  int64_t heads;
+  int head_dim;
+
   template <int VW>
-  __device__ __forceinline__ Compute<T> add(Compute<T> acc, int64_t source, int64_t destination, int64_t pair) const {
+  __device__ __forceinline__ Compute<T> add(Compute<T> acc, int64_t source, int64_t destination, int64_t edge,
+                                            int column) const {
     using C = Compute<T>;
-    const C w = widen(load_one(weight + pair));
+    const C w = widen(load_one(weight + edge * heads + (heads > 1 ? column / head_dim : 0)));
     const Pack<C, VW> xs = load_pack<VW>(x + source);
     const Pack<C, VW> best = load_pack<VW>(out + destination);
     const Pack<C, VW> part = load_pack<VW>(share + destination);
@@ -43,7 +47,7 @@ cudaError_t extremum_grad_weight(const Id* src, const Id* dst, int64_t edges, co
   if (edges < 0 || args.heads < 0 || args.head_dim < 0 || args.heads > kMaxIndex) return cudaErrorInvalidValue;
   if (edges == 0 || args.heads == 0) return cudaSuccess;
   if (args.weight == nullptr) return cudaErrorInvalidValue;
-  const WinnerTerm<T> term{args.x, args.weight, args.out, args.share};
+  const WinnerTerm<T> term{args.x, args.weight, args.out, args.share, args.heads, static_cast<int>(args.head_dim)};
   if (args.head_dim % kVectorWidth<T> == 0 && is_aligned(args.x, kVectorBytes) && is_aligned(args.out, kVectorBytes) &&
       is_aligned(args.share, kVectorBytes)) {
     return launch_edge_pairs<T, kVectorWidth<T>>(src, dst, edges, args.heads, args.head_dim, args.grad_weight, term,

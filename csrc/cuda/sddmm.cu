@@ -16,7 +16,7 @@ struct DotTerm {
   const T* b;
 
   template <int VW>
-  __device__ __forceinline__ Compute<T> add(Compute<T> acc, int64_t source, int64_t destination, int64_t) const {
+  __device__ __forceinline__ Compute<T> add(Compute<T> acc, int64_t source, int64_t destination, int64_t, int) const {
     const Pack<Compute<T>, VW> x = load_pack<VW>(a + source);
     const Pack<Compute<T>, VW> y = load_pack<VW>(b + destination);
 #pragma unroll

@@ -11,9 +11,6 @@ namespace {
 
 constexpr int kEdgeBlock = 256;
 
-__device__ __forceinline__ float exponential(float x) { return expf(x); }
-__device__ __forceinline__ double exponential(double x) { return exp(x); }
-
 // Returns the index of the first head of a slot's edge in arrays that are in the user's order.
 __device__ __forceinline__ int64_t scores_at(const CsrView& csr, int64_t slot, int64_t heads) {
   return (csr.perm != nullptr ? __ldg(csr.perm + slot) : slot) * heads;

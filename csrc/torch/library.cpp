@@ -52,6 +52,33 @@ TORCH_LIBRARY(gnna, m) {
   // Gradient of segment_softmax with respect to the scores, computed from its result `out`.
   m.def("segment_softmax_backward(Tensor grad, Tensor out, Tensor index, SymInt num_rows, bool cache=True) -> Tensor",
         kNotCaptured);
+  // A function of the features of both ends of every edge, reduced per row, summed per edge and head, or stored; see
+  // PairArgs in gnna/types.h. For an edge e, weight[e] * left[dst[e]] * right[src[e]] multiplies the order-th
+  // derivative of the function at rows[dst[e]] + cols[src[e]] + edges[e]. rows and left are [num_dst, *S] (left may be
+  // [1, *S]), cols and right [num_src, *S], edges [E, *S]; weight [E, *W] as in spmm. max and min take rows, cols and
+  // edges only.
+  m.def(
+      "pair_reduce(Tensor? rows, Tensor? cols, Tensor? edges, Tensor? weight, Tensor? left, Tensor? right, Tensor src, "
+      "Tensor dst, SymInt num_src, SymInt num_dst, str function, float parameter, int order, str reduce, "
+      "bool cache=True) -> Tensor",
+      kNotCaptured);
+  m.def(
+      "pair_dot(Tensor? rows, Tensor? cols, Tensor? edges, Tensor? left, Tensor? right, Tensor src, Tensor dst, "
+      "SymInt num_src, SymInt num_dst, str function, float parameter, int order, int head_dims, bool cache=True) -> "
+      "Tensor",
+      kNotCaptured);
+  m.def(
+      "pair_map(Tensor? rows, Tensor? cols, Tensor? edges, Tensor? weight, Tensor? left, Tensor? right, Tensor src, "
+      "Tensor dst, SymInt num_src, SymInt num_dst, str function, float parameter, int order, bool cache=True) -> "
+      "Tensor",
+      kNotCaptured);
+  // Gradients of pair_reduce's max and min, of result `best`, with respect to rows, cols and edges. Undefined for
+  // absent operands.
+  m.def(
+      "pair_extremum_backward(Tensor grad, Tensor best, Tensor? rows, Tensor? cols, Tensor? edges, Tensor src, "
+      "Tensor dst, SymInt num_src, SymInt num_dst, str function, float parameter, bool cache=True) -> "
+      "(Tensor, Tensor, Tensor)",
+      kNotCaptured);
   // The divisor of a mean: max(in-degree, 1) of every destination, in the dtype in which kernels compute on `like`. src
   // and num_src only identify spmm's plan. Without src the plan of segment_reduce is used.
   m.def("mean_divisor(Tensor like, Tensor? src, Tensor dst, SymInt num_src, SymInt num_dst, bool cache=True) -> Tensor",

@@ -68,6 +68,15 @@ void segment_softmax(const SegmentSoftmaxArgs<T>& args, const Executor& executor
 template <typename T>
 void segment_softmax_backward(const SegmentSoftmaxBackwardArgs<T>& args, const Executor& executor);
 
+template <typename T>
+void pair_reduce(const PairArgs<T>& args, const Executor& executor);
+
+template <typename T>
+void pair_dot(const PairArgs<T>& args, const Executor& executor);
+
+template <typename T>
+void pair_map(const PairArgs<T>& args, const Executor& executor);
+
 // Returns the instruction set that the kernels use in this process: "avx512", "avx2" or "generic".
 const char* instruction_set();
 

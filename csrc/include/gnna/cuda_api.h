@@ -187,6 +187,15 @@ template <typename T, typename Id>
 cudaError_t segment_softmax_backward(const Id* index, const SegmentSoftmaxBackwardArgs<T>& args,
                                      const SplitRows& split_rows, void* totals, void* scratch, cudaStream_t stream);
 
+// The pair ops (PairArgs). pair_reduce takes Sum, Max and Min; for the last two a row without edges gets the start
+// value -inf or +inf. pair_dot and pair_map read the edge list and, of args.csr, only the number of edges.
+template <typename T>
+cudaError_t pair_reduce(const PairArgs<T>& args, const SplitRows& split_rows, void* scratch, cudaStream_t stream);
+template <typename T, typename Id>
+cudaError_t pair_dot(const Id* src, const Id* dst, const PairArgs<T>& args, cudaStream_t stream);
+template <typename T, typename Id>
+cudaError_t pair_map(const Id* src, const Id* dst, const PairArgs<T>& args, cudaStream_t stream);
+
 // Copies x [rows, width], whose rows are `stride` elements apart, into rows of `padded` elements and fills the rest
 // with zeros. `padded` elements must be a multiple of 16 bytes, and out must be aligned to 16.
 template <typename T>

@@ -12,10 +12,10 @@ namespace gnna::cuda {
 
 constexpr int kPairBlock = 128;
 
-// Term::add<VW>(acc, source offset, destination offset, pair) returns acc plus the contribution of VW elements. Each
-// lane takes V pieces of VW elements per step. V is a template parameter so that the loads of all V pieces are issued
-// together. Term::kBlocks is the number of blocks per multiprocessor for the launch bound; it limits a thread to 65536
-// / (kBlocks * 128) registers.
+// Term::add<VW>(acc, source offset, destination offset, edge, column) returns acc plus the contribution of VW elements,
+// which begin at `column` of their rows. Each lane takes V pieces of VW elements per step. V is a template parameter so
+// that the loads of all V pieces are issued together. Term::kBlocks is the number of blocks per multiprocessor for the
+// launch bound; it limits a thread to 65536 / (kBlocks * 128) registers.
 template <typename T, int VW, int V, typename Id, typename Term>
 __global__ void __launch_bounds__(kPairBlock, resident_blocks(Term::kBlocks, kPairBlock))
     edge_pairs(const Id* src, const Id* dst, int64_t pairs, int heads, int head_dim, T* out, int lanes_log2,
@@ -40,11 +40,12 @@ __global__ void __launch_bounds__(kPairBlock, resident_blocks(Term::kBlocks, kPa
   for (; tile + V * step <= head_dim; tile += V * step) {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      acc = term.template add<VW>(acc, source + tile + v * step, destination + tile + v * step, pair);
+      const int at = tile + v * step;
+      acc = term.template add<VW>(acc, source + at, destination + at, edge, column + at);
     }
   }
   for (; tile + lane * VW < head_dim; tile += step) {
-    acc = term.template add<VW>(acc, source + tile, destination + tile, pair);
+    acc = term.template add<VW>(acc, source + tile, destination + tile, edge, column + tile);
   }
   __syncwarp();
   for (int offset = 1; offset < lanes; offset *= 2) acc += __shfl_xor_sync(kFullWarp, acc, offset);

@@ -205,6 +205,9 @@ __device__ __forceinline__ void store_pack(T* p, const Pack<C, N>& value) {
 __device__ __forceinline__ float product(float a, float b) { return __fmul_rn(a, b); }
 __device__ __forceinline__ double product(double a, double b) { return __dmul_rn(a, b); }
 
+__device__ __forceinline__ float exponential(float x) { return expf(x); }
+__device__ __forceinline__ double exponential(double x) { return exp(x); }
+
 struct SumOp {
   template <typename T>
   static __device__ __forceinline__ T identity() {

@@ -34,6 +34,19 @@ using Compute = typename ComputeOf<T>::Type;
 // torch.scatter_reduce does.
 enum class Reduce : int { Sum = 0, Mean = 1, Max = 2, Min = 3 };
 
+// A function of one number, by torch's definitions: LeakyRelu has the parameter negative_slope, Elu alpha. Gelu is the
+// exact one (erf).
+enum class Activation : int {
+  Identity = 0,
+  Relu = 1,
+  LeakyRelu = 2,
+  Elu = 3,
+  Gelu = 4,
+  Silu = 5,
+  Sigmoid = 6,
+  Tanh = 7,
+};
+
 // The result of check_edges, one pass over the edge list. A position is -1 if there is none.
 struct EdgeCheck {
   int64_t bad_row = -1;  // smallest position whose row id is outside [0, rows)
@@ -114,6 +127,36 @@ struct SegmentSoftmaxBackwardArgs {
   const T* grad = nullptr;   // [edges, heads]
   T* grad_scores = nullptr;  // [edges, heads]
   int64_t heads = 1;
+};
+
+// What the pair ops compute from the features of both ends of an edge e, from column c to row r: f^(order) of the sum
+//   z[e] = rows[r] + cols[c] + edges[e]
+// times left[r] times right[c]. Each operand may be nullptr: it is then left out of the sum or the product. If there is
+// `best`, the value is f(z) == best ? f^(order)(z) : 0, where order 0 counts as 1. best belongs to the row, or to the
+// column if best_of_cols. It selects the messages that won a max or min.
+//   pair_reduce  out[r, h, d] = left * (sum, max or min over e of  weight[e, h] * value without left)
+//   pair_dot     out[e, h]    = sum over d of value
+//   pair_map     out[e, h, d] = weight[e, h] * value
+template <typename T>
+struct PairArgs {
+  CsrView csr;
+  const T* rows = nullptr;    // [rows, heads * head_dim], as left
+  const T* cols = nullptr;    // [cols, heads * head_dim], as right
+  const T* edges = nullptr;   // [edges, heads * head_dim] in the user's edge order
+  const T* weight = nullptr;  // [edges, heads] in the user's edge order
+  const T* left = nullptr;
+  int64_t left_stride = 0;  // elements from one row of left to the next; 0: all rows share one
+  const T* right = nullptr;
+  const T* best = nullptr;
+  bool best_of_cols = false;
+  Activation function = Activation::Identity;
+  int order = 0;             // of the derivative, 0 to 2
+  Compute<T> parameter = 0;  // of the function
+  T* out = nullptr;
+  int64_t heads = 1;
+  int64_t head_dim = 0;
+  Reduce reduce = Reduce::Sum;
+  int64_t width() const { return heads * head_dim; }
 };
 
 }  // namespace gnna

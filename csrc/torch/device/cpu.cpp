@@ -10,6 +10,7 @@
 #include "gnna/order.h"
 #include "ops/extremum_backward.h"
 #include "ops/gather.h"
+#include "ops/pair.h"
 #include "ops/sddmm.h"
 #include "ops/segment_reduce.h"
 #include "ops/segment_softmax.h"
@@ -128,6 +129,21 @@ struct Cpu {
   static void segment_softmax_backward(const Plan&, const SegmentSoftmaxBackwardArgs<T>& args, const at::Tensor&) {
     cpu::segment_softmax_backward(args, cpu_executor());
   }
+
+  template <typename T>
+  static void pair_reduce(const Plan&, const PairArgs<T>& args) {
+    cpu::pair_reduce(args, cpu_executor());
+  }
+
+  template <typename T>
+  static void pair_dot(const PairArgs<T>& args, const at::Tensor&, const at::Tensor&) {
+    cpu::pair_dot(args, cpu_executor());
+  }
+
+  template <typename T>
+  static void pair_map(const PairArgs<T>& args, const at::Tensor&, const at::Tensor&) {
+    cpu::pair_map(args, cpu_executor());
+  }
 };
 
 TORCH_LIBRARY_IMPL(gnna, CPU, m) {
@@ -140,6 +156,10 @@ TORCH_LIBRARY_IMPL(gnna, CPU, m) {
   m.impl("scatter_rows", &scatter_rows_on<Cpu>);
   m.impl("segment_softmax", &segment_softmax_on<Cpu>);
   m.impl("segment_softmax_backward", &segment_softmax_backward_on<Cpu>);
+  m.impl("pair_reduce", &pair_reduce_on<Cpu>);
+  m.impl("pair_dot", &pair_dot_on<Cpu>);
+  m.impl("pair_map", &pair_map_on<Cpu>);
+  m.impl("pair_extremum_backward", &pair_extremum_backward_on<Cpu>);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "device/cuda_timer.h"
 #include "ops/extremum_backward.h"
 #include "ops/gather.h"
+#include "ops/pair.h"
 #include "ops/sddmm.h"
 #include "ops/segment_reduce.h"
 #include "ops/segment_softmax.h"
@@ -272,6 +273,26 @@ struct Cuda {
     softmax_by_totals(plan, args, index, [](auto... given) { return cuda::segment_softmax_backward(given...); });
   }
 
+  template <typename T>
+  static void pair_reduce(const Plan& plan, const PairArgs<T>& args) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    use_on(plan, stream);
+    const auto split = TaskSplit::of<T>(plan, args.width(), stream);
+    C10_CUDA_CHECK(cuda::pair_reduce(args, split.split_rows, split.scratch(), stream));
+  }
+
+  template <typename T>
+  static void pair_dot(const PairArgs<T>& args, const at::Tensor& src, const at::Tensor& dst) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    for_ids(src, dst, [&](const auto* s, const auto* d) { C10_CUDA_CHECK(cuda::pair_dot(s, d, args, stream)); });
+  }
+
+  template <typename T>
+  static void pair_map(const PairArgs<T>& args, const at::Tensor& src, const at::Tensor& dst) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    for_ids(src, dst, [&](const auto* s, const auto* d) { C10_CUDA_CHECK(cuda::pair_map(s, d, args, stream)); });
+  }
+
  private:
   template <template <typename> typename Args, typename T, typename Run>
   static void softmax_by_totals(const Plan& plan, const Args<T>& args, const at::Tensor& index, const Run& run) {
@@ -305,6 +326,10 @@ TORCH_LIBRARY_IMPL(gnna, CUDA, m) {
   m.impl("scatter_rows", &scatter_rows_on<Cuda>);
   m.impl("segment_softmax", &segment_softmax_on<Cuda>);
   m.impl("segment_softmax_backward", &segment_softmax_backward_on<Cuda>);
+  m.impl("pair_reduce", &pair_reduce_on<Cuda>);
+  m.impl("pair_dot", &pair_dot_on<Cuda>);
+  m.impl("pair_map", &pair_map_on<Cuda>);
+  m.impl("pair_extremum_backward", &pair_extremum_backward_on<Cuda>);
 }
 
 }  // namespace

@@ -90,6 +90,68 @@ inline at::Tensor scatter_rows(const at::Tensor& messages, const at::Tensor& ind
   return op.call(messages, index, std::move(num_rows), cache);
 }
 
+// The operands of a pair op (PairArgs). `function` is a name that outlives the call.
+struct PairCall {
+  MaybeTensor rows, cols, edges, weight, left, right;
+  at::Tensor src, dst;
+  c10::SymInt num_src, num_dst;
+  c10::string_view function;
+  double parameter = 0;
+  int64_t order = 0;  // of the function's derivative
+  bool cache = true;
+
+  // The same values with the two ends of every edge exchanged.
+  PairCall reversed() const {
+    return {cols, rows, edges, weight, right, left, dst, src, num_dst, num_src, function, parameter, order, cache};
+  }
+};
+
+inline at::Tensor pair_reduce(const PairCall& c, c10::string_view reduce) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("gnna::pair_reduce", "")
+          .typed<at::Tensor(const MaybeTensor&, const MaybeTensor&, const MaybeTensor&, const MaybeTensor&,
+                            const MaybeTensor&, const MaybeTensor&, const at::Tensor&, const at::Tensor&, c10::SymInt,
+                            c10::SymInt, c10::string_view, double, int64_t, c10::string_view, bool)>();
+  return op.call(c.rows, c.cols, c.edges, c.weight, c.left, c.right, c.src, c.dst, c.num_src, c.num_dst, c.function,
+                 c.parameter, c.order, reduce, c.cache);
+}
+
+inline at::Tensor pair_dot(const PairCall& c, int64_t head_dims) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("gnna::pair_dot", "")
+          .typed<at::Tensor(const MaybeTensor&, const MaybeTensor&, const MaybeTensor&, const MaybeTensor&,
+                            const MaybeTensor&, const at::Tensor&, const at::Tensor&, c10::SymInt, c10::SymInt,
+                            c10::string_view, double, int64_t, int64_t, bool)>();
+  return op.call(c.rows, c.cols, c.edges, c.left, c.right, c.src, c.dst, c.num_src, c.num_dst, c.function, c.parameter,
+                 c.order, head_dims, c.cache);
+}
+
+inline at::Tensor pair_map(const PairCall& c) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("gnna::pair_map", "")
+          .typed<at::Tensor(const MaybeTensor&, const MaybeTensor&, const MaybeTensor&, const MaybeTensor&,
+                            const MaybeTensor&, const MaybeTensor&, const at::Tensor&, const at::Tensor&, c10::SymInt,
+                            c10::SymInt, c10::string_view, double, int64_t, bool)>();
+  return op.call(c.rows, c.cols, c.edges, c.weight, c.left, c.right, c.src, c.dst, c.num_src, c.num_dst, c.function,
+                 c.parameter, c.order, c.cache);
+}
+
+inline std::tuple<at::Tensor, at::Tensor, at::Tensor> pair_extremum_backward(const at::Tensor& grad,
+                                                                             const at::Tensor& best,
+                                                                             const PairCall& c) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("gnna::pair_extremum_backward", "")
+          .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+              const at::Tensor&, const at::Tensor&, const MaybeTensor&, const MaybeTensor&, const MaybeTensor&,
+              const at::Tensor&, const at::Tensor&, c10::SymInt, c10::SymInt, c10::string_view, double, bool)>();
+  return op.call(grad, best, c.rows, c.cols, c.edges, c.src, c.dst, c.num_src, c.num_dst, c.function, c.parameter,
+                 c.cache);
+}
+
 inline at::Tensor lift(const at::Tensor& x, const MaybeTensor& weight, const at::Tensor& src) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("gnna::lift", "")

@@ -1,0 +1,91 @@
+// pair_dot and pair_map: a function of both ends of every edge, summed per edge and head, or stored. Edge-parallel:
+// they read the edge list, not a plan. Memory per edge: both ids, one row of each given operand, and the result.
+#include "gnna/cuda_api.h"
+#include "gnna/edge_pairs.cuh"
+#include "gnna/pair_value.cuh"
+
+namespace gnna::cuda {
+
+namespace {
+
+template <typename T>
+struct PairTerm {
+  static constexpr int kBlocks = 8;
+
+  PairArgs<T> args;
+
+  // `column` is the offset of the elements in their row.
+  template <int VW>
+  __device__ __forceinline__ Compute<T> add(Compute<T> acc, int64_t source, int64_t destination, int64_t edge,
+                                            int column) const {
+    const int64_t width = args.heads * args.head_dim;
+    Pack<Compute<T>, VW> value =
+        pair_value<VW>(args, load_if_given<VW>(args.rows, destination), destination, source, edge * width + column);
+    if (args.left != nullptr) {
+      multiply(value, load_pack<VW>(args.left + (args.left_stride == 0 ? column : destination)));
+    }
+#pragma unroll
+    for (int i = 0; i < VW; ++i) acc += value.v[i];
+    return acc;
+  }
+};
+
+constexpr int kMapBlock = 256;
+
+template <typename T, int VW, typename Id>
+__global__ void __launch_bounds__(kMapBlock, 1)
+    map_edges(const Id* src, const Id* dst, const __grid_constant__ PairArgs<T> args, int lanes_log2) {
+  const int lanes = 1 << lanes_log2;
+  const int64_t width = args.heads * args.head_dim;
+  const int64_t edge = static_cast<int64_t>(blockIdx.x) * (kMapBlock >> lanes_log2) + (threadIdx.x >> lanes_log2);
+  if (edge >= args.csr.edges) return;
+  const int64_t row = static_cast<int64_t>(__ldg(dst + edge)), col = static_cast<int64_t>(__ldg(src + edge));
+  for (int64_t column = (threadIdx.x & (lanes - 1)) * VW; column < width; column += lanes * VW) {
+    const int64_t of_row = row * width + column;
+    Pack<Compute<T>, VW> value =
+        pair_value<VW>(args, load_if_given<VW>(args.rows, of_row), of_row, col * width + column, edge * width + column);
+    if (args.left != nullptr) multiply(value, load_pack<VW>(args.left + row * args.left_stride + column));
+    weigh(args, edge, column, value);
+    store_pack(args.out + edge * width + column, value);
+  }
+}
+
+template <typename T, int VW, typename Id>
+cudaError_t launch_map(const Id* src, const Id* dst, const PairArgs<T>& args, cudaStream_t stream) {
+  const int64_t pieces = args.heads * args.head_dim / VW;
+  int lanes = 1;
+  while (lanes < 32 && lanes < pieces) lanes *= 2;
+  const int64_t blocks = ceil_div(args.csr.edges, kMapBlock / lanes);
+  return launch(map_edges<T, VW, Id>, static_cast<unsigned>(blocks), kMapBlock, 0, stream, src, dst, args,
+                log2_of(lanes));
+}
+
+}  // namespace
+
+template <typename T, typename Id>
+cudaError_t pair_dot(const Id* src, const Id* dst, const PairArgs<T>& args, cudaStream_t stream) {
+  if (!is_valid(args)) return cudaErrorInvalidValue;
+  if (args.csr.edges == 0 || args.heads == 0) return cudaSuccess;
+  const PairTerm<T> term{args};
+  if (can_vectorise(args, args.head_dim)) {
+    return launch_edge_pairs<T, kVectorWidth<T>>(src, dst, args.csr.edges, args.heads, args.head_dim, args.out, term,
+                                                 stream);
+  }
+  return launch_edge_pairs<T, 1>(src, dst, args.csr.edges, args.heads, args.head_dim, args.out, term, stream);
+}
+
+template <typename T, typename Id>
+cudaError_t pair_map(const Id* src, const Id* dst, const PairArgs<T>& args, cudaStream_t stream) {
+  if (!is_valid(args)) return cudaErrorInvalidValue;
+  if (args.csr.edges == 0 || args.heads * args.head_dim == 0) return cudaSuccess;
+  if (can_vectorise(args, unit_of(args))) return launch_map<T, kVectorWidth<T>>(src, dst, args, stream);
+  return launch_map<T, 1>(src, dst, args, stream);
+}
+
+#define GNNA_INSTANTIATE(T, Id)                                                          \
+  template cudaError_t pair_dot(const Id*, const Id*, const PairArgs<T>&, cudaStream_t); \
+  template cudaError_t pair_map(const Id*, const Id*, const PairArgs<T>&, cudaStream_t)
+GNNA_FOR_EACH_TYPE_AND_ID(GNNA_INSTANTIATE);
+#undef GNNA_INSTANTIATE
+
+}  // namespace gnna::cuda
