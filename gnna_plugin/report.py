@@ -42,6 +42,7 @@ class LayerCounts:
         materialised: gathers that became a plain tensor, by the name of the operation that has no fused form.
         framework: gathers that fell back to the framework, by reason.
         examples: by reason, the details of the first such case.
+        moved: functions of messages that were computed from the features of the nodes, by name.
     """
 
     fused: int = 0
@@ -49,6 +50,7 @@ class LayerCounts:
     materialised: Counter = field(default_factory=Counter)
     framework: Counter = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    moved: Counter = field(default_factory=Counter)
 
     def not_fused(self) -> list[str]:
         """Return a line for each reason why calls were not fused, the most frequent first."""
@@ -85,6 +87,11 @@ def fused(layer: str, calls: int = 1) -> None:
 
 def reduced(layer: str, calls: int = 1) -> None:
     _counts(layer).reduced += calls
+
+
+def moved(layer: str, function: str) -> None:
+    """Count a function of messages that was computed from the features of the nodes."""
+    _counts(layer).moved[function] += 1
 
 
 def materialised(layer: str, operation: str) -> None:
@@ -241,6 +248,7 @@ class Status:
                     "materialised": dict(c.materialised),
                     "framework": dict(c.framework),
                     "examples": dict(c.examples),
+                    "moved": dict(c.moved),
                 }
                 for name, c in self.layers.items()
             },
@@ -265,6 +273,8 @@ class Status:
         for name, counts in sorted(self.layers.items()):
             done = f"{counts.reduced} reductions in one kernel" if counts.reduced else f"{_calls(counts.fused)} fused"
             lines.append(f"  {name}: {done}")
+            if counts.moved:
+                lines.append(f"    message moved to nodes: {', '.join(sorted(counts.moved))}")
             lines += [f"    {text}" for text in counts.not_fused()]
         for d in self.decisions:
             call = f"{d['edges']:,} edges x {d['width']} {d['dtype']}, {d['reduce']} on {d['device']}"
@@ -280,7 +290,9 @@ def status() -> Status:
     plans, plan_bytes, hits, misses, _ = torch.ops.gnna.cache_info()
     with _lock:
         layers = {
-            n: LayerCounts(c.fused, c.reduced, Counter(c.materialised), Counter(c.framework), dict(c.examples))
+            n: LayerCounts(
+                c.fused, c.reduced, Counter(c.materialised), Counter(c.framework), dict(c.examples), Counter(c.moved)
+            )
             for n, c in _layers.items()
         }
         decisions = list(_decisions.values())

@@ -40,7 +40,7 @@ class Settings:
     keep_memory: bool = True
     config: tuple[tuple[str, int | str], ...] = ()  # launch parameters fixed by hand: names and values
     schedule: bool = True
-
+    rewrite: bool = True
     tuned_min_work: Mapping[str, int] = field(default_factory=dict)  # by device kind, from `gnna tune`
 
     def least_work(self, device_type: str) -> int:

@@ -27,6 +27,7 @@ def enable(
     keep_memory: bool = True,
     config: Mapping[str, int | str] | decider.Config | None = None,
     schedule: bool = True,
+    rewrite: bool = True,
 ) -> None:
     """Run the neighbour aggregation of PyG and DGL on the plug-in's kernels.
 
@@ -47,6 +48,8 @@ def enable(
             decider chooses the others. explain() and status() show the outcome.
         schedule: process the rows of plans by community or degree if that is expected to repay its cost. Results are
             bit-identical. False: look for no new order.
+        rewrite: compute functions of gathered features from the features of the nodes where that is exact in real
+            arithmetic and cheaper (docs/message-algebra.md).
         keep_memory: on Linux, keep freed buffers in the process for later ones of the same size, until disable().
 
     Raises:
@@ -73,7 +76,7 @@ def enable(
         for cls in classes:
             if not isinstance(cls, str):
                 raise ValueError(f"{label} holds {cls!r}; it must hold names of layer classes, such as 'GATConv'")
-    for label, switch in (("keep_memory", keep_memory), ("schedule", schedule)):
+    for label, switch in (("keep_memory", keep_memory), ("schedule", schedule), ("rewrite", rewrite)):
         if not isinstance(switch, bool):
             raise ValueError(f"{label} is {switch!r}; it must be True or False")
     if not isinstance(max_plan_bytes, numbers.Integral) or not 0 <= max_plan_bytes < 1 << 63:
@@ -93,6 +96,7 @@ def enable(
         config=tuple(parameters.items()),
         tuned_min_work=tuned.load(),
         schedule=schedule,
+        rewrite=rewrite,
     )
     if config and not torch.cuda.is_available():
         logger.warning("config sets parameters of CUDA launches, and there is no CUDA device: it changes nothing here")
@@ -183,13 +187,15 @@ def enabled(
     keep_memory: bool = True,
     config: Mapping[str, int | str] | decider.Config | None = None,
     schedule: bool = True,
+    rewrite: bool = True,
 ) -> Iterator[None]:
     """Enable the plug-in for a block of code; afterwards everything is as it was before.
 
     Inside a disabled() block, the plug-in is on again for this block.
 
     Args:
-        frameworks, only, skip, strict, min_work, max_plan_bytes, keep_memory, config, schedule: as for enable().
+        frameworks, only, skip, strict, min_work, max_plan_bytes, keep_memory, config, schedule, rewrite: as for
+            enable().
 
     Raises:
         ValueError, ImportError: as for enable().
@@ -210,6 +216,7 @@ def enabled(
             keep_memory=keep_memory,
             config=config,
             schedule=schedule,
+            rewrite=rewrite,
         )
     active = settings.set_active(True)
     try:

@@ -17,7 +17,7 @@ from torch_geometric import Index
 from gnna_plugin import report, surroundings
 
 from .index_errors import as_index_error
-from .lazy import HANDLERS, LazyMessage
+from .lazy import LazyMessage, register
 
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min"}
 
@@ -43,10 +43,12 @@ def aggregate(lazy: Any, index: Any, num_dst: int, reduce: str) -> Tensor | Any:
     """
     value = lazy._value
     dst = plain_index(index)
-    if value.settled or not value.foldable or reduce not in _REDUCES or dst is None:
+    if value.settled or reduce not in _REDUCES or dst is None:
         return NotImplemented
     if dst.numel() != value.src.numel() or dst.dtype != value.src.dtype or dst.device != value.src.device:
         return NotImplemented
+    if not value.foldable:
+        return value.reduce(dst, num_dst, _REDUCES[reduce])
     reduce, x = _REDUCES[reduce], value.x
     value.check_versions()
     if reduce in ("max", "min") and x.requires_grad and torch.is_grad_enabled():
@@ -210,7 +212,7 @@ def _scatter_reduce(in_place: bool) -> Callable:
     return handler
 
 
-HANDLERS.update(
+register(
     {
         Tensor.scatter_add_: _scatter_add(in_place=True),
         Tensor.scatter_add: _scatter_add(in_place=False),

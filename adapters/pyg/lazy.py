@@ -21,9 +21,17 @@ from gnna_plugin import report, surroundings
 
 from .index_errors import gather
 
-# Function -> its handler for lazy messages: (function, args, kwargs) -> result, or NotImplemented to settle them.
-# lazy_operations.py, lazy_products.py and consume.py register the handlers.
-HANDLERS: dict[Callable, Callable] = {}
+# Function -> its handlers for lazy messages: (function, args, kwargs) -> result, or NotImplemented. If all return
+# NotImplemented, the messages are settled.
+HANDLERS: dict[Callable, tuple[Callable, ...]] = {}
+
+
+
+def register(handlers: dict[Callable, Callable]) -> None:
+    """Add handlers, which are asked after those that were added before."""
+    for function, handler in handlers.items():
+        HANDLERS[function] = (*HANDLERS.get(function, ()), handler)
+
 
 _plain = torch._C.DisableTorchFunctionSubclass
 _arm, _fill = torch.ops.gnna.arm.default, torch.ops.gnna.fill.default
@@ -41,11 +49,12 @@ class Value:
         source: the features as the layer passed them.
         version: the version counter of `source` at the gather, or None for an inference tensor, which has none.
         weight_version: the version counter of a weight that is kept without a copy, else None.
+        computed: x was computed from the features, and its rows are its first dimension.
     """
 
     foldable = True  # whether one spmm can reduce these messages
     __slots__ = (
-        "__weakref__", "call", "conv", "handles", "index", "lead", "products", "settled", "source", "src", "version",
+        "__weakref__", "call", "computed", "conv", "handles", "index", "lead", "products", "settled", "source", "src", "version",
         "weight", "weight_version", "x",
     )  # fmt: skip
 
@@ -56,7 +65,7 @@ class Value:
         self.lead, self.call = lead, call
         self.weight: Any = None  # a Tensor, or None for ones
         self.weight_version: int | None = None
-        self.settled = False
+        self.settled = self.computed = False
         self.handles: list[weakref.ref[LazyMessage]] = []
         self.products: list[weakref.ref[Any]] | None = None  # products of this value, which may still be lazy
 
@@ -128,6 +137,14 @@ class Value:
                 product.settle(operation)
         self.products = None
 
+    def reduce(self, dst: Tensor, num_dst: int, reduce: str) -> Any:
+        """Reduce messages that are not foldable, if an op can do so.
+
+        Returns:
+            [num_dst, *S], or NotImplemented.
+        """
+        return NotImplemented
+
     def compute(self) -> Tensor:
         """Return the messages in a new tensor."""
         self.check_versions()
@@ -138,6 +155,8 @@ class Value:
                 self.conv._index_select_safe(self.source, self.index)  # raises PyG's own error
                 raise
             value = value.movedim(self.lead, 0)  # the order of the handles' storage
+        elif self.computed:
+            value = self.x.index_select(0, self.src)
         else:
             value = gather(self.conv, self.x, self.index, self.src, self.call)
         return value if self.weight is None else value.mul_(with_dims(self.weight, value.dim()))
@@ -180,11 +199,11 @@ class LazyMessage(Tensor):
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        handler = HANDLERS.get(func)
-        if handler is not None and not surroundings.transforming():
-            result = handler(func, args, kwargs)
-            if result is not NotImplemented:
-                return result
+        if func in HANDLERS and not surroundings.transforming():
+            for handler in HANDLERS[func]:
+                result = handler(func, args, kwargs)
+                if result is not NotImplemented:
+                    return result
         if settle_all((args, kwargs), _name_of(func)):
             return func(*args, **kwargs)
         with _plain():  # settle_all did not find the lazy message in the arguments; __torch_dispatch__ will
@@ -247,6 +266,15 @@ def lift(x: Tensor, src: Tensor, conv: Any, index: Tensor, call: Any) -> LazyMes
         call,
     )
     call.values.append(weakref.ref(value))
+    return new_handle(value)
+
+
+def lift_rows(x: Tensor, like: Value, src: Tensor | None = None) -> LazyMessage:
+    """Return the messages x[src], where x was computed from gathered features. src defaults to that of `like`."""
+    src = like.src if src is None else src
+    value = Value(x, src, like.conv, x, src, None if x.is_inference() else x._version, 0, like.call)
+    value.computed = True
+    like.call.values.append(weakref.ref(value))
     return new_handle(value)
 
 

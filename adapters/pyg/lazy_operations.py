@@ -1,6 +1,6 @@
 """The operations that keep a LazyMessage lazy: metadata queries and views.
 
-Importing this module registers them in lazy.HANDLERS. A handler that cannot keep the message lazy returns
+Importing this module registers them. A handler that cannot keep the message lazy returns
 NotImplemented, and the operation then receives the real messages.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import consume
-from .lazy import HANDLERS, LazyMessage, as_handle
+from .lazy import LazyMessage, as_handle, register
 
 _plain = torch._C.DisableTorchFunctionSubclass
 _arm = torch.ops.gnna.arm.default
@@ -94,7 +94,7 @@ def _getters(*names: str) -> list[Callable]:
     return [getattr(Tensor, name).__get__ for name in names]
 
 
-HANDLERS.update(
+register(
     {
         **{
             f: _metadata  # type: ignore[misc]

@@ -19,7 +19,7 @@ from gnna_plugin import report, surroundings
 
 from . import consume
 from .index_errors import as_index_error
-from .lazy import HANDLERS, LazyMessage, Value, new_handle, with_dims
+from .lazy import LazyMessage, Value, new_handle, register, with_dims
 
 _plain = torch._C.DisableTorchFunctionSubclass
 
@@ -38,7 +38,7 @@ class Product(Value):
         if x.requires_grad and not torch.is_grad_enabled():
             x = x.detach()
         super().__init__(x, like.src, like.conv, like.source, like.index, like.version, like.lead, like.call)
-        self.weight, self.factor, self.scale = weight, factor, scale
+        self.weight, self.factor, self.scale, self.computed = weight, factor, scale, like.computed
 
     def settle(self, operation: str) -> None:
         self._settle_factors(operation)
@@ -285,7 +285,7 @@ def _sum(func: Callable, args: tuple, kwargs: dict) -> Any:
     return scores
 
 
-HANDLERS.update(
+register(
     {
         **{f: _mul for f in (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)},
         **{f: _sum for f in (torch.sum, Tensor.sum)},

@@ -38,7 +38,7 @@ _layer_hooks = operator.itemgetter(*_LAYER_HOOKS)
 _Known = tuple[tuple[weakref.ref, ...], bool]  # a cached answer: the functions that it was found for, and the answer
 _classes: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
 _aggregations: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
-_askers: weakref.WeakKeyDictionary[MessagePassing, _Known] = weakref.WeakKeyDictionary()
+_habits: weakref.WeakKeyDictionary[MessagePassing, tuple[tuple[weakref.ref, ...], set[str]]] = weakref.WeakKeyDictionary()
 
 
 def _holds(known: _Known, cls: type) -> bool:
@@ -103,50 +103,67 @@ def aggregates_with(conv: MessagePassing, kind: type[Aggregation]) -> bool:
     return type(conv.aggr_module) is kind and steps_are_own(conv)
 
 
-# ---- code that compares a tensor's exact type ------------------------------------------------------------------------
+# ---- user code that treats a lazy message differently ----------------------------------------------------------------
+
+_TYPES, _GRADIENTS = "compares types", "watches gradients"
+_WATCHING = frozenset(("register_hook", "retain_grad", "register_post_accumulate_grad_hook"))
 
 
 def asks_for_types(conv: MessagePassing) -> bool:
     """Return whether the user's code in this layer compares tensor types.
 
     An example is `type(x_j) is torch.Tensor`, which is False for a lazy message.
+    """
+    return _TYPES in _habits_of(conv)
 
-    Reads the bytecode of the steps, and of the functions, methods and modules that they name. The answer is cached per
-    layer, unless steps were set on the instance.
+
+def watches_gradients(conv: MessagePassing) -> bool:
+    """Return whether the user's code in this layer reads gradients of its messages, which a rewrite may not compute."""
+    return _GRADIENTS in _habits_of(conv)
+
+
+def _habits_of(conv: MessagePassing) -> set[str]:
+    """Read the bytecode of the steps, and of the functions, methods and modules that they name.
+
+    The answer is cached per layer, unless steps were set on the instance.
     """
     cls, overrides = type(conv), _overrides(conv)
-    if overrides:
-        return any(_reads_a_type(f, conv, set()) for f in (*_functions(cls), *overrides))
-    if class_is_own(cls):
-        return False
-    known = _askers.get(conv)
-    if known is None or not _holds(known, cls):
+    if not overrides and class_is_own(cls):
+        return set()
+    known = None if overrides else _habits.get(conv)
+    if known is None or tuple([ref() for ref in known[0]]) != _functions(cls):
         functions: tuple = _functions(cls)
+        found: set[str] = set()
         seen: set[types.CodeType] = set()
-        asks = any(_reads_a_type(function, conv, seen) for function in functions)
-        _askers[conv] = known = (tuple(map(weakref.ref, functions)), asks)
+        for function in (*functions, *overrides):
+            _read(function, conv, seen, found)
+        if overrides:
+            return found
+        _habits[conv] = known = (tuple(map(weakref.ref, functions)), found)
     return known[1]
 
 
-def _reads_a_type(function: Any, conv: MessagePassing, seen: set[types.CodeType]) -> bool:
+def _read(function: Any, conv: MessagePassing, seen: set[types.CodeType], found: set[str]) -> None:
     if isinstance(function, torch.nn.Module):
         function = type(function).forward
     function = getattr(function, "__func__", function)
     function = getattr(function, "__wrapped__", function)
     if not isinstance(function, types.FunctionType) or function.__code__ in seen:
-        return False
+        return
     if (function.__module__ or "").partition(".")[0] in ("torch", "torch_geometric", "gnna_plugin"):
-        return False
+        return
     for code in _nested(function.__code__):
         seen.add(code)
+        if not _WATCHING.isdisjoint(code.co_names):
+            found.add(_GRADIENTS)
         for instruction in dis.get_instructions(code):
             if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") and instruction.argval == "type":
-                return True
+                found.add(_TYPES)
             if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval == "__class__":
-                return True
+                found.add(_TYPES)
     names = [name for code in _nested(function.__code__) for name in code.co_names]
-    named = [_named(name, function, conv) for name in names] + [_content(cell) for cell in function.__closure__ or ()]
-    return any(_reads_a_type(inner, conv, seen) for inner in named)
+    for inner in [_named(name, function, conv) for name in names] + [_content(c) for c in function.__closure__ or ()]:
+        _read(inner, conv, seen, found)
 
 
 def _named(name: str, function: types.FunctionType, conv: MessagePassing) -> Any:

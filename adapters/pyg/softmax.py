@@ -17,6 +17,7 @@ from gnna_plugin.patching import Patches, stand_in
 
 from . import consume, hooks, small_graphs
 from .compiled import trace
+from .lazy import LazyMessage
 
 _patches = Patches()
 
@@ -25,6 +26,8 @@ def _softmax_hook(original: Callable) -> Callable:
     compiling, traced = torch.compiler.is_compiling, trace.softmax
 
     def fused(src: Any, index: Any, ptr: Any, num_nodes: int | None, dim: int) -> Tensor | None:
+        if type(src) is LazyMessage:
+            src._value.settle("softmax")
         if ptr is not None or not settings.active() or type(src) is not Tensor:
             return None
         if small_graphs.is_small_softmax(src):

@@ -1,0 +1,277 @@
+"""Lazy functions of both ends of an edge: f(a_i + b_j + e), products of it, and concatenations.
+
+A Pair holds features of nodes, not messages. What a layer computes from its messages row by row is computed from those
+features where a rewrite is exact and nodes are fewer than edges (lazy_functions.py). A reduction of a Pair is one
+pair_reduce, and its product with attention vectors, summed, is one pair_dot. Neither stores anything of the size of
+edges x features. Any other operation settles the Pair: it becomes the tensor that PyG would have computed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gnna_plugin import report, surroundings
+
+from . import consume
+from .index_errors import as_index_error
+from .lazy import LazyMessage, Value, new_handle, with_dims
+
+_plain = torch._C.DisableTorchFunctionSubclass
+_ops = torch.ops.gnna
+
+
+class Term(NamedTuple):
+    """Features [N, *S] of nodes, of which every edge reads the row index[e]."""
+
+    index: Tensor
+    features: Tensor
+
+
+class Form(NamedTuple):
+    """The messages f(sum of terms + edges) * scale * product of factors.
+
+    Attributes:
+        terms: at most two, with different indices.
+        edges: [E, *S] or None.
+        function: a name that the pair ops know, see csrc/torch/library.cpp.
+        parameter: of the function.
+        scale: [E, *W], a weight per edge (W is a prefix of S), or None.
+        factors: at most one per index.
+        shared: [1, *S], which multiplies the messages of all edges, or None.
+    """
+
+    terms: tuple[Term, ...] = ()
+    edges: Tensor | None = None
+    function: str = "identity"
+    parameter: float = 0.0
+    scale: Tensor | None = None
+    factors: tuple[Term, ...] = ()
+    shared: Tensor | None = None
+
+    def is_sum(self) -> bool:
+        return self.function == "identity" and self.scale is None and not self.factors and self.shared is None
+
+
+def same_index(a: Tensor, b: Tensor) -> bool:
+    """Return whether two index tensors are the same memory."""
+    if a is b:
+        return True
+    return a.data_ptr() == b.data_ptr() and a.numel() == b.numel() and a.stride() == b.stride() and a.dtype == b.dtype
+
+
+class Expression(Value):
+    """A value without an x of its own: its x is a template with the shape of one message, [1, *S].
+
+    Attributes:
+        bases: the gathered values whose features it holds unchanged, and whose versions are checked.
+    """
+
+    foldable = False
+    __slots__ = ("bases", "recorded")
+
+    def __init__(self, like: Value, shape: Sequence[int], bases: tuple[Value, ...], operands: list[Tensor]) -> None:
+        template = like.x.new_empty((1, *shape[1:]), dtype=operands[0].dtype)
+        self.recorded = torch.is_grad_enabled() and any(t.requires_grad for t in operands)
+        if self.recorded:
+            template.requires_grad_()
+        super().__init__(template, like.src, like.conv, like.source, like.index, None, 0, like.call)
+        self.bases = bases
+
+    def check_versions(self) -> None:
+        for base in self.bases:
+            base.check_versions()
+
+    def settle(self, operation: str) -> None:
+        """Turn the handle into the tensor that PyG would have computed, with a gradient to the features of the nodes."""
+        handles = [handle for ref in self.handles if (handle := ref()) is not None]
+        if not handles:
+            self.handles.clear()
+            return
+        (handle,) = handles
+        self.check_versions()
+        with _plain(), surroundings.outside_transforms(), torch.set_grad_enabled(self.recorded):
+            messages = self.compute()
+        self.handles.clear()
+        self.settled = True
+        with _plain(), surroundings.outside_transforms():
+            _become(handle, messages, self.layer)
+        report.materialised(self.layer, operation)
+
+
+def _become(handle: Tensor, tensor: Tensor, layer: str) -> None:
+    """Turn a handle into this tensor, with its place in the autograd graph."""
+    torch.ops.gnna.arm(handle, False)
+    tensor = tensor.contiguous()
+    wanted = handle.requires_grad
+    try:
+        torch._C._swap_tensor_impl(handle, tensor)  # type: ignore[attr-defined]
+    except RuntimeError:  # C++ code holds the handle: only its memory can be filled
+        if wanted:
+            raise RuntimeError(
+                f"{layer}: an operation in C++ received a function of gathered features, to which it cannot pass the "
+                "gradient; give it a copy, (x_i + x_j).clone(), or exclude the layer with `conv.gnna = False`"
+            ) from None
+        torch.ops.gnna.fill(handle, tensor.detach().clone())
+    handle.__class__ = Tensor  # type: ignore[assignment]
+    handle.__dict__.pop("_value", None)
+    handle.__dict__.pop("_shape", None)
+
+
+def register_expression(value: Expression) -> LazyMessage:
+    value.call.values.append(weakref.ref(value))
+    return new_handle(value)
+
+
+class Pair(Expression):
+    """Messages in a Form."""
+
+    __slots__ = ("form",)
+
+    def __init__(self, like: Value, shape: Sequence[int], form: Form, bases: tuple[Value, ...]) -> None:
+        tensors = [t.features for t in (*form.terms, *form.factors)]
+        tensors += [t for t in (form.edges, form.scale, form.shared) if t is not None]
+        super().__init__(like, shape, bases, tensors)
+        self.form = form
+
+    def compute(self) -> Tensor:
+        form = self.form
+        ends = self._ends()
+        if ends is None:  # all features are those of one end, so no op of both ends is needed
+            values = [_gathered(term) for term in form.terms] + ([] if form.edges is None else [form.edges])
+            out = FUNCTIONS[form.function](sum(values[1:], values[0]), form.parameter)
+            for factor in form.factors:
+                out = out * _gathered(factor)
+            out = out if form.shared is None else out * form.shared
+            return out if form.scale is None else out * with_dims(form.scale, out.dim())
+        src, dst = ends
+        operands = self._operands(src, dst, saved=self.recorded)
+        rows, cols, left, right = operands
+        left = _times(left, form.shared)
+        return self._run(
+            lambda: _ops.pair_map(
+                rows, cols, form.edges, form.scale, left, right, src, dst, self._rows(src), self._rows(dst),
+                form.function, form.parameter, 0, True,
+            )
+        )  # fmt: skip
+
+    def reduce(self, dst: Tensor, num_dst: int, reduce: str) -> Tensor | Any:
+        """Reduce the messages over their destinations: [num_dst, *S], or NotImplemented."""
+        form = self.form
+        others = [t for t in (*form.terms, *form.factors) if not same_index(t.index, dst)]
+        extremum = reduce in ("max", "min")
+        if extremum and not (form.scale is None and form.shared is None and not form.factors):
+            return NotImplemented
+        src = others[0].index if others else dst
+        if any(not same_index(t.index, src) for t in others) or not others:
+            return NotImplemented
+        if any(t.features.size(0) != num_dst for t in (*form.terms, *form.factors) if same_index(t.index, dst)):
+            return NotImplemented
+        self.check_versions()
+        rows, cols, left, right = self._operands(src, dst, saved=self.recorded)
+        left = _times(left, form.shared)
+        num_src = others[0].features.size(0)
+        if extremum and left is not None:
+            return NotImplemented
+        out = self._run(
+            lambda: _ops.pair_reduce(
+                rows, cols, form.edges, form.scale, left, right, src, dst, num_src, num_dst, form.function,
+                form.parameter, 0, reduce, True,
+            )
+        )  # fmt: skip
+        report.fused(self.layer)
+        return out
+
+    def summed(self, kept: int) -> Tensor | Any:
+        """Return the messages summed over all feature dimensions but the first `kept`: [E, *S[:kept]]."""
+        form, ends = self.form, self._ends()
+        if ends is None or form.scale is not None:
+            return NotImplemented
+        src, dst = ends
+        self.check_versions()
+        rows, cols, left, right = self._operands(src, dst, saved=self.recorded)
+        left = _times(left, form.shared)
+        out = self._run(
+            lambda: _ops.pair_dot(
+                rows, cols, form.edges, left, right, src, dst, self._rows(src), self._rows(dst), form.function,
+                form.parameter, 0, kept, True,
+            )
+        )  # fmt: skip
+        report.fused(self.layer)
+        return out
+
+    def _ends(self) -> tuple[Tensor, Tensor] | None:
+        """Return the two indices, the layer's destinations second; None if there is one index."""
+        first: Tensor | None = None
+        for term in (*self.form.terms, *self.form.factors):
+            if first is None:
+                first = term.index
+            elif not same_index(first, term.index):
+                ends = (first, term.index)
+                by_target = self.conv.flow == "source_to_target"
+                # The rows of edge_index are sources and destinations.
+                ascending = first.storage_offset() <= term.index.storage_offset()
+                return ends if ascending == by_target else ends[::-1]
+        return None
+
+    def _rows(self, index: Tensor) -> int:
+        return next(t.features.size(0) for t in (*self.form.terms, *self.form.factors) if same_index(t.index, index))
+
+    def _operands(self, src: Tensor, dst: Tensor, saved: bool) -> list[Tensor | None]:
+        """Return rows, cols, left and right, in a form that the backward pass can keep."""
+        found = []
+        for terms in (self.form.terms, self.form.factors):
+            for index in (dst, src):
+                features = next((t.features for t in terms if same_index(t.index, index)), None)
+                found.append(consume.kept_features(features) if saved and features is not None else features)
+        return found
+
+    def _run(self, op: Callable[[], Tensor]) -> Tensor:
+        try:
+            return op()
+        except ValueError as error:
+            raise as_index_error(str(error), self.call, 0) from None
+
+
+def _gathered(term: Term) -> Tensor:
+    return term.features.index_select(0, term.index)
+
+
+def _times(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a * b
+
+
+class Concatenation(Expression):
+    """torch.cat of pieces along the last dimension: sums (Form) and tensors [E, *S, K]."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self, like: Value, shape: Sequence[int], pieces: list[Form], bases: tuple[Value, ...]) -> None:
+        tensors = [t.features for piece in pieces for t in piece.terms]
+        tensors += [piece.edges for piece in pieces if piece.edges is not None]
+        super().__init__(like, shape, bases, tensors)
+        self.pieces = pieces
+
+    def compute(self) -> Tensor:
+        return torch.cat([_messages(piece) for piece in self.pieces], dim=-1)
+
+
+def _messages(form: Form) -> Tensor:
+    values = [_gathered(term) for term in form.terms] + ([] if form.edges is None else [form.edges])
+    return sum(values[1:], values[0])
+
+
+FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "identity": lambda z, _: z,
+    "relu": lambda z, _: torch.relu(z),
+    "leaky_relu": torch.nn.functional.leaky_relu,
+    "elu": torch.nn.functional.elu,
+    "gelu": lambda z, _: torch.nn.functional.gelu(z),
+    "silu": lambda z, _: torch.nn.functional.silu(z),
+    "sigmoid": lambda z, _: torch.sigmoid(z),
+    "tanh": lambda z, _: torch.tanh(z),
+}
