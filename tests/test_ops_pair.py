@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import reference
 import torch
@@ -82,6 +84,21 @@ def summed(values, head_dims):
     return values.flatten(1 + head_dims).sum(-1)
 
 
+def assert_same(given, call, wanted, further=()):
+    """Assert that an op's result and the gradients of its operands are those of plain torch."""
+    results = []
+    for run in (partial(call, **dict(further)), wanted):
+        leaves = [None if t is None else t.clone().requires_grad_() for t in given]
+        out = run(leaves)
+        upstream = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device).view(out.shape)
+        out.backward(upstream)
+        results.append([out.detach(), *(None if t is None or t.grad is None else t.grad for t in leaves)])
+    for found, expected in zip(*results, strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None:
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("names, shape", CALLS)
 @pytest.mark.parametrize("kind", ["random", "hub"])
@@ -89,27 +106,17 @@ def test_values_and_gradients(device, function, names, shape, kind):
     src, dst, n, m = reference.edges(kind, device)
     given = operands(names, shape, src, n, m)
     calls = (
-        (reduce_call, lambda g: reduced(messages(g, src, dst, function), dst, m, "sum"), ()),
-        (reduce_call, lambda g: reduced(messages(g, src, dst, function), dst, m, "mean"), ("mean",)),
+        (reduce_call, lambda g: reduced(messages(g, src, dst, function), dst, m, "sum"), {}),
+        (reduce_call, lambda g: reduced(messages(g, src, dst, function), dst, m, "mean"), {"reduce": "mean"}),
         (
             dot_call,
             lambda g: summed(messages(g, src, dst, function, weighted=False), len(shape) - 1),
-            (len(shape) - 1,),
+            {"head_dims": len(shape) - 1},
         ),
-        (map_call, lambda g: messages(g, src, dst, function), ()),
+        (map_call, lambda g: messages(g, src, dst, function), {}),
     )
     for call, wanted, further in calls:
-        results = []
-        for run in (lambda g: call(g, src, dst, n, m, function, *further), wanted):
-            leaves = [None if t is None else t.clone().requires_grad_() for t in given]
-            out = run(leaves)
-            upstream = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=device).view(out.shape)
-            out.backward(upstream)
-            results.append([out.detach(), *(None if t is None or t.grad is None else t.grad for t in leaves)])
-        for found, expected in zip(*results, strict=True):
-            assert (found is None) == (expected is None)
-            if found is not None:
-                torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        assert_same(given, partial(call, src=src, dst=dst, n=n, m=m, function=function), wanted, further)
 
 
 @pytest.mark.parametrize("reduce", ["max", "min"])
@@ -118,17 +125,11 @@ def test_values_and_gradients(device, function, names, shape, kind):
 def test_extrema_share_gradients_as_torch_does(device, function, reduce, names):
     src, dst, n, m = reference.edges("random", device)
     given = [None if t is None else t.round() for t in operands(names, (2, 5), src, n, m)]  # many ties
-    results = []
-    for run in (
-        lambda g: reduce_call(g, src, dst, n, m, function, reduce),
+    assert_same(
+        given,
+        partial(reduce_call, src=src, dst=dst, n=n, m=m, function=function, reduce=reduce),
         lambda g: reduced(messages(g, src, dst, function), dst, m, reduce),
-    ):
-        leaves = [None if t is None else t.clone().requires_grad_() for t in given]
-        out = run(leaves)
-        out.square().sum().backward()
-        results.append([out.detach(), *(t.grad for t in leaves if t is not None)])
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    )
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

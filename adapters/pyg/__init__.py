@@ -6,7 +6,8 @@ PyG has no registry for aggregation backends, so the plug-in replaces functions.
   and autograd.Function bypass a tensor's Python class, so they receive real messages.
 - lazy.py, lazy_operations.py, lazy_products.py: lazy messages and the operations that keep them lazy. A product of two
   lazy messages, summed over its features, is one sddmm.
-- lazy_functions.py, lazy_pairs.py: functions of gathered features, computed per node or by one op of both ends.
+- lazy_functions.py, lazy_shapes.py, lazy_operands.py, lazy_pairs.py: functions of gathered features, computed per node
+  or by one op of both ends (docs/message-algebra.md).
 - consume.py: Aggregation.reduce and torch's scatter functions turn a lazy message into one spmm.
 - layer_call.py: a lazy message ends with its layer's call, propagate or edge_updater.
 - compiled_boundary.py: code compiled by torch.compile receives real messages.
@@ -41,6 +42,7 @@ from . import (
     lazy_functions,  # noqa: F401
     lazy_operations,  # noqa: F401
     lazy_products,  # noqa: F401
+    lazy_shapes,  # noqa: F401
     relations,
     softmax,
     sparse,

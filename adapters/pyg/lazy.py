@@ -54,8 +54,8 @@ class Value:
 
     foldable = True  # whether one spmm can reduce these messages
     __slots__ = (
-        "__weakref__", "call", "computed", "conv", "handles", "index", "lead", "products", "settled", "source", "src", "version",
-        "weight", "weight_version", "x",
+        "__weakref__", "call", "computed", "conv", "handles", "index", "lead", "products", "settled", "source", "src",
+        "version", "weight", "weight_version", "x",
     )  # fmt: skip
 
     def __init__(

@@ -23,6 +23,7 @@ from .lazy import LazyMessage, Value, new_handle, with_dims
 
 _plain = torch._C.DisableTorchFunctionSubclass
 _ops = torch.ops.gnna
+_address = torch._C._data_address  # unlike data_ptr(), it does not end copy-on-write sharing
 
 
 class Term(NamedTuple):
@@ -61,7 +62,8 @@ def same_index(a: Tensor, b: Tensor) -> bool:
     """Return whether two index tensors are the same memory."""
     if a is b:
         return True
-    return a.data_ptr() == b.data_ptr() and a.numel() == b.numel() and a.stride() == b.stride() and a.dtype == b.dtype
+    layouts = [(t.storage_offset(), t.numel(), t.stride(), t.dtype) for t in (a, b)]
+    return layouts[0] == layouts[1] and _address(a) == _address(b)
 
 
 class Expression(Value):
@@ -87,7 +89,7 @@ class Expression(Value):
             base.check_versions()
 
     def settle(self, operation: str) -> None:
-        """Turn the handle into the tensor that PyG would have computed, with a gradient to the features of the nodes."""
+        """Turn the handle into PyG's tensor, with a gradient to the features of the nodes."""
         handles = [handle for ref in self.handles if (handle := ref()) is not None]
         if not handles:
             self.handles.clear()
@@ -194,10 +196,12 @@ class Pair(Expression):
         src, dst = ends
         self.check_versions()
         rows, cols, left, right = self._operands(src, dst, saved=self.recorded)
-        left = _times(left, form.shared)
+        left, edges = _times(left, form.shared), form.edges
+        if src.is_cuda and torch.is_autocast_enabled():  # autocast runs sums of 16-bit values in float32
+            rows, cols, edges, left, right = map(_widened, (rows, cols, edges, left, right))
         out = self._run(
             lambda: _ops.pair_dot(
-                rows, cols, form.edges, left, right, src, dst, self._rows(src), self._rows(dst), form.function,
+                rows, cols, edges, left, right, src, dst, self._rows(src), self._rows(dst), form.function,
                 form.parameter, 0, kept, True,
             )
         )  # fmt: skip
@@ -239,6 +243,10 @@ class Pair(Expression):
 
 def _gathered(term: Term) -> Tensor:
     return term.features.index_select(0, term.index)
+
+
+def _widened(t: Tensor | None) -> Tensor | None:
+    return t.float() if t is not None and t.itemsize == 2 else t
 
 
 def _times(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -38,7 +38,9 @@ _layer_hooks = operator.itemgetter(*_LAYER_HOOKS)
 _Known = tuple[tuple[weakref.ref, ...], bool]  # a cached answer: the functions that it was found for, and the answer
 _classes: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
 _aggregations: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
-_habits: weakref.WeakKeyDictionary[MessagePassing, tuple[tuple[weakref.ref, ...], set[str]]] = weakref.WeakKeyDictionary()
+# What a layer's code does, and the functions that it was found for.
+_habits: weakref.WeakKeyDictionary[MessagePassing, tuple[tuple[weakref.ref, ...], set[str]]]
+_habits = weakref.WeakKeyDictionary()
 
 
 def _holds(known: _Known, cls: type) -> bool:
@@ -105,7 +107,7 @@ def aggregates_with(conv: MessagePassing, kind: type[Aggregation]) -> bool:
 
 # ---- user code that treats a lazy message differently ----------------------------------------------------------------
 
-_TYPES, _GRADIENTS = "compares types", "watches gradients"
+_TYPES, _GRADIENTS, _WRITES = "compares types", "watches gradients", "writes in place"
 _WATCHING = frozenset(("register_hook", "retain_grad", "register_post_accumulate_grad_hook"))
 
 
@@ -120,6 +122,11 @@ def asks_for_types(conv: MessagePassing) -> bool:
 def watches_gradients(conv: MessagePassing) -> bool:
     """Return whether the user's code in this layer reads gradients of its messages, which a rewrite may not compute."""
     return _GRADIENTS in _habits_of(conv)
+
+
+def writes_in_place(conv: MessagePassing) -> bool:
+    """Return whether the user's code in this layer writes to tensors, some of which may be views of its messages."""
+    return _WRITES in _habits_of(conv)
 
 
 def _habits_of(conv: MessagePassing) -> set[str]:
@@ -145,6 +152,8 @@ def _habits_of(conv: MessagePassing) -> set[str]:
 
 def _read(function: Any, conv: MessagePassing, seen: set[types.CodeType], found: set[str]) -> None:
     if isinstance(function, torch.nn.Module):
+        if any(getattr(module, "inplace", False) is True for module in function.modules()):
+            found.add(_WRITES)
         function = type(function).forward
     function = getattr(function, "__func__", function)
     function = getattr(function, "__wrapped__", function)
@@ -156,7 +165,14 @@ def _read(function: Any, conv: MessagePassing, seen: set[types.CodeType], found:
         seen.add(code)
         if not _WATCHING.isdisjoint(code.co_names):
             found.add(_GRADIENTS)
+        if any(name.endswith("_") and not name.startswith("_") for name in code.co_names):
+            found.add(_WRITES)
         for instruction in dis.get_instructions(code):
+            in_place = instruction.opname.startswith("INPLACE_") or instruction.argrepr.endswith("=")
+            if instruction.opname == "STORE_SUBSCR" or (in_place and instruction.opname != "COMPARE_OP"):
+                found.add(_WRITES)
+            if {"inplace", "out"}.intersection(_keywords(instruction)):
+                found.add(_WRITES)
             if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") and instruction.argval == "type":
                 found.add(_TYPES)
             if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval == "__class__":
@@ -164,6 +180,12 @@ def _read(function: Any, conv: MessagePassing, seen: set[types.CodeType], found:
     names = [name for code in _nested(function.__code__) for name in code.co_names]
     for inner in [_named(name, function, conv) for name in names] + [_content(c) for c in function.__closure__ or ()]:
         _read(inner, conv, seen, found)
+
+
+def _keywords(instruction: dis.Instruction) -> tuple:
+    """Return the names of keyword arguments that an instruction passes."""
+    names = instruction.argval
+    return names if type(names) is tuple and all(type(name) is str for name in names) else ()
 
 
 def _named(name: str, function: types.FunctionType, conv: MessagePassing) -> Any:
