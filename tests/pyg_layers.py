@@ -110,6 +110,7 @@ NOT_FUSED = {
     "CGConv": (lambda: nn.CGConv(WIDTH), None),
     "ResGatedGraphConv": (lambda: nn.ResGatedGraphConv(WIDTH, 8), None),
 }
+REWRITTEN = ("GINEConv", "PNAConv", "ResGatedGraphConv")  # fused in eager mode by the message algebra
 
 
 class Layer(MessagePassing):

@@ -89,7 +89,7 @@ def test_strict_mode_names_layer_and_reason(case):
         layer(x, edge_index)
     edge_conv = layers.build(layers.NOT_FUSED["EdgeConv"], dtype=torch.float32)
     gnna_plugin.enable(min_work=0, strict=True)
-    with pytest.raises(Fallback, match="EdgeConv.*`sub`"):
+    with pytest.raises(Fallback, match="EdgeConv.*`linear`"):
         edge_conv(x, edge_index)
 
 

@@ -51,7 +51,7 @@ def test_layers_that_are_not_fused_give_pygs_outputs_and_gradients(device, name)
     expected = layers.outputs_and_gradients(layer, x, edge_index, edge_input)
     gnna_plugin.enable(min_work=0)
     assert_same(layers.outputs_and_gradients(layer, x, edge_index, edge_input), expected)
-    assert counts(layer).materialised and not counts(layer).framework
+    assert bool(counts(layer).materialised) != (name in layers.REWRITTEN) and not counts(layer).framework
 
 
 @pytest.mark.parametrize("name", ["GCNConv", "GINConv", "SAGEConv-max", "GATConv", "WeightedMessage"])

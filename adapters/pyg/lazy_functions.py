@@ -180,10 +180,8 @@ def _as_scale(other: Any, lazy: Any) -> Tensor | None:
 
 def _multiply_lazy(first: Any, second: Any) -> Any:
     """Multiply gathered features with each other if they have one index, or with a Pair (a gate)."""
-    if first.shape != second.shape or first.dtype != second.dtype:
-        return NotImplemented
     a, b = first._value, second._value
-    if not (moves(a) and moves(b)):
+    if first.dtype != second.dtype or len(first.shape) != len(second.shape) or not (moves(a) and moves(b)):
         return NotImplemented
     if type(a) is Value and type(b) is Value:
         if not same_index(a.src, b.src) or a.x.size(0) > a.src.numel():
@@ -191,6 +189,8 @@ def _multiply_lazy(first: Any, second: Any) -> Any:
         b.check_versions()
         rows = b.x.reshape(b.x.size(0), *second.shape[1:])
         return of_rows(first, "mul", lambda x: x * rows)
+    if first.shape != second.shape:
+        return NotImplemented
     values, gate = (a, second) if type(a) is Pair else (b, first)
     if type(values) is not Pair or type(gate._value) is not Value:
         return NotImplemented

@@ -22,7 +22,7 @@ template <typename T, int VW>
 struct ExtremumPiece {
   using Args = ExtremumRows<T>;
   using C = Compute<T>;
-  static constexpr int kPiece = VW, kBlocks = kTaskBlocks<T, VW>;
+  static constexpr int kPiece = VW, kBatch = 1, kBlocks = kTaskBlocks<T, VW>;
 
   const ExtremumRows<T>& args;
   int64_t column, at, head;
@@ -56,7 +56,8 @@ struct ShareTask : ExtremumPiece<T, VW> {
 
   __device__ __forceinline__ Found start() const { return {}; }
 
-  __device__ __forceinline__ void add(Found& found, int64_t slot) const {
+  template <int N>
+  __device__ __forceinline__ void add(Found& found, int64_t slot, int64_t) const {
     const C weight = this->weight(slot);
     const Pack<C, VW> x = load_pack<VW>(this->args.values.x + this->other(slot));
 #pragma unroll
@@ -91,7 +92,8 @@ struct GradXTask : ExtremumPiece<T, VW> {
 
   __device__ __forceinline__ Found start() const { return {}; }
 
-  __device__ __forceinline__ void add(Found& found, int64_t slot) const {
+  template <int N>
+  __device__ __forceinline__ void add(Found& found, int64_t slot, int64_t) const {
     const C weight = this->weight(slot);
     const int64_t other = this->other(slot);
     const Pack<C, VW> best = load_pack<VW>(this->args.values.out + other);

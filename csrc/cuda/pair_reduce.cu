@@ -7,11 +7,12 @@ namespace gnna::cuda {
 
 namespace {
 
-template <typename T, int VW, typename Op>
+// kInFlight edges are loaded at a time.
+template <typename T, int VW, typename Op, unsigned kGiven, bool kPiecewise, int kInFlight>
 struct PairTask {
   using C = Compute<T>;
   using Found = Pack<C, VW>;
-  static constexpr int kPiece = VW, kBlocks = 8;
+  static constexpr int kPiece = VW, kBatch = kInFlight, kBlocks = 8;
   struct Args : PairArgs<T> {
     __host__ __device__ int64_t width() const { return this->heads * this->head_dim; }
   };
@@ -30,14 +31,27 @@ struct PairTask {
     return found;
   }
 
-  __device__ __forceinline__ void add(Found& found, int64_t slot) const {
+  template <int N>
+  __device__ __forceinline__ void add(Found& found, int64_t slot, int64_t stride) const {
     const CsrView& csr = args.csr;
-    const int64_t width = args.width(), col = __ldg(csr.col + slot);
-    const bool by_edge = args.edges != nullptr || args.weight != nullptr;
-    const int64_t edge = by_edge && csr.perm != nullptr ? __ldg(csr.perm + slot) : slot;
-    Found value = pair_value<VW>(args, of_row, row * width + column, col * width + column, edge * width + column);
-    weigh(args, edge, column, value);
-    combine(found, value);
+    const int64_t width = args.width();
+    const bool weighted = has<kGiven, kWeight>(args.weight);
+    const bool by_edge = csr.perm != nullptr && (weighted || has<kGiven, kEdges>(args.edges));
+    int64_t col[N], edge[N];
+    int32_t position[N];
+#pragma unroll
+    for (int u = 0; u < N; ++u) {
+      col[u] = __ldg(csr.col + slot + u * stride) * width + column;
+      position[u] = by_edge ? __ldg(csr.perm + slot + u * stride) : static_cast<int32_t>(slot + u * stride);
+      edge[u] = position[u] * width + column;
+    }
+    Found value[N];
+    pair_values<kGiven, kPiecewise>(args, of_row, row * width + column, col, edge, value);
+#pragma unroll
+    for (int u = 0; u < N; ++u) {
+      if (weighted) weigh(args, position[u], column, value[u]);
+      combine(found, value[u]);
+    }
   }
 
   static __device__ __forceinline__ void combine(Found& found, const Found& other) {
@@ -52,14 +66,42 @@ struct PairTask {
   }
 };
 
+template <typename T, int VW, typename Op, unsigned kGiven, bool kPiecewise>
+cudaError_t launch_pair(const PairArgs<T>& args, const SplitRows& split_rows, void* scratch, cudaStream_t stream) {
+  // As many edges as 64 registers hold without spilling.
+  constexpr int in_flight = sizeof(T) == 2 || kGiven == kAny ? 1 : kGiven == kCols ? 4 : kGiven & kWeight ? 3 : 2;
+  using Task = PairTask<T, VW, Op, kGiven, kPiecewise, in_flight>;
+  return launch_task<T, Task>(typename Task::Args{args}, split_rows, scratch, stream);
+}
+
+// Operands that common layers have in their forward and backward passes get a kernel of their own.
 template <typename T, typename Op>
-cudaError_t reduce_with(const PairArgs<T>& given, const SplitRows& split_rows, void* scratch, cudaStream_t stream) {
-  if (can_vectorise(given, unit_of(given))) {
-    using Task = PairTask<T, kVectorWidth<T>, Op>;
-    return launch_task<T, Task>(typename Task::Args{given}, split_rows, scratch, stream);
+cudaError_t reduce_with(const PairArgs<T>& args, const SplitRows& split_rows, void* scratch, cudaStream_t stream) {
+  constexpr int VW = kVectorWidth<T>;
+  const bool piecewise = is_piecewise_linear(args.function);
+  if (!can_vectorise(args, unit_of(args))) {
+    return piecewise ? launch_pair<T, 1, Op, kAny, true>(args, split_rows, scratch, stream)
+                     : launch_pair<T, 1, Op, kAny, false>(args, split_rows, scratch, stream);
   }
-  using Task = PairTask<T, 1, Op>;
-  return launch_task<T, Task>(typename Task::Args{given}, split_rows, scratch, stream);
+  if (!piecewise) return launch_pair<T, VW, Op, kAny, false>(args, split_rows, scratch, stream);
+  const unsigned given = (args.cols ? kCols : 0) | (args.edges ? kEdges : 0) | (args.right ? kRight : 0) |
+                         (args.weight ? kWeight : 0) | (args.best ? kBest : 0);
+  if (given == kCols) return launch_pair<T, VW, Op, kCols, true>(args, split_rows, scratch, stream);
+  if (given == (kCols | kEdges)) {
+    return launch_pair<T, VW, Op, kCols | kEdges, true>(args, split_rows, scratch, stream);
+  }
+  if constexpr (std::is_same_v<Op, SumOp>) {
+    if (given == (kCols | kWeight)) {
+      return launch_pair<T, VW, Op, kCols | kWeight, true>(args, split_rows, scratch, stream);
+    }
+    if (given == (kCols | kRight)) {
+      return launch_pair<T, VW, Op, kCols | kRight, true>(args, split_rows, scratch, stream);
+    }
+    if (given == (kEdges | kRight)) {
+      return launch_pair<T, VW, Op, kEdges | kRight, true>(args, split_rows, scratch, stream);
+    }
+  }
+  return launch_pair<T, VW, Op, kAny, true>(args, split_rows, scratch, stream);
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ template <typename T>
 struct SoftmaxTask {
   using C = Compute<T>;
   using Found = Pack<C, 2>;  // largest score so far, sum relative to it
-  static constexpr int kPiece = 1, kBlocks = kTaskBlocks<T, 1>;
+  static constexpr int kPiece = 1, kBatch = 1, kBlocks = kTaskBlocks<T, 1>;
   struct Args : SegmentSoftmaxArgs<T> {
     Found* totals;  // [rows, heads]
     __host__ __device__ int64_t width() const { return this->heads; }
@@ -47,7 +47,8 @@ struct SoftmaxTask {
   }
 
   // A NaN score never becomes the largest score, but makes the sum NaN.
-  __device__ __forceinline__ void add(Found& found, int64_t slot) const {
+  template <int N>
+  __device__ __forceinline__ void add(Found& found, int64_t slot, int64_t) const {
     const C score = widen(load_one(args.scores + scores_at(args.csr, slot, args.heads) + head));
     if (score > found.v[0]) {
       found.v[1] = found.v[1] * rescale(found.v[0], score) + rescale(score, score);
@@ -69,7 +70,7 @@ template <typename T>
 struct GradientTask {
   using C = Compute<T>;
   using Found = Pack<C, 1>;
-  static constexpr int kPiece = 1, kBlocks = kTaskBlocks<T, 1>;
+  static constexpr int kPiece = 1, kBatch = 1, kBlocks = kTaskBlocks<T, 1>;
   struct Args : SegmentSoftmaxBackwardArgs<T> {
     Found* totals;  // [rows, heads]
     __host__ __device__ int64_t width() const { return this->heads; }
@@ -84,7 +85,8 @@ struct GradientTask {
 
   static __device__ __forceinline__ void combine(Found& found, const Found& other) { found.v[0] += other.v[0]; }
 
-  __device__ __forceinline__ void add(Found& found, int64_t slot) const {
+  template <int N>
+  __device__ __forceinline__ void add(Found& found, int64_t slot, int64_t) const {
     const int64_t at = scores_at(args.csr, slot, args.heads) + head;
     found.v[0] = fma(widen(load_one(args.out + at)), widen(load_one(args.grad + at)), found.v[0]);
   }

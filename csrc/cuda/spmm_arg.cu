@@ -18,7 +18,7 @@ template <typename T, int VW, bool kMax>
 struct ArgTask {
   using Args = ArgRows<T>;
   using C = Compute<T>;
-  static constexpr int kPiece = VW, kBlocks = kTaskBlocks<T, VW>;
+  static constexpr int kPiece = VW, kBatch = 1, kBlocks = kTaskBlocks<T, VW>;
   // The best messages so far of a piece, before rounding, and their slots (-1 for the start value). For double there
   // are twice as many slots as are used, because padding in their place would stay uninitialised.
   struct Found {
@@ -45,7 +45,8 @@ struct ArgTask {
   static __device__ __forceinline__ bool beats(C a, C b) { return kMax ? a > b : a < b; }
 
   // A thread's slots ascend, so a strict comparison keeps the first of equal messages.
-  __device__ __forceinline__ void add(Found& found, int64_t slot) const {
+  template <int N>
+  __device__ __forceinline__ void add(Found& found, int64_t slot, int64_t) const {
     Pack<C, VW> message = load_pack<VW>(args.x + __ldg(args.csr.col + slot) * args.x_stride + column);
     if (args.weight != nullptr) {
       const int64_t at = args.weight_index != nullptr ? __ldg(args.weight_index + slot) : slot;

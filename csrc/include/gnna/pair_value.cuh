@@ -7,36 +7,68 @@
 
 namespace gnna::cuda {
 
-// Returns f^(order)(z), see Activation.
-template <typename C>
-__device__ __forceinline__ C activation(Activation f, int order, C parameter, C z) {
+// The functions that consist of two lines need few registers. A kernel for them alone is compiled apart from that for
+// the others, whose exponentials would make it spill.
+inline bool is_piecewise_linear(Activation f) { return f <= Activation::LeakyRelu; }
+
+// Which operands a kernel reads besides `rows`. kAny: those that are not nullptr, decided when it runs.
+constexpr unsigned kCols = 1, kEdges = 2, kRight = 4, kWeight = 8, kBest = 16, kAny = 32;
+
+template <unsigned kGiven, unsigned kOperand, typename T>
+__device__ __forceinline__ bool has(const T* operand) {
+  if constexpr ((kGiven & kAny) != 0) return operand != nullptr;
+  return (kGiven & kOperand) != 0;
+}
+
+// Replaces N packs z by f^(order)(z), see Activation. The function is chosen once for all of them.
+template <bool kPiecewise, typename C, int VW, int N>
+__device__ __forceinline__ void activate(Activation f, int order, C parameter, Pack<C, VW> (&z)[N]) {
   const C zero = 0, one = 1, two = 2;
+  const auto each = [&](const auto& of) {
+#pragma unroll
+    for (int u = 0; u < N; ++u) {
+#pragma unroll
+      for (int i = 0; i < VW; ++i) z[u].v[i] = of(z[u].v[i]);
+    }
+  };
   switch (f) {
     case Activation::Identity:
-      return order == 0 ? z : order == 1 ? one : zero;
+      if (order > 0) each([&](C) { return order == 1 ? one : zero; });
+      return;
     case Activation::Relu:
-      return order == 0 ? (z < zero ? zero : z) : order == 1 && z > zero ? one : zero;  // order 0 keeps NaN
+      if (order == 0) return each([&](C x) { return x < zero ? zero : x; });  // keeps NaN
+      return each([&](C x) { return order == 1 && x > zero ? one : zero; });
     case Activation::LeakyRelu:
-      if (order == 0) return z > zero ? z : z * parameter;
-      return order == 1 ? (z > zero ? one : parameter) : zero;
+      if (order == 0) return each([&](C x) { return x > zero ? x : x * parameter; });
+      return each([&](C x) { return order == 2 ? zero : x > zero ? one : parameter; });
+    default:
+      break;
+  }
+  if constexpr (kPiecewise) return;
+  switch (f) {
     case Activation::Elu:
-      if (z > zero) return order == 0 ? z : order == 1 ? one : zero;
-      return parameter * (order == 0 ? expm1(z) : exponential(z));
-    case Activation::Gelu: {
-      const C normal = erfc(z * C(-0.70710678118654752440)) / two;
-      if (order == 0) return z * normal;
-      const C density = exponential(z * z * C(-0.5)) * C(0.39894228040143267794);
-      return order == 1 ? normal + z * density : (two - z * z) * density;
-    }
-    case Activation::Tanh: {
-      const C t = tanh(z);
-      return order == 0 ? t : order == 1 ? one - t * t : -two * t * (one - t * t);
-    }
-    default: {  // Silu, Sigmoid
-      const C e = exponential(z > zero ? -z : z), s = (z > zero ? one : e) / (one + e), t = one - s;
-      if (f == Activation::Sigmoid) return order == 0 ? s : order == 1 ? s * t : s * t * (t - s);
-      return order == 0 ? z * s : order == 1 ? s * (one + z * t) : s * t * (two + z * (t - s));
-    }
+      return each([&](C x) {
+        if (x > zero) return order == 0 ? x : order == 1 ? one : zero;
+        return parameter * (order == 0 ? expm1(x) : exponential(x));
+      });
+    case Activation::Gelu:
+      return each([&](C x) {
+        const C normal = erfc(x * C(-0.70710678118654752440)) / two;
+        if (order == 0) return x * normal;
+        const C density = exponential(x * x * C(-0.5)) * C(0.39894228040143267794);
+        return order == 1 ? normal + x * density : (two - x * x) * density;
+      });
+    case Activation::Tanh:
+      return each([&](C x) {
+        const C t = tanh(x), d = one - t * t;
+        return order == 0 ? t : order == 1 ? d : -two * t * d;
+      });
+    default:  // Silu, Sigmoid
+      return each([&](C x) {
+        const C e = exponential(x > zero ? -x : x), s = (x > zero ? one : e) / (one + e), t = one - s;
+        if (f == Activation::Sigmoid) return order == 0 ? s : order == 1 ? s * t : s * t * (t - s);
+        return order == 0 ? x * s : order == 1 ? s * (one + x * t) : s * t * (two + x * (t - s));
+      });
   }
 }
 
@@ -59,30 +91,62 @@ __device__ __forceinline__ void multiply(Pack<C, VW>& a, const Pack<C, VW>& b) {
   for (int i = 0; i < VW; ++i) a.v[i] *= b.v[i];
 }
 
-// Returns the value of VW elements of an edge without weight and left. of_row is the operand `rows` there; row, col and
-// edge are the offsets of the elements in matrices of the rows, columns and edges.
-template <int VW, typename T>
-__device__ __forceinline__ Pack<Compute<T>, VW> pair_value(const PairArgs<T>& args, const Pack<Compute<T>, VW>& of_row,
-                                                           int64_t row, int64_t col, int64_t edge) {
+// Replaces z by f(z) == best ? f^(order)(z) : 0, where order 0 counts as 1.
+template <bool kPiecewise, int VW, int N, typename T>
+__device__ __forceinline__ void select_winners(const PairArgs<T>& args, int64_t row, const int64_t (&col)[N],
+                                               Pack<Compute<T>, VW> (&z)[N]) {
   using C = Compute<T>;
-  Pack<C, VW> z = of_row;
-  add_to(z, load_if_given<VW>(args.cols, col));
-  add_to(z, load_if_given<VW>(args.edges, edge));
-  Pack<C, VW> value;
-  if (args.best != nullptr) {
-    const Pack<C, VW> best = load_pack<VW>(args.best + (args.best_of_cols ? col : row));
+  Pack<C, VW> given[N];
+#pragma unroll
+  for (int u = 0; u < N; ++u) given[u] = z[u];
+  activate<kPiecewise>(args.function, 0, args.parameter, given);
+  if (args.order > 0) activate<kPiecewise>(args.function, args.order, args.parameter, z);
+#pragma unroll
+  for (int u = 0; u < N; ++u) {
+    const Pack<C, VW> best = load_pack<VW>(args.best + (args.best_of_cols ? col[u] : row));
 #pragma unroll
     for (int i = 0; i < VW; ++i) {
-      const bool won = rounded_to<T>(activation(args.function, 0, args.parameter, z.v[i])) == best.v[i];
-      const C factor = args.order == 0 ? C(1) : activation(args.function, args.order, args.parameter, z.v[i]);
-      value.v[i] = won ? factor : C(0);
+      const C factor = args.order == 0 ? C(1) : z[u].v[i];
+      z[u].v[i] = rounded_to<T>(given[u].v[i]) == best.v[i] ? factor : C(0);
     }
-  } else {
-#pragma unroll
-    for (int i = 0; i < VW; ++i) value.v[i] = activation(args.function, args.order, args.parameter, z.v[i]);
   }
-  if (args.right != nullptr) multiply(value, load_pack<VW>(args.right + col));
-  return value;
+}
+
+// Computes the values of VW elements of N edges without weight and left. of_row is the operand `rows` there; row, col
+// and edge are the offsets of the elements in matrices of the rows, columns and edges. All operands are loaded before
+// any is used, so that their loads are in flight together.
+template <unsigned kGiven, bool kPiecewise, int VW, int N, typename T>
+__device__ __forceinline__ void pair_values(const PairArgs<T>& args, const Pack<Compute<T>, VW>& of_row, int64_t row,
+                                            const int64_t (&col)[N], const int64_t (&edge)[N],
+                                            Pack<Compute<T>, VW> (&value)[N]) {
+  using C = Compute<T>;
+  Pack<C, VW> of_col[N]{}, of_edge[N]{}, right[N];
+  if (has<kGiven, kCols>(args.cols)) {
+#pragma unroll
+    for (int u = 0; u < N; ++u) of_col[u] = load_pack<VW>(args.cols + col[u]);
+  }
+  if (has<kGiven, kEdges>(args.edges)) {
+#pragma unroll
+    for (int u = 0; u < N; ++u) of_edge[u] = load_pack<VW>(args.edges + edge[u]);
+  }
+  if (has<kGiven, kRight>(args.right)) {
+#pragma unroll
+    for (int u = 0; u < N; ++u) right[u] = load_pack<VW>(args.right + col[u]);
+  }
+#pragma unroll
+  for (int u = 0; u < N; ++u) {
+    value[u] = of_row;
+    if ((kGiven & (kCols | kAny)) != 0) add_to(value[u], of_col[u]);
+    if ((kGiven & (kEdges | kAny)) != 0) add_to(value[u], of_edge[u]);
+  }
+  if (has<kGiven, kBest>(args.best)) {
+    select_winners<kPiecewise>(args, row, col, value);
+  } else {
+    activate<kPiecewise>(args.function, args.order, args.parameter, value);
+  }
+  if (!has<kGiven, kRight>(args.right)) return;
+#pragma unroll
+  for (int u = 0; u < N; ++u) multiply(value[u], right[u]);
 }
 
 // Returns whether every operand can be read VW = kVectorWidth elements at a time, if pieces of `unit` elements stay

@@ -12,7 +12,8 @@
 //   Found                        partial result of a piece: plain data made of whole 32-bit words
 //   Task(args, row, column)      loads what it needs of the row
 //   Found start()                the result of no edges
-//   void add(Found&, slot)       adds one edge
+//   void add<N>(Found&, slot, stride)   adds N edges, at slot, slot + stride, ...
+//   kBatch                       the largest N: a task that loads several operands per edge has several edges in flight
 //   static void combine(Found&, const Found&)
 //   void finish(const Found&)    stores the row's result
 #pragma once
@@ -155,8 +156,15 @@ __global__ void __launch_bounds__(kTaskBlock, resident_blocks(Task::kBlocks, kTa
     Task task(p.args, row, active ? piece * Task::kPiece : 0);
     Found found = task.start();
     if (active) {
+      int64_t slot = begin + group;
+      if constexpr (Task::kBatch > 1) {
 #pragma unroll 1
-      for (int64_t slot = begin + group; slot < end; slot += stride) task.add(found, slot);
+        for (; slot + (Task::kBatch - 1) * stride < end; slot += Task::kBatch * stride) {
+          task.template add<Task::kBatch>(found, slot, stride);
+        }
+      }
+#pragma unroll 1
+      for (; slot < end; slot += stride) task.template add<1>(found, slot, stride);
     }
     __syncwarp();
     for (int offset = lanes; offset < 1 << team_log2; offset *= 2) Task::combine(found, shuffle_xor(found, offset));
