@@ -1,6 +1,6 @@
 // Values of a function of both ends of every edge (PairArgs), included by row_kernels.inl: reduced per row, summed per
-// edge and head, or stored. They are computed for one piece of up to kPairVectors vectors at a time, in which the
-// function is chosen once.
+// edge and head, or stored. A tile of up to kPairVectors vectors is computed in registers, for which the function is
+// chosen once.
 
 constexpr int kPairVectors = 4;
 
@@ -45,31 +45,32 @@ struct Functions {
     return exp_nonpositive<C>(square) * C(0.39894228040143267794);
   }
 
-  // Replaces n vectors z by f^(order)(z).
-  static inline void apply(Activation f, int order, C parameter, V* z, int n) {
+  // Replaces the vectors z by f^(order)(z).
+  template <int kVectors>
+  static inline void apply(Activation f, int order, C parameter, V (&z)[kVectors]) {
     const auto each = [&](const auto& of) __attribute__((always_inline)) {
-      for (int v = 0; v < n; ++v) z[v] = of(z[v]);
+      for (int v = 0; v < kVectors; ++v) z[v] = of(z[v]);
     };
     const V zero{}, one = S::broadcast(C(1)), p = S::broadcast(parameter);
-    if (f <= Activation::LeakyRelu) {  // two lines
-      const V below = f == Activation::Identity ? one : f == Activation::Relu ? zero : p;
-      if (order == 0) {
-        if (f == Activation::Relu) return each([&](V x) { return x < zero ? zero : x; });  // keeps NaN
-        if (f == Activation::LeakyRelu) return each([&](V x) { return x > zero ? x : x * p; });
-        return;
-      }
-      if (order == 1) return each([&](V x) { return x > zero ? one : below; });
-      return each([&](V) { return zero; });
-    }
     switch (f) {
+      case Activation::Identity:
+        if (order > 0) each([&](V) { return order == 1 ? one : zero; });
+        return;
+      case Activation::Relu:
+        if (order == 0) return each([&](V x) { return x < zero ? zero : x; });  // keeps NaN
+        return each([&](V x) { return order == 2 ? zero : x > zero ? one : zero; });
+      case Activation::LeakyRelu:
+        if (order == 0) return each([&](V x) { return x > zero ? x : x * p; });
+        return each([&](V x) { return order == 2 ? zero : x > zero ? one : p; });
       case Activation::Elu:
         if (order == 0) return each([&](V x) { return x > zero ? x : p * expm1_nonpositive<C>(x > zero ? zero : x); });
         return each(
             [&](V x) { return x > zero ? (order == 1 ? one : zero) : p * exp_nonpositive<C>(x > zero ? zero : x); });
       case Activation::Gelu:
-        if (order == 0) return each([&](V x) { return x * normal(x); });
-        if (order == 1) return each([&](V x) { return normal(x) + x * density(x); });
-        return each([&](V x) { return (C(2) - x * x) * density(x); });
+        return each([&](V x) {
+          if (order == 0) return x * normal(x);
+          return order == 1 ? normal(x) + x * density(x) : (C(2) - x * x) * density(x);
+        });
       case Activation::Silu:
         return each([&](V x) {
           const V s = sigmoid(x), t = one - s;
@@ -80,7 +81,7 @@ struct Functions {
           const V s = sigmoid(x), t = one - s;
           return order == 0 ? s : order == 1 ? s * t : s * t * (t - s);
         });
-      default:  // Tanh
+      case Activation::Tanh:
         return each([&](V x) {
           const V t = tanh(x), d = one - t * t;
           return order == 0 ? t : order == 1 ? d : C(-2) * t * d;
@@ -89,130 +90,158 @@ struct Functions {
   }
 };
 
-// The values of one piece of a row's edges: `whole` vectors and `tail` further elements from `column` on.
-template <typename T>
-struct PairPiece {
+// kVectors vectors of a row's edges from `column` on, of which the last holds `last` elements.
+template <typename T, int kVectors>
+struct PairTile {
   using S = Simd<T>;
   using V = typename S::Vector;
   using C = typename S::Scalar;
+  using Vectors = V[kVectors];
 
   const PairArgs<T>& args;
-  int64_t row, column;
-  int whole, tail, count;  // count: vectors, the tail included
-
-  PairPiece(const PairArgs<T>& a, int64_t r, int64_t c, int64_t elements) : args(a), row(r), column(c) {
-    const int64_t most = kPairVectors * S::kWidth;
-    const int taken = static_cast<int>(elements < most ? elements : most);
-    whole = taken / S::kWidth;
-    tail = taken % S::kWidth;
-    count = whole + (tail > 0 ? 1 : 0);
-  }
-
-  int elements() const { return whole * S::kWidth + tail; }
-
-  V load(const T* p, int v) const {
-    return v < whole ? S::load(p + v * S::kWidth) : S::load_tail(p + v * S::kWidth, tail);
-  }
+  int64_t column;
+  int last;
 
   template <typename Body>
   inline void each(const T* matrix, int64_t at, const Body& body) const {
     if (matrix == nullptr) return;
-    for (int v = 0; v < count; ++v) body(v, load(matrix + at + column, v));
+    const T* const from = matrix + at + column;
+    for (int v = 0; v < kVectors - 1; ++v) body(v, S::load(from + v * S::kWidth));
+    body(kVectors - 1, S::load_some(from + (kVectors - 1) * S::kWidth, last));
   }
 
   // Computes the values of one edge, without weight, and without `left` unless with_left.
-  inline void values(int64_t slot, int64_t edge, bool with_left, V* z) const {
+  inline void values(int64_t row, int64_t slot, int64_t edge, bool with_left, V (&z)[kVectors]) const {
     const int64_t width = args.width(), col = args.csr.col[slot];
-    for (int v = 0; v < count; ++v) z[v] = V{};
+    for (int v = 0; v < kVectors; ++v) z[v] = V{};
     each(args.rows, row * width, [&](int v, V x) { z[v] = x; });
     each(args.cols, col * width, [&](int v, V x) { z[v] += x; });
     each(args.edges, edge * width, [&](int v, V x) { z[v] += x; });
-    if (args.best != nullptr) {
-      V given[kPairVectors];
-      for (int v = 0; v < count; ++v) given[v] = z[v];
-      Functions<C>::apply(args.function, 0, args.parameter, given, count);
-      if (args.order == 0) {
-        for (int v = 0; v < count; ++v) z[v] = S::broadcast(C(1));
-      } else {
-        Functions<C>::apply(args.function, args.order, args.parameter, z, count);
-      }
-      each(args.best, (args.best_of_cols ? col : row) * width,
-           [&](int v, V best) { z[v] = S::rounded(given[v]) == best ? z[v] : V{}; });
+    if (args.best == nullptr) {
+      Functions<C>::apply(args.function, args.order, args.parameter, z);
     } else {
-      Functions<C>::apply(args.function, args.order, args.parameter, z, count);
+      select_winners(row, col, z);
     }
     each(args.right, col * width, [&](int v, V x) { z[v] *= x; });
     if (with_left) each(args.left, row * args.left_stride, [&](int v, V x) { z[v] *= x; });
   }
 
-  // Multiplies the values by the edge's weight.
-  inline void weigh(int64_t edge, V* z) const {
-    if (args.weight == nullptr) return;
-    if (args.head_dim == 1) return each(args.weight, edge * args.heads, [&](int v, V w) { z[v] *= w; });
-    const C w = S::scalar(args.weight[edge * args.heads + column / args.head_dim]);
-    for (int v = 0; v < count; ++v) z[v] *= w;
+  // Replaces z by f(z) == best ? f^(order)(z) : 0, where order 0 counts as 1.
+  inline void select_winners(int64_t row, int64_t col, V (&z)[kVectors]) const {
+    V given[kVectors];
+    for (int v = 0; v < kVectors; ++v) given[v] = z[v];
+    Functions<C>::apply(args.function, 0, args.parameter, given);
+    if (args.order > 0) Functions<C>::apply(args.function, args.order, args.parameter, z);
+    each(args.best, (args.best_of_cols ? col : row) * args.width(), [&](int v, V best) {
+      z[v] = S::rounded(given[v]) == best ? (args.order == 0 ? S::broadcast(C(1)) : z[v]) : V{};
+    });
   }
 
-  void store(T* out, const V* z) const {
-    for (int v = 0; v < whole; ++v) S::store(out + column + v * S::kWidth, z[v]);
-    if (tail > 0) S::store_tail(out + column + whole * S::kWidth, z[whole], tail);
+  // Multiplies the values by the edge's weight.
+  inline void weigh(int64_t edge, V (&z)[kVectors]) const {
+    if (args.weight == nullptr) return;
+    const T* const weight = args.weight + edge * args.heads;
+    if (args.heads == 1) {
+      for (int v = 0; v < kVectors; ++v) z[v] *= S::scalar(weight[0]);
+    } else if (args.head_dim == 1) {
+      each(args.weight, edge * args.heads, [&](int v, V w) { z[v] *= w; });
+    } else {
+      int64_t head = column / args.head_dim, left = (head + 1) * args.head_dim - column;  // elements of this head
+      for (int v = 0; v < kVectors; ++v) {
+        V w;
+        for (int begin = 0; begin < S::kWidth;) {
+          const C of_head = head < args.heads ? S::scalar(weight[head]) : C(0);
+          int end = begin + static_cast<int>(left < S::kWidth ? left : S::kWidth);
+          if (end > S::kWidth) end = S::kWidth;
+          if (begin == 0) w = S::broadcast(of_head);
+          for (int i = begin; begin > 0 && i < end; ++i) w[i] = of_head;
+          left -= end - begin;
+          begin = end;
+          if (left == 0) {
+            ++head;
+            left = args.head_dim;
+          }
+        }
+        z[v] *= w;
+      }
+    }
+  }
+
+  void store(T* out, const V (&z)[kVectors]) const {
+    for (int v = 0; v < kVectors - 1; ++v) S::store(out + column + v * S::kWidth, z[v]);
+    S::store_some(out + column + (kVectors - 1) * S::kWidth, z[kVectors - 1], last);
+  }
+
+  inline void prefetch(int64_t slot) const {
+    const int64_t width = args.width(), later = args.csr.col[slot] * width + column;
+    for (const T* matrix : {args.cols, args.right, args.best_of_cols ? args.best : nullptr})
+      if (matrix) prefetch_row(matrix + later, kVectors * S::kWidth);
+    if (args.edges && args.csr.perm)
+      prefetch_row(args.edges + args.csr.perm[slot] * width + column, kVectors * S::kWidth);
   }
 };
 
-// Calls body(piece) for the pieces of a row. With `by_head`, a piece does not reach beyond its head.
+// Calls body(tile) for the tiles of a row.
 template <typename T, typename Body>
-inline void for_pieces(const PairArgs<T>& args, int64_t row, bool by_head, const Body& body) {
-  const int64_t span = by_head ? args.head_dim : args.width();
-  for (int64_t begin = 0; begin < args.width(); begin += span) {
-    for (int64_t column = begin; column < begin + span;) {
-      const PairPiece<T> piece(args, row, column, begin + span - column);
-      body(piece);
-      column += piece.elements();
+inline void for_tiles(const PairArgs<T>& args, const Body& body) {
+  constexpr int kWidth = Simd<T>::kWidth;
+  const int64_t width = args.width();
+  for (int64_t column = 0; column < width; column += kPairVectors * kWidth) {
+    const int left = static_cast<int>(width - column < kPairVectors * kWidth ? width - column : kPairVectors * kWidth);
+    const int last = (left - 1) % kWidth + 1;
+    switch ((left + kWidth - 1) / kWidth) {
+      case 1:
+        body(PairTile<T, 1>{args, column, last});
+        break;
+      case 2:
+        body(PairTile<T, 2>{args, column, last});
+        break;
+      case 3:
+        body(PairTile<T, 3>{args, column, last});
+        break;
+      default:
+        body(PairTile<T, kPairVectors>{args, column, last});
     }
   }
 }
 
 inline int64_t edge_at(const CsrView& csr, int64_t slot) { return csr.perm ? csr.perm[slot] : slot; }
 
-template <typename T>
-inline void prefetch_ends(const PairArgs<T>& args, int64_t slot, int64_t column, int count) {
-  const int64_t width = args.width(), later = args.csr.col[slot] * width + column;
-  for (const T* matrix : {args.cols, args.right, args.best_of_cols ? args.best : nullptr})
-    if (matrix) prefetch_row(matrix + later, count * Simd<T>::kWidth);
-  if (args.edges && args.csr.perm)
-    prefetch_row(args.edges + args.csr.perm[slot] * width + column, count * Simd<T>::kWidth);
+template <typename T, Reduce kReduce, int kVectors>
+inline void reduce_row(const PairTile<T, kVectors>& tile, int64_t row, int64_t begin, int64_t end, int64_t ahead) {
+  using S = Simd<T>;
+  using V = typename S::Vector;
+  constexpr bool kSum = kReduce == Reduce::Sum;
+  const PairArgs<T>& args = tile.args;
+  const CsrView& csr = args.csr;
+  const V initial = kSum ? V{} : S::broadcast(kReduce == Reduce::Max ? -__builtin_inf() : __builtin_inf());
+  const int64_t last = csr.edges - 1;
+  V total[kVectors], acc[kVectors], z[kVectors];
+  for (int v = 0; v < kVectors; ++v) total[v] = initial;
+  for (int64_t chunk = begin; chunk < end; chunk += kChunkEdges) {
+    for (int v = 0; v < kVectors; ++v) acc[v] = initial;
+    for (int64_t slot = chunk; slot < end && slot < chunk + kChunkEdges; ++slot) {
+      tile.prefetch(slot + ahead < last ? slot + ahead : last);
+      const int64_t edge = edge_at(csr, slot);
+      tile.values(row, slot, edge, false, z);
+      tile.weigh(edge, z);
+      for (int v = 0; v < kVectors; ++v) combine<T, kReduce>(acc[v], z[v]);
+    }
+    for (int v = 0; v < kVectors; ++v) combine<T, kReduce>(total[v], acc[v]);
+  }
+  if (!kSum && begin == end)
+    for (int v = 0; v < kVectors; ++v) total[v] = V{};
+  tile.each(args.left, row * args.left_stride, [&](int v, V x) { total[v] *= x; });
+  tile.store(args.out + row * args.width(), total);
 }
 
 template <typename T, Reduce kReduce>
 void pair_reduce_rows(const PairArgs<T>& args, int64_t begin_place, int64_t end_place) {
-  using S = Simd<T>;
-  using V = typename S::Vector;
-  constexpr bool kSum = kReduce == Reduce::Sum;
   const CsrView& csr = args.csr;
-  const V initial = kSum ? V{} : S::broadcast(kReduce == Reduce::Max ? -__builtin_inf() : __builtin_inf());
-  const bool by_head = args.weight != nullptr && args.heads > 1 && args.head_dim > 1;
-  const int64_t last = csr.edges - 1, ahead = edges_ahead<T>(csr.cols, args.width());
+  const int64_t ahead = edges_ahead<T>(csr.cols, args.width());
   for (int64_t place = begin_place; place < end_place; ++place) {
     const int64_t row = row_at(csr, place), begin = csr.rowptr[place], end = csr.rowptr[place + 1];
-    for_pieces(args, row, by_head, [&](const PairPiece<T>& piece) {
-      V total[kPairVectors], acc[kPairVectors], z[kPairVectors];
-      for (int v = 0; v < piece.count; ++v) total[v] = initial;
-      for (int64_t chunk = begin; chunk < end; chunk += kChunkEdges) {
-        for (int v = 0; v < piece.count; ++v) acc[v] = initial;
-        for (int64_t slot = chunk; slot < end && slot < chunk + kChunkEdges; ++slot) {
-          prefetch_ends(args, slot + ahead < last ? slot + ahead : last, piece.column, piece.count);
-          const int64_t edge = edge_at(csr, slot);
-          piece.values(slot, edge, false, z);
-          piece.weigh(edge, z);
-          for (int v = 0; v < piece.count; ++v) combine<T, kReduce>(acc[v], z[v]);
-        }
-        for (int v = 0; v < piece.count; ++v) combine<T, kReduce>(total[v], acc[v]);
-      }
-      if (!kSum && begin == end)
-        for (int v = 0; v < piece.count; ++v) total[v] = V{};
-      piece.each(args.left, row * args.left_stride, [&](int v, V x) { total[v] *= x; });
-      piece.store(args.out + row * args.width(), total);
-    });
+    for_tiles(args, [&](const auto& tile) { reduce_row<T, kReduce>(tile, row, begin, end, ahead); });
   }
 }
 
@@ -223,47 +252,55 @@ void pair_reduce(const PairArgs<T>& args, int64_t begin_place, int64_t end_place
   pair_reduce_rows<T, Reduce::Sum>(args, begin_place, end_place);
 }
 
-// Calls body(edge, piece, values) for all pieces of all edges of the rows.
+// Calls body(row, slot, edge, later) for all edges of the rows; `later` is a slot to prefetch.
 template <typename T, typename Body>
-inline void for_pair_values(const PairArgs<T>& args, bool by_head, int64_t begin_place, int64_t end_place,
-                            const Body& body) {
+inline void for_edges(const PairArgs<T>& args, int64_t begin_place, int64_t end_place, const Body& body) {
   const CsrView& csr = args.csr;
   const int64_t last = csr.edges - 1, ahead = edges_ahead<T>(csr.cols, args.width());
   for (int64_t place = begin_place; place < end_place; ++place) {
     const int64_t row = row_at(csr, place);
-    for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot) {
-      const int64_t later = slot + ahead < last ? slot + ahead : last, edge = edge_at(csr, slot);
-      for_pieces(args, row, by_head, [&](const PairPiece<T>& piece) {
-        prefetch_ends(args, later, piece.column, piece.count);
-        typename Simd<T>::Vector z[kPairVectors];
-        piece.values(slot, edge, true, z);
-        body(edge, piece, z);
-      });
-    }
+    for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot)
+      body(row, slot, edge_at(csr, slot), slot + ahead < last ? slot + ahead : last);
   }
 }
 
 template <typename T>
 void pair_dot(const PairArgs<T>& args, int64_t begin_place, int64_t end_place) {
-  using V = typename Simd<T>::Vector;
-  Compute<T> sum = 0;
-  for_pair_values(args, true, begin_place, end_place, [&](int64_t edge, const PairPiece<T>& piece, V* z) {
-    if (piece.tail > 0)  // f(0) need not be 0
-      for (int i = piece.tail; i < Simd<T>::kWidth; ++i) z[piece.whole][i] = 0;
-    V total = z[0];
-    for (int v = 1; v < piece.count; ++v) total += z[v];
-    const int64_t head = piece.column / args.head_dim, within = piece.column - head * args.head_dim;
-    sum = (within == 0 ? 0 : sum) + Simd<T>::sum(total);
-    if (within + piece.elements() == args.head_dim) Simd<T>::put(args.out[edge * args.heads + head], sum);
+  using C = Compute<T>;
+  using S = Simd<C>;
+  std::vector<C> values(args.width() + S::kWidth);  // of one edge
+  for_edges(args, begin_place, end_place, [&](int64_t row, int64_t slot, int64_t edge, int64_t later) {
+    for_tiles(args, [&](const auto& tile) {
+      tile.prefetch(later);
+      typename std::decay_t<decltype(tile)>::Vectors z;
+      tile.values(row, slot, edge, true, z);
+      C* const to = values.data() + tile.column;
+      for (size_t v = 0; v < sizeof z / sizeof z[0]; ++v) S::store(to + v * S::kWidth, z[v]);
+    });
+    for (int64_t head = 0; head < args.heads; ++head) {
+      const C* const first = values.data() + head * args.head_dim;
+      C sum = 0;
+      int64_t i = 0;
+      if (args.head_dim >= S::kWidth) {
+        typename S::Vector total{};
+        for (; i + S::kWidth <= args.head_dim; i += S::kWidth) total += S::load(first + i);
+        sum = S::sum(total);
+      }
+      for (; i < args.head_dim; ++i) sum += first[i];
+      Simd<T>::put(args.out[edge * args.heads + head], sum);
+    }
   });
 }
 
 template <typename T>
 void pair_map(const PairArgs<T>& args, int64_t begin_place, int64_t end_place) {
-  using V = typename Simd<T>::Vector;
-  const bool by_head = args.weight != nullptr && args.heads > 1 && args.head_dim > 1;
-  for_pair_values(args, by_head, begin_place, end_place, [&](int64_t edge, const PairPiece<T>& piece, V* z) {
-    piece.weigh(edge, z);
-    piece.store(args.out + edge * args.width(), z);
+  for_edges(args, begin_place, end_place, [&](int64_t row, int64_t slot, int64_t edge, int64_t later) {
+    for_tiles(args, [&](const auto& tile) {
+      tile.prefetch(later);
+      typename std::decay_t<decltype(tile)>::Vectors z;
+      tile.values(row, slot, edge, true, z);
+      tile.weigh(edge, z);
+      tile.store(args.out + edge * args.width(), z);
+    });
   });
 }
