@@ -14,6 +14,7 @@ FUNCTIONS = {
     "identity": (0.0, lambda z: z),
     "relu": (0.0, F.relu),
     "leaky_relu": (0.2, lambda z: F.leaky_relu(z, 0.2)),
+    "square": (0.0, torch.square),
     "elu": (1.5, lambda z: F.elu(z, 1.5)),
     "gelu": (0.0, F.gelu),
     "silu": (0.0, F.silu),

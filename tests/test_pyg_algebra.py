@@ -75,6 +75,8 @@ REDUCED = {
     "concatenation of a difference": lambda self, x_i, x_j, e: self.two(torch.cat([x_i, x_j - x_i], dim=1)).relu(),
     "concatenation with the edge": lambda self, x_i, x_j, e: self.wide(torch.cat([x_i, e, x_j], -1)).relu(),
     "linear of a sum": lambda self, x_i, x_j, e: self.one(x_i - x_j + e).tanh(),
+    "square": lambda self, x_i, x_j, e: (x_i - x_j) ** 2,
+    "weighted heads": lambda self, x_i, x_j, e: (x_j.view(-1, 4, 4) * e[:, :4].view(-1, 4, 1)).sum(dim=1),
     "stacked": lambda self, x_i, x_j, e: torch.stack([self.one(x_i + x_j), self.one(x_j - x_i)], dim=1).flatten(1),
     "attention": attended,
 }
@@ -91,6 +93,7 @@ SETTLED = {
     "of three factors": lambda self, x_i, x_j, e: torch.sigmoid(x_i + x_j) * x_j * x_j,
     "a number added to a function": lambda self, x_i, x_j, e: torch.relu(x_j + e) + 1e-7,
     "compared": lambda self, x_i, x_j, e: torch.where(x_i + x_j > 0, x_j, e),
+    "variance": lambda self, x_i, x_j, e: (x_i - x_j) * (x_j - x_i),
     "two functions": lambda self, x_i, x_j, e: torch.sigmoid(x_i + x_j) * torch.tanh(x_j - x_i),
 }
 
@@ -136,7 +139,7 @@ def assert_pygs(layer, *inputs):
 def test_outputs_and_gradients(device, name, aggr):
     x, edge_index, edge = layers.graph(device)
     counts = assert_pygs(make(REDUCED[name], aggr, device), x, edge_index, edge["attr"])
-    factors = name in ("weighted", "gate", "gate of the destination", "gate with a weight")
+    factors = name in ("weighted heads", "weighted", "gate", "gate of the destination", "gate with a weight")
     if not (factors and aggr in ("max", "min")):  # the ops take factors with sums only
         assert counts.fused >= 3 and not counts.materialised
 

@@ -26,11 +26,11 @@ from .index_errors import gather
 HANDLERS: dict[Callable, tuple[Callable, ...]] = {}
 
 
-
-def register(handlers: dict[Callable, Callable]) -> None:
-    """Add handlers, which are asked after those that were added before."""
+def register(handlers: dict[Callable, Callable], first: bool = False) -> None:
+    """Add handlers. With `first` they are asked before the others."""
     for function, handler in handlers.items():
-        HANDLERS[function] = (*HANDLERS.get(function, ()), handler)
+        known = HANDLERS.get(function, ())
+        HANDLERS[function] = (handler, *known) if first else (*known, handler)
 
 
 _plain = torch._C.DisableTorchFunctionSubclass

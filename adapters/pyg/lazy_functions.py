@@ -32,7 +32,8 @@ from .lazy_operands import (
     pair,
     sum_of,
 )
-from .lazy_pairs import Form, Pair, Term, same_index
+from .lazy_pairs import Form, HeadSum, Pair, Term, register_expression, same_index
+from .lazy_products import Product
 
 # ---- activations -----------------------------------------------------------------------------------------------------
 
@@ -41,6 +42,7 @@ _ACTIVATIONS: dict[Callable, tuple[str, str, float]] = {
     **{f: ("relu", "", 0.0) for f in (F.relu, torch.relu, Tensor.relu)},
     **{f: ("sigmoid", "", 0.0) for f in (F.sigmoid, torch.sigmoid, Tensor.sigmoid)},
     **{f: ("tanh", "", 0.0) for f in (F.tanh, torch.tanh, Tensor.tanh)},
+    **{f: ("square", "", 0.0) for f in (torch.square, Tensor.square)},
     F.leaky_relu: ("leaky_relu", "negative_slope", 0.01),
     F.elu: ("elu", "alpha", 1.0),
     F.silu: ("silu", "", 0.0),
@@ -178,8 +180,16 @@ def _as_scale(other: Any, lazy: Any) -> Tensor | None:
     return other.reshape(other.shape[:dims]) if other.shape[1:dims] == lazy.shape[1:dims] else None
 
 
+def _power(func: Callable, args: tuple, kwargs: dict) -> Any:
+    if kwargs or len(args) != 2 or args[1] != 2 or not is_lazy(args[0]):
+        return NotImplemented
+    return _activate(torch.square, args[:1], {})
+
+
 def _multiply_lazy(first: Any, second: Any) -> Any:
     """Multiply gathered features with each other if they have one index, or with a Pair (a gate)."""
+    if first is second and type(first._value) is Pair:  # variances
+        return _activate(torch.square, (first,), {})
     a, b = first._value, second._value
     if first.dtype != second.dtype or len(first.shape) != len(second.shape) or not (moves(a) and moves(b)):
         return NotImplemented
@@ -208,15 +218,18 @@ def _multiply_lazy(first: Any, second: Any) -> Any:
 
 
 def _sum_features(func: Callable, args: tuple, kwargs: dict) -> Any:
-    """Sum over the last dimension: the scores of attention."""
+    """Sum over the last dimension, the scores of attention, or sum weighted messages over their heads."""
     given = {**dict(zip(("input", "dim", "keepdim"), args, strict=False)), **kwargs}
     lazy = given.get("input")
     if not is_lazy(lazy) or set(given) - {"input", "dim", "keepdim"} or len(lazy.shape) < 2:
         return NotImplemented
-    last = len(lazy.shape) - 1
-    if given.get("dim") not in (-1, last, [-1], [last], (-1,), (last,)) or given.get("keepdim"):
+    last, value = len(lazy.shape) - 1, lazy._value
+    if given.get("keepdim"):
         return NotImplemented
-    value = lazy._value
+    if given.get("dim") in (1, -2) and last == 2 and type(value) is Product and settings.current.rewrite:
+        return register_expression(HeadSum(lazy)) if HeadSum.takes(value) else NotImplemented
+    if given.get("dim") not in (-1, last, [-1], [last], (-1,), (last,)):
+        return NotImplemented
     if type(value) is Value:
         return of_rows(lazy, "sum", lambda x: x.sum(-1))
     if type(value) is not Pair or value.settled:
@@ -229,7 +242,9 @@ register(
         **{f: _activate for f in _ACTIVATIONS},
         **{f: _add for f in (*_ADDITIONS, *_SUBTRACTIONS)},
         **{f: _negate for f in (torch.neg, Tensor.neg, Tensor.__neg__)},
+        **{f: _power for f in (torch.pow, Tensor.pow, Tensor.__pow__)},
         **{f: _multiply for f in (torch.mul, torch.multiply, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)},
         **{f: _sum_features for f in (torch.sum, Tensor.sum)},
-    }
+    },
+    first=True,
 )

@@ -273,10 +273,37 @@ def _messages(form: Form) -> Tensor:
     return sum(values[1:], values[0])
 
 
+class HeadSum(Expression):
+    """The sum of weighted messages [E, H, F] over the heads H, which is taken after the reduction."""
+
+    __slots__ = ("messages",)
+
+    def __init__(self, messages: LazyMessage) -> None:
+        product = messages._value
+        shape = (messages.shape[0], messages.shape[2])
+        super().__init__(product, shape, (product,), [product.x, product.weight])
+        self.messages = messages
+
+    @staticmethod
+    def takes(product: Value) -> bool:
+        return not product.settled and not product.lead and product.weight is not None and product.src.numel() > 0
+
+    def compute(self) -> Tensor:
+        self.messages._value.settle("sum")
+        return self.messages.sum(1)
+
+    def reduce(self, dst: Tensor, num_dst: int, reduce: str) -> Tensor | Any:
+        if reduce not in ("sum", "mean") or type(self.messages) is not LazyMessage:
+            return NotImplemented
+        out = consume.aggregate(self.messages, dst, num_dst, reduce)
+        return out if out is NotImplemented else out.sum(1)
+
+
 FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "identity": lambda z, _: z,
     "relu": lambda z, _: torch.relu(z),
     "leaky_relu": torch.nn.functional.leaky_relu,
+    "square": lambda z, _: torch.square(z),
     "elu": torch.nn.functional.elu,
     "gelu": lambda z, _: torch.nn.functional.gelu(z),
     "silu": lambda z, _: torch.nn.functional.silu(z),

@@ -198,5 +198,6 @@ register(
         torch.stack: _stack,
         **{getattr(Tensor, name): _view for name in ("view", "reshape", "unsqueeze", "squeeze", "flatten")},
         **{getattr(torch, name): _view for name in ("reshape", "unsqueeze", "squeeze", "flatten")},
-    }
+    },
+    first=True,
 )

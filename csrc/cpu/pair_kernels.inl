@@ -45,7 +45,7 @@ struct Functions {
     return exp_nonpositive<C>(square) * C(0.39894228040143267794);
   }
 
-  // Replaces the vectors z by f^(order)(z).
+  // Replace the vectors z by f^(order)(z).
   template <int kVectors>
   static inline void apply(Activation f, int order, C parameter, V (&z)[kVectors]) {
     const auto each = [&](const auto& of) __attribute__((always_inline)) {
@@ -62,30 +62,34 @@ struct Functions {
       case Activation::LeakyRelu:
         if (order == 0) return each([&](V x) { return x > zero ? x : x * p; });
         return each([&](V x) { return order == 2 ? zero : x > zero ? one : p; });
-      case Activation::Elu:
-        if (order == 0) return each([&](V x) { return x > zero ? x : p * expm1_nonpositive<C>(x > zero ? zero : x); });
-        return each(
-            [&](V x) { return x > zero ? (order == 1 ? one : zero) : p * exp_nonpositive<C>(x > zero ? zero : x); });
+      case Activation::Square:
+        return each([&](V x) { return order == 0 ? x * x : order == 1 ? x + x : one + one; });
+      default:
+        for (int v = 0; v < kVectors; ++v) z[v] = apply_heavy(f, order, parameter, z[v]);
+    }
+  }
+
+  // The functions with exponentials. Not inlined, because many kernels call them.
+  static __attribute__((noinline)) V apply_heavy(Activation f, int order, C parameter, V x) {
+    const V zero{}, one = S::broadcast(C(1)), p = S::broadcast(parameter);
+    switch (f) {
+      case Activation::Elu: {
+        const V below = x > zero ? zero : x;
+        if (order == 0) return x > zero ? x : p * expm1_nonpositive<C>(below);
+        return x > zero ? (order == 1 ? one : zero) : p * exp_nonpositive<C>(below);
+      }
       case Activation::Gelu:
-        return each([&](V x) {
-          if (order == 0) return x * normal(x);
-          return order == 1 ? normal(x) + x * density(x) : (C(2) - x * x) * density(x);
-        });
-      case Activation::Silu:
-        return each([&](V x) {
-          const V s = sigmoid(x), t = one - s;
-          return order == 0 ? x * s : order == 1 ? s * (one + x * t) : s * t * (C(2) + x * (t - s));
-        });
-      case Activation::Sigmoid:
-        return each([&](V x) {
-          const V s = sigmoid(x), t = one - s;
-          return order == 0 ? s : order == 1 ? s * t : s * t * (t - s);
-        });
-      case Activation::Tanh:
-        return each([&](V x) {
-          const V t = tanh(x), d = one - t * t;
-          return order == 0 ? t : order == 1 ? d : C(-2) * t * d;
-        });
+        if (order == 0) return x * normal(x);
+        return order == 1 ? normal(x) + x * density(x) : (C(2) - x * x) * density(x);
+      case Activation::Tanh: {
+        const V t = tanh(x), d = one - t * t;
+        return order == 0 ? t : order == 1 ? d : C(-2) * t * d;
+      }
+      default: {  // Silu, Sigmoid
+        const V s = sigmoid(x), t = one - s;
+        if (f == Activation::Sigmoid) return order == 0 ? s : order == 1 ? s * t : s * t * (t - s);
+        return order == 0 ? x * s : order == 1 ? s * (one + x * t) : s * t * (C(2) + x * (t - s));
+      }
     }
   }
 };
@@ -110,8 +114,10 @@ struct PairTile {
     body(kVectors - 1, S::load_some(from + (kVectors - 1) * S::kWidth, last));
   }
 
-  // Computes the values of one edge, without weight, and without `left` unless with_left.
-  inline void values(int64_t row, int64_t slot, int64_t edge, bool with_left, V (&z)[kVectors]) const {
+  // Computes the values of one edge, without weight, and without `left` unless with_left. Not inlined, because this
+  // would take minutes to compile.
+  __attribute__((noinline)) void values(int64_t row, int64_t slot, int64_t edge, bool with_left,
+                                        V (&z)[kVectors]) const {
     const int64_t width = args.width(), col = args.csr.col[slot];
     for (int v = 0; v < kVectors; ++v) z[v] = V{};
     each(args.rows, row * width, [&](int v, V x) { z[v] = x; });
@@ -148,7 +154,7 @@ struct PairTile {
     } else {
       int64_t head = column / args.head_dim, left = (head + 1) * args.head_dim - column;  // elements of this head
       for (int v = 0; v < kVectors; ++v) {
-        V w;
+        V w{};
         for (int begin = 0; begin < S::kWidth;) {
           const C of_head = head < args.heads ? S::scalar(weight[head]) : C(0);
           int end = begin + static_cast<int>(left < S::kWidth ? left : S::kWidth);
@@ -181,27 +187,16 @@ struct PairTile {
   }
 };
 
-// Calls body(tile) for the tiles of a row.
+// Calls body(tile) for the tiles of a row, of kPairVectors vectors while the width allows and then of one.
 template <typename T, typename Body>
 inline void for_tiles(const PairArgs<T>& args, const Body& body) {
   constexpr int kWidth = Simd<T>::kWidth;
-  const int64_t width = args.width();
-  for (int64_t column = 0; column < width; column += kPairVectors * kWidth) {
-    const int left = static_cast<int>(width - column < kPairVectors * kWidth ? width - column : kPairVectors * kWidth);
-    const int last = (left - 1) % kWidth + 1;
-    switch ((left + kWidth - 1) / kWidth) {
-      case 1:
-        body(PairTile<T, 1>{args, column, last});
-        break;
-      case 2:
-        body(PairTile<T, 2>{args, column, last});
-        break;
-      case 3:
-        body(PairTile<T, 3>{args, column, last});
-        break;
-      default:
-        body(PairTile<T, kPairVectors>{args, column, last});
-    }
+  int64_t column = 0;
+  for (; column + kPairVectors * kWidth <= args.width(); column += kPairVectors * kWidth)
+    body(PairTile<T, kPairVectors>{args, column, kWidth});
+  for (; column < args.width(); column += kWidth) {
+    const int64_t left = args.width() - column;
+    body(PairTile<T, 1>{args, column, static_cast<int>(left < kWidth ? left : kWidth)});
   }
 }
 

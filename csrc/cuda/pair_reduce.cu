@@ -8,7 +8,7 @@ namespace gnna::cuda {
 namespace {
 
 // kInFlight edges are loaded at a time.
-template <typename T, int VW, typename Op, unsigned kGiven, bool kPiecewise, int kInFlight>
+template <typename T, int VW, typename Op, unsigned kGiven, bool kLight, int kInFlight>
 struct PairTask {
   using C = Compute<T>;
   using Found = Pack<C, VW>;
@@ -46,7 +46,7 @@ struct PairTask {
       edge[u] = position[u] * width + column;
     }
     Found value[N];
-    pair_values<kGiven, kPiecewise>(args, of_row, row * width + column, col, edge, value);
+    pair_values<kGiven, kLight>(args, of_row, row * width + column, col, edge, value);
 #pragma unroll
     for (int u = 0; u < N; ++u) {
       if (weighted) weigh(args, position[u], column, value[u]);
@@ -66,11 +66,11 @@ struct PairTask {
   }
 };
 
-template <typename T, int VW, typename Op, unsigned kGiven, bool kPiecewise>
+template <typename T, int VW, typename Op, unsigned kGiven, bool kLight>
 cudaError_t launch_pair(const PairArgs<T>& args, const SplitRows& split_rows, void* scratch, cudaStream_t stream) {
   // As many edges as 64 registers hold without spilling.
   constexpr int in_flight = sizeof(T) == 2 || kGiven == kAny ? 1 : kGiven == kCols ? 4 : kGiven & kWeight ? 3 : 2;
-  using Task = PairTask<T, VW, Op, kGiven, kPiecewise, in_flight>;
+  using Task = PairTask<T, VW, Op, kGiven, kLight, in_flight>;
   return launch_task<T, Task>(typename Task::Args{args}, split_rows, scratch, stream);
 }
 
@@ -78,12 +78,12 @@ cudaError_t launch_pair(const PairArgs<T>& args, const SplitRows& split_rows, vo
 template <typename T, typename Op>
 cudaError_t reduce_with(const PairArgs<T>& args, const SplitRows& split_rows, void* scratch, cudaStream_t stream) {
   constexpr int VW = kVectorWidth<T>;
-  const bool piecewise = is_piecewise_linear(args.function);
+  const bool light = is_light(args.function);
   if (!can_vectorise(args, unit_of(args))) {
-    return piecewise ? launch_pair<T, 1, Op, kAny, true>(args, split_rows, scratch, stream)
-                     : launch_pair<T, 1, Op, kAny, false>(args, split_rows, scratch, stream);
+    return light ? launch_pair<T, 1, Op, kAny, true>(args, split_rows, scratch, stream)
+                 : launch_pair<T, 1, Op, kAny, false>(args, split_rows, scratch, stream);
   }
-  if (!piecewise) return launch_pair<T, VW, Op, kAny, false>(args, split_rows, scratch, stream);
+  if (!light) return launch_pair<T, VW, Op, kAny, false>(args, split_rows, scratch, stream);
   const unsigned given = (args.cols ? kCols : 0) | (args.edges ? kEdges : 0) | (args.right ? kRight : 0) |
                          (args.weight ? kWeight : 0) | (args.best ? kBest : 0);
   if (given == kCols) return launch_pair<T, VW, Op, kCols, true>(args, split_rows, scratch, stream);

@@ -7,9 +7,9 @@
 
 namespace gnna::cuda {
 
-// The functions that consist of two lines need few registers. A kernel for them alone is compiled apart from that for
-// the others, whose exponentials would make it spill.
-inline bool is_piecewise_linear(Activation f) { return f <= Activation::LeakyRelu; }
+// The functions without exponentials need few registers. A kernel for them alone is compiled apart from that for the
+// others, which would make it spill.
+inline bool is_light(Activation f) { return f <= Activation::Square; }
 
 // Which operands a kernel reads besides `rows`. kAny: those that are not nullptr, decided when it runs.
 constexpr unsigned kCols = 1, kEdges = 2, kRight = 4, kWeight = 8, kBest = 16, kAny = 32;
@@ -21,7 +21,7 @@ __device__ __forceinline__ bool has(const T* operand) {
 }
 
 // Replaces N packs z by f^(order)(z), see Activation. The function is chosen once for all of them.
-template <bool kPiecewise, typename C, int VW, int N>
+template <bool kLight, typename C, int VW, int N>
 __device__ __forceinline__ void activate(Activation f, int order, C parameter, Pack<C, VW> (&z)[N]) {
   const C zero = 0, one = 1, two = 2;
   const auto each = [&](const auto& of) {
@@ -41,10 +41,12 @@ __device__ __forceinline__ void activate(Activation f, int order, C parameter, P
     case Activation::LeakyRelu:
       if (order == 0) return each([&](C x) { return x > zero ? x : x * parameter; });
       return each([&](C x) { return order == 2 ? zero : x > zero ? one : parameter; });
+    case Activation::Square:
+      return each([&](C x) { return order == 0 ? x * x : order == 1 ? x + x : two; });
     default:
       break;
   }
-  if constexpr (kPiecewise) return;
+  if constexpr (kLight) return;
   switch (f) {
     case Activation::Elu:
       return each([&](C x) {
@@ -92,15 +94,15 @@ __device__ __forceinline__ void multiply(Pack<C, VW>& a, const Pack<C, VW>& b) {
 }
 
 // Replaces z by f(z) == best ? f^(order)(z) : 0, where order 0 counts as 1.
-template <bool kPiecewise, int VW, int N, typename T>
+template <bool kLight, int VW, int N, typename T>
 __device__ __forceinline__ void select_winners(const PairArgs<T>& args, int64_t row, const int64_t (&col)[N],
                                                Pack<Compute<T>, VW> (&z)[N]) {
   using C = Compute<T>;
   Pack<C, VW> given[N];
 #pragma unroll
   for (int u = 0; u < N; ++u) given[u] = z[u];
-  activate<kPiecewise>(args.function, 0, args.parameter, given);
-  if (args.order > 0) activate<kPiecewise>(args.function, args.order, args.parameter, z);
+  activate<kLight>(args.function, 0, args.parameter, given);
+  if (args.order > 0) activate<kLight>(args.function, args.order, args.parameter, z);
 #pragma unroll
   for (int u = 0; u < N; ++u) {
     const Pack<C, VW> best = load_pack<VW>(args.best + (args.best_of_cols ? col[u] : row));
@@ -115,7 +117,7 @@ __device__ __forceinline__ void select_winners(const PairArgs<T>& args, int64_t 
 // Computes the values of VW elements of N edges without weight and left. of_row is the operand `rows` there; row, col
 // and edge are the offsets of the elements in matrices of the rows, columns and edges. All operands are loaded before
 // any is used, so that their loads are in flight together.
-template <unsigned kGiven, bool kPiecewise, int VW, int N, typename T>
+template <unsigned kGiven, bool kLight, int VW, int N, typename T>
 __device__ __forceinline__ void pair_values(const PairArgs<T>& args, const Pack<Compute<T>, VW>& of_row, int64_t row,
                                             const int64_t (&col)[N], const int64_t (&edge)[N],
                                             Pack<Compute<T>, VW> (&value)[N]) {
@@ -140,9 +142,9 @@ __device__ __forceinline__ void pair_values(const PairArgs<T>& args, const Pack<
     if ((kGiven & (kEdges | kAny)) != 0) add_to(value[u], of_edge[u]);
   }
   if (has<kGiven, kBest>(args.best)) {
-    select_winners<kPiecewise>(args, row, col, value);
+    select_winners<kLight>(args, row, col, value);
   } else {
-    activate<kPiecewise>(args.function, args.order, args.parameter, value);
+    activate<kLight>(args.function, args.order, args.parameter, value);
   }
   if (!has<kGiven, kRight>(args.right)) return;
 #pragma unroll

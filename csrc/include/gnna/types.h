@@ -40,11 +40,12 @@ enum class Activation : int {
   Identity = 0,
   Relu = 1,
   LeakyRelu = 2,
-  Elu = 3,
-  Gelu = 4,
-  Silu = 5,
-  Sigmoid = 6,
-  Tanh = 7,
+  Square = 3,
+  Elu = 4,
+  Gelu = 5,
+  Silu = 6,
+  Sigmoid = 7,
+  Tanh = 8,
 };
 
 // The result of check_edges, one pass over the edge list. A position is -1 if there is none.
