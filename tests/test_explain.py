@@ -22,7 +22,7 @@ class Net(torch.nn.Module):
         super().__init__()
         self.gcn = GCNConv(32, 16)
         self.gin = GINConv(torch.nn.Linear(16, 8))
-        self.edge = EdgeConv(torch.nn.Linear(16, 4))
+        self.edge = EdgeConv(torch.nn.Sequential(torch.nn.Linear(16, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4)))
 
     def forward(self, x, edge_index):
         return self.edge(self.gin(self.gcn(x, edge_index), edge_index), edge_index)

@@ -108,7 +108,7 @@ def aggregates_with(conv: MessagePassing, kind: type[Aggregation]) -> bool:
 # ---- user code that treats a lazy message differently ----------------------------------------------------------------
 
 _TYPES, _GRADIENTS, _WRITES = "compares types", "watches gradients", "writes in place"
-_WATCHING = frozenset(("register_hook", "retain_grad", "register_post_accumulate_grad_hook"))
+_WATCHING = frozenset(("register_hook", "retain_grad", "register_post_accumulate_grad_hook", "grad", "backward"))
 
 
 def asks_for_types(conv: MessagePassing) -> bool:
