@@ -49,7 +49,7 @@ def test_every_aggregation_is_explained(data):
         "(min_work)",
         "ngs ",
         "sqrt(AES) = ",
-        "EdgeConv: 2 calls not fused: the message uses `linear`",
+        "EdgeConv: 1 call not fused: the message uses `linear`",
     ):
         assert words in text, words
     assert json.loads(json.dumps(found.as_dict()))["decisions"][0]["paper"]["dw"] == 16

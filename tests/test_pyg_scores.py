@@ -138,7 +138,7 @@ def compare(layer, device, passes=2):
 @pytest.mark.parametrize("name", ONE_KERNEL)
 def test_a_score_is_one_kernel(device, name):
     fused, materialised = compare(layers.build((lambda: Scored(ONE_KERNEL[name]),), device), device)
-    scores = 0 if name.startswith("of one end") else 2  # which are computed per node; all others are one kernel in each pass
+    scores = 0 if name.startswith("of one end") else 2  # those are computed per node, all others by a kernel per pass
     assert fused == 2 + scores and not materialised
 
 

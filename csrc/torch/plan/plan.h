@@ -36,9 +36,9 @@ struct Plan {
 
   CsrView view() const;
   GraphFacts facts() const { return {rows, cols, edges, max_degree}; }
-  std::shared_ptr<Plan> with_empty_lists() const;  // same sizes, with uninitialised rowptr, col and perm
+  std::shared_ptr<Plan> with_empty_lists() const;              // same sizes, with uninitialised rowptr, col and perm
   at::Tensor degrees(at::ScalarType dtype = at::kLong) const;  // [rows], number of edges of each row
-  int64_t bytes() const;                           // without partitions, which launches add later
+  int64_t bytes() const;                                       // without partitions, which launches add later
 
   // Returns a copy of weight [edges, ...] in slot order, which kernels read sequentially. The second call with the same
   // constant tensor (identity.h) makes the copy, for the current stream. Returns an undefined tensor otherwise, and the
