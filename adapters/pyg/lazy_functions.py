@@ -126,7 +126,7 @@ def _add_row(lazy: Any, other: Any, sign: int) -> Any:
     if not form.terms:
         return NotImplemented
     term = form.terms[0]
-    terms = (Term(term.index, term.features + sign * other), *form.terms[1:])
+    terms = (Term(term.ids, term.features + sign * other), *form.terms[1:])
     return pair(lazy._value, tuple(lazy.shape), form._replace(terms=terms), bases)
 
 
@@ -205,12 +205,12 @@ def _multiply_lazy(first: Any, second: Any) -> Any:
     if type(values) is not Pair or type(gate._value) is not Value:
         return NotImplemented
     form, (of_gate, bases) = values.form, as_form(gate) or (None, ())
-    if of_gate is None or any(same_index(of_gate.terms[0].index, t.index) for t in form.factors):
+    if of_gate is None or any(same_index(of_gate.terms[0].ids, t.ids) for t in form.factors):
         return NotImplemented
     indices: list[Tensor] = []
     for term in (*form.terms, *form.factors, *of_gate.terms):
-        if not any(same_index(term.index, known) for known in indices):
-            indices.append(term.index)
+        if not any(same_index(term.ids, known) for known in indices):
+            indices.append(term.ids)
     if len(indices) > 2:
         return NotImplemented
     new = form._replace(factors=(*form.factors, *detached(of_gate).terms))
@@ -219,8 +219,8 @@ def _multiply_lazy(first: Any, second: Any) -> Any:
 
 def _sum_features(func: Callable, args: tuple, kwargs: dict) -> Any:
     """Sum over the last dimension, the scores of attention, or sum weighted messages over their heads."""
-    given = {**dict(zip(("input", "dim", "keepdim"), args, strict=False)), **kwargs}
-    lazy = given.get("input")
+    given: dict[str, Any] = {**dict(zip(("input", "dim", "keepdim"), args, strict=False)), **kwargs}
+    lazy: Any = given.get("input")
     if not is_lazy(lazy) or set(given) - {"input", "dim", "keepdim"} or len(lazy.shape) < 2:
         return NotImplemented
     last, value = len(lazy.shape) - 1, lazy._value

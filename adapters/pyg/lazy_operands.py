@@ -70,7 +70,7 @@ def detached(form: Form) -> Form:
     if torch.is_grad_enabled():
         return form
     return form._replace(
-        terms=tuple(Term(t.index, t.features.detach()) for t in form.terms),
+        terms=tuple(Term(t.ids, t.features.detach()) for t in form.terms),
         edges=None if form.edges is None else form.edges.detach(),
     )
 
@@ -115,7 +115,7 @@ def of_terms(lazy: Any, function: Callable[[Tensor], Tensor], shape: tuple) -> A
         return NotImplemented
     form, bases = found
     try:
-        terms = tuple(Term(t.index, function(t.features)) for t in form.terms)
+        terms = tuple(Term(t.ids, function(t.features)) for t in form.terms)
         edges = None if form.edges is None else function(form.edges)
     except (RuntimeError, TypeError, IndexError):
         return NotImplemented
@@ -130,12 +130,12 @@ def sum_of(a: Form, b: Form, sign: int) -> Form | None:
     """Return a + b or a - b, or None if it has more than two different indices."""
     terms = list(a.terms)
     for term in b.terms:
-        at = next((i for i, known in enumerate(terms) if same_index(known.index, term.index)), None)
+        at = next((i for i, known in enumerate(terms) if same_index(known.ids, term.ids)), None)
         features = term.features if sign > 0 else -term.features
         if at is None:
-            terms.append(Term(term.index, features))
+            terms.append(Term(term.ids, features))
         else:
-            terms[at] = Term(term.index, terms[at].features + features)
+            terms[at] = Term(term.ids, terms[at].features + features)
     if len(terms) > 2:
         return None
     edges = a.edges

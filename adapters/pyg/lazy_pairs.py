@@ -23,13 +23,13 @@ from .lazy import LazyMessage, Value, new_handle, with_dims
 
 _plain = torch._C.DisableTorchFunctionSubclass
 _ops = torch.ops.gnna
-_address = torch._C._data_address  # unlike data_ptr(), it does not end copy-on-write sharing
+_address = torch._C._data_address  # type: ignore[attr-defined]  # unlike data_ptr(), it does not end copy-on-write sharing
 
 
 class Term(NamedTuple):
-    """Features [N, *S] of nodes, of which every edge reads the row index[e]."""
+    """Features [N, *S] of nodes, of which every edge e reads the row ids[e]."""
 
-    index: Tensor
+    ids: Tensor
     features: Tensor
 
 
@@ -111,7 +111,7 @@ def _become(handle: Tensor, tensor: Tensor, layer: str) -> None:
     tensor = tensor.contiguous()
     wanted = handle.requires_grad
     try:
-        torch._C._swap_tensor_impl(handle, tensor)  # type: ignore[attr-defined]
+        torch._C._swap_tensor_impl(handle, tensor)
     except RuntimeError:  # C++ code holds the handle: only its memory can be filled
         if wanted:
             raise RuntimeError(
@@ -119,7 +119,7 @@ def _become(handle: Tensor, tensor: Tensor, layer: str) -> None:
                 "gradient; give it a copy, (x_i + x_j).clone(), or exclude the layer with `conv.gnna = False`"
             ) from None
         torch.ops.gnna.fill(handle, tensor.detach().clone())
-    handle.__class__ = Tensor  # type: ignore[assignment]
+    handle.__class__ = Tensor
     handle.__dict__.pop("_value", None)
     handle.__dict__.pop("_shape", None)
 
@@ -164,14 +164,14 @@ class Pair(Expression):
     def reduce(self, dst: Tensor, num_dst: int, reduce: str) -> Tensor | Any:
         """Reduce the messages over their destinations: [num_dst, *S], or NotImplemented."""
         form = self.form
-        others = [t for t in (*form.terms, *form.factors) if not same_index(t.index, dst)]
+        others = [t for t in (*form.terms, *form.factors) if not same_index(t.ids, dst)]
         extremum = reduce in ("max", "min")
         if extremum and not (form.scale is None and form.shared is None and not form.factors):
             return NotImplemented
-        src = others[0].index if others else dst
-        if any(not same_index(t.index, src) for t in others) or not others:
+        src = others[0].ids if others else dst
+        if any(not same_index(t.ids, src) for t in others) or not others:
             return NotImplemented
-        if any(t.features.size(0) != num_dst for t in (*form.terms, *form.factors) if same_index(t.index, dst)):
+        if any(t.features.size(0) != num_dst for t in (*form.terms, *form.factors) if same_index(t.ids, dst)):
             return NotImplemented
         self.check_versions()
         rows, cols, left, right = self._operands(src, dst, saved=self.recorded)
@@ -213,24 +213,24 @@ class Pair(Expression):
         first: Tensor | None = None
         for term in (*self.form.terms, *self.form.factors):
             if first is None:
-                first = term.index
-            elif not same_index(first, term.index):
-                ends = (first, term.index)
+                first = term.ids
+            elif not same_index(first, term.ids):
+                ends = (first, term.ids)
                 by_target = self.conv.flow == "source_to_target"
                 # The rows of edge_index are sources and destinations.
-                ascending = first.storage_offset() <= term.index.storage_offset()
+                ascending = first.storage_offset() <= term.ids.storage_offset()
                 return ends if ascending == by_target else ends[::-1]
         return None
 
     def _rows(self, index: Tensor) -> int:
-        return next(t.features.size(0) for t in (*self.form.terms, *self.form.factors) if same_index(t.index, index))
+        return next(t.features.size(0) for t in (*self.form.terms, *self.form.factors) if same_index(t.ids, index))
 
     def _operands(self, src: Tensor, dst: Tensor, saved: bool) -> list[Tensor | None]:
         """Return rows, cols, left and right, in a form that the backward pass can keep."""
         found = []
         for terms in (self.form.terms, self.form.factors):
             for index in (dst, src):
-                features = next((t.features for t in terms if same_index(t.index, index)), None)
+                features = next((t.features for t in terms if same_index(t.ids, index)), None)
                 found.append(consume.kept_features(features) if saved and features is not None else features)
         return found
 
@@ -242,7 +242,7 @@ class Pair(Expression):
 
 
 def _gathered(term: Term) -> Tensor:
-    return term.features.index_select(0, term.index)
+    return term.features.index_select(0, term.ids)
 
 
 def _widened(t: Tensor | None) -> Tensor | None:

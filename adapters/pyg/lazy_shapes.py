@@ -33,8 +33,10 @@ from .lazy_pairs import Concatenation, Form, Pair, Term, register_expression, sa
 
 
 def _linear(func: Callable, args: tuple, kwargs: dict) -> Any:
-    given = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
-    lazy, weight, bias = given.get("input"), given.get("weight"), given.get("bias")
+    given: dict[str, Any] = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
+    lazy: Any = given.get("input")
+    weight: Any = given.get("weight")
+    bias: Any = given.get("bias")
     if not is_lazy(lazy) or type(weight) not in PLAIN or weight.dim() != 2:
         return NotImplemented
     value = lazy._value
@@ -58,7 +60,7 @@ def _linear(func: Callable, args: tuple, kwargs: dict) -> Any:
     rest = [] if bias is None else [bias]
     for piece, columns in zip(pieces, weight.split([_width(piece) for piece in pieces], dim=1), strict=True):
         # The bias joins the first gathered features.
-        terms = tuple(Term(t.index, F.linear(t.features, columns, rest.pop() if rest else None)) for t in piece.terms)
+        terms = tuple(Term(t.ids, F.linear(t.features, columns, rest.pop() if rest else None)) for t in piece.terms)
         edges = None if piece.edges is None else F.linear(piece.edges, columns)
         part = Form(terms, edges)
         form = part if form is None else sum_of(form, part, 1)
@@ -69,7 +71,7 @@ def _linear(func: Callable, args: tuple, kwargs: dict) -> Any:
     count_moved(value, "linear")
     shape = (*lazy.shape[:-1], weight.size(0))
     if len(form.terms) == 1 and form.edges is None:
-        return lift_rows(form.terms[0].features, value, form.terms[0].index)
+        return lift_rows(form.terms[0].features, value, form.terms[0].ids)
     return pair(value, shape, form, ())
 
 
@@ -81,15 +83,17 @@ def _width(form: Form) -> int:
 
 
 def _concatenate(func: Callable, args: tuple, kwargs: dict) -> Any:
-    given = {**dict(zip(("tensors", "dim"), args, strict=False)), **kwargs}
-    items = given.get("tensors")
+    given: dict[str, Any] = {**dict(zip(("tensors", "dim"), args, strict=False)), **kwargs}
+    items: Any = given.get("tensors")
     if type(items) not in (tuple, list) or set(given) - {"tensors", "dim"}:
         return NotImplemented
     lazy = next(item for item in items if is_lazy(item))
     dims = len(lazy.shape)
     if given.get("dim", 0) not in (-1, dims - 1) or dims < 2:
         return NotImplemented
-    pieces, bases, width = [], [], 0
+    pieces: list[Form] = []
+    bases: list[Value] = []
+    width = 0
     for item in items:
         if getattr(item, "shape", ())[:-1] != lazy.shape[:-1] or item.dtype != lazy.dtype:
             return NotImplemented
@@ -123,7 +127,7 @@ def _index(func: Callable, args: tuple, kwargs: dict) -> Any:
     if type(value) is Concatenation and moves(value) and len(index) < len(lazy.shape):
         pieces = [
             Form(
-                tuple(Term(t.index, t.features[index]) for t in piece.terms),
+                tuple(Term(t.ids, t.features[index]) for t in piece.terms),
                 None if piece.edges is None else piece.edges[index],
             )
             for piece in value.pieces
@@ -139,22 +143,23 @@ def _shape_of(lazy: Any, function: Callable[[Tensor], Tensor]) -> tuple:
 
 
 def _stack(func: Callable, args: tuple, kwargs: dict) -> Any:
-    given = {**dict(zip(("tensors", "dim"), args, strict=False)), **kwargs}
-    items, dim = given.get("tensors"), given.get("dim", 0)
+    given: dict[str, Any] = {**dict(zip(("tensors", "dim"), args, strict=False)), **kwargs}
+    items: Any = given.get("tensors")
+    dim = given.get("dim", 0)
     if type(items) not in (tuple, list) or type(dim) is not int or not all(map(is_lazy, items)):
         return NotImplemented
     dims = len(items[0].shape) + 1
     dim %= dims
-    forms = [as_form(item) for item in items]
+    forms: list[Any] = [as_form(item) for item in items]
     if dim == 0 or any(form is None for form in forms) or any(item.shape != items[0].shape for item in items):
         return NotImplemented
     first = forms[0][0]
     terms = []
     for term in first.terms:
-        stacked = [t.features for form, _ in forms for t in form.terms if same_index(t.index, term.index)]
+        stacked = [t.features for form, _ in forms for t in form.terms if same_index(t.ids, term.ids)]
         if len(stacked) != len(forms):
             return NotImplemented
-        terms.append(Term(term.index, torch.stack(stacked, dim)))
+        terms.append(Term(term.ids, torch.stack(stacked, dim)))
     if any(len(form.terms) != len(terms) or (form.edges is None) != (first.edges is None) for form, _ in forms):
         return NotImplemented
     edges = None if first.edges is None else torch.stack([form.edges for form, _ in forms], dim)
@@ -182,9 +187,9 @@ def _view(func: Callable, args: tuple, kwargs: dict) -> Any:
 
     form = value.form
     new = form._replace(
-        terms=tuple(Term(t.index, regroup(t.features)) for t in form.terms),
+        terms=tuple(Term(t.ids, regroup(t.features)) for t in form.terms),
         edges=None if form.edges is None else regroup(form.edges),
-        factors=tuple(Term(t.index, regroup(t.features)) for t in form.factors),
+        factors=tuple(Term(t.ids, regroup(t.features)) for t in form.factors),
         shared=None if form.shared is None else regroup(form.shared),
     )
     return pair(value, shape, new, value.bases)
