@@ -143,7 +143,7 @@ struct Differentiated {
 };
 
 at::Tensor of_left(const at::Tensor& grad, const MaybeTensor& left) {
-  return left->sym_size(0) == 1 ? grad.sum(0, /*keepdim=*/true) : grad;
+  return left.has_value() && left->sym_size(0) == 1 ? grad.sum(0, /*keepdim=*/true) : grad;
 }
 
 struct PairReduce : torch::autograd::Function<PairReduce> {
@@ -188,7 +188,7 @@ struct PairReduce : torch::autograd::Function<PairReduce> {
     if (wants(ctx, 0)) out[0] = by.rows();
     if (wants(ctx, 1)) out[1] = by.cols();
     if (wants(ctx, 2)) out[2] = by.edges();
-    if (wants(ctx, 3)) out[3] = ops::pair_dot(call, call.weight->dim() - 1);
+    if (wants(ctx, 3)) out[3] = ops::pair_dot(call, saved[3].dim() - 1);
     if (wants(ctx, 4)) out[4] = of_left(grad * by.left(), left);
     if (wants(ctx, 5)) out[5] = by.right();
     return out;
@@ -248,17 +248,17 @@ struct PairMap : torch::autograd::Function<PairMap> {
     variable_list out(14);
     const at::Tensor& grad = grads[0];
     if (!grad.defined()) return out;
-    const MaybeTensor weight = call.weight;
-    call.weight = weight.has_value() ? broadcast_to_messages(*weight, grad.dim()) * grad : grad;
+    const at::Tensor& weight = saved[3];
+    const at::Tensor weighted = weight.defined() ? broadcast_to_messages(weight, grad.dim()) * grad : grad;
+    if (wants(ctx, 3)) {
+      call.weight = std::nullopt;
+      out[3] = sum_to_weight(grad * ops::pair_map(call), weight.dim());
+    }
+    call.weight = weighted;
     const Differentiated by{call};
     if (wants(ctx, 0)) out[0] = by.rows();
     if (wants(ctx, 1)) out[1] = by.cols();
     if (wants(ctx, 2)) out[2] = by.edges();
-    if (wants(ctx, 3)) {
-      call.weight = std::nullopt;
-      out[3] = sum_to_weight(grad * ops::pair_map(call), weight->dim());
-      call.weight = broadcast_to_messages(*weight, grad.dim()) * grad;
-    }
     if (wants(ctx, 4)) out[4] = of_left(by.left(), call.left);
     if (wants(ctx, 5)) out[5] = by.right();
     return out;
@@ -279,11 +279,11 @@ at::Tensor pair_reduce(const MaybeTensor& rows, const MaybeTensor& cols, const M
   TORCH_CHECK_VALUE(!extremum || !(weight.has_value() || left.has_value() || right.has_value()), "reduce is '", reduce,
                     "', which takes rows, cols and edges only; weight, left and right must be "
                     "None");
-  const PairCall call{rows, cols,    edges,   weight,   left,      right, src,
-                      dst,  num_src, num_dst, function, parameter, order, cache};
+  const PairCall call{rows,     cols,      edges, weight, left, right, src, dst, std::move(num_src), std::move(num_dst),
+                      function, parameter, order, cache};
   if (recorded(call)) {
-    return PairReduce::apply(rows, cols, edges, weight, left, right, src, dst, num_src, num_dst, std::string(function),
-                             parameter, order, std::string(reduce), cache);
+    return PairReduce::apply(rows, cols, edges, weight, left, right, src, dst, call.num_src, call.num_dst,
+                             std::string(function), parameter, order, std::string(reduce), cache);
   }
   const at::AutoDispatchBelowADInplaceOrView below;
   return ops::pair_reduce(call, reduce);
@@ -293,11 +293,11 @@ at::Tensor pair_dot(const MaybeTensor& rows, const MaybeTensor& cols, const Mayb
                     const MaybeTensor& right, const at::Tensor& src, const at::Tensor& dst, c10::SymInt num_src,
                     c10::SymInt num_dst, c10::string_view function, double parameter, int64_t order, int64_t head_dims,
                     bool cache) {
-  const PairCall call{rows, cols,    edges,   {},       left,      right, src,
-                      dst,  num_src, num_dst, function, parameter, order, cache};
+  const PairCall call{rows,     cols,      edges, {},   left, right, src, dst, std::move(num_src), std::move(num_dst),
+                      function, parameter, order, cache};
   if (recorded(call)) {
-    return PairDot::apply(rows, cols, edges, left, right, src, dst, num_src, num_dst, std::string(function), parameter,
-                          order, head_dims, cache);
+    return PairDot::apply(rows, cols, edges, left, right, src, dst, call.num_src, call.num_dst, std::string(function),
+                          parameter, order, head_dims, cache);
   }
   const at::AutoDispatchBelowADInplaceOrView below;
   return ops::pair_dot(call, head_dims);
@@ -307,11 +307,11 @@ at::Tensor pair_map(const MaybeTensor& rows, const MaybeTensor& cols, const Mayb
                     const MaybeTensor& weight, const MaybeTensor& left, const MaybeTensor& right, const at::Tensor& src,
                     const at::Tensor& dst, c10::SymInt num_src, c10::SymInt num_dst, c10::string_view function,
                     double parameter, int64_t order, bool cache) {
-  const PairCall call{rows, cols,    edges,   weight,   left,      right, src,
-                      dst,  num_src, num_dst, function, parameter, order, cache};
+  const PairCall call{rows,     cols,      edges, weight, left, right, src, dst, std::move(num_src), std::move(num_dst),
+                      function, parameter, order, cache};
   if (recorded(call)) {
-    return PairMap::apply(rows, cols, edges, weight, left, right, src, dst, num_src, num_dst, std::string(function),
-                          parameter, order, cache);
+    return PairMap::apply(rows, cols, edges, weight, left, right, src, dst, call.num_src, call.num_dst,
+                          std::string(function), parameter, order, cache);
   }
   const at::AutoDispatchBelowADInplaceOrView below;
   return ops::pair_map(call);
