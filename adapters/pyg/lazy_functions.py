@@ -18,7 +18,6 @@ from gnna_plugin import settings
 
 from .lazy import Value, lift_rows, register
 from .lazy_operands import (
-    PLAIN,
     as_edges,
     as_form,
     count_moved,
@@ -33,7 +32,7 @@ from .lazy_operands import (
     sum_of,
 )
 from .lazy_pairs import Form, HeadSum, Pair, Term, register_expression, same_index
-from .lazy_products import Product
+from .lazy_products import Product, as_weight
 
 # ---- activations -----------------------------------------------------------------------------------------------------
 
@@ -162,22 +161,10 @@ def _multiply(func: Callable, args: tuple, kwargs: dict) -> Any:
         shared = other.detach() if not torch.is_grad_enabled() else other
         shared = shared.reshape((1,) * (len(shape) - shared.dim()) + tuple(shared.shape)).expand(1, *shape[1:])
         return pair(value, shape, form._replace(shared=shared), value.bases)
-    scale = _as_scale(other, lazy)
+    scale = as_weight(value, lazy.shape, other) if getattr(other, "dtype", None) == lazy.dtype else None
     if scale is None or form.scale is not None:
         return NotImplemented
     return pair(value, shape, form._replace(scale=kept_edges(scale)), value.bases)
-
-
-def _as_scale(other: Any, lazy: Any) -> Tensor | None:
-    """Return other as one weight per edge, head or feature, [E, *W]."""
-    if type(other) not in PLAIN or other.dtype != lazy.dtype or other.dim() != len(lazy.shape):
-        return None
-    if other.device != lazy._value.x.device or other.size(0) != lazy.shape[0]:
-        return None
-    dims = other.dim()
-    while dims > 1 and other.size(dims - 1) == 1:
-        dims -= 1
-    return other.reshape(other.shape[:dims]) if other.shape[1:dims] == lazy.shape[1:dims] else None
 
 
 def _power(func: Callable, args: tuple, kwargs: dict) -> Any:

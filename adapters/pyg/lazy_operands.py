@@ -67,12 +67,7 @@ def kept_edges(edges: Tensor) -> Tensor:
 
 def detached(form: Form) -> Form:
     """Return a form without gradients if none are recorded now."""
-    if torch.is_grad_enabled():
-        return form
-    return form._replace(
-        terms=tuple(Term(t.ids, t.features.detach()) for t in form.terms),
-        edges=None if form.edges is None else form.edges.detach(),
-    )
+    return form if torch.is_grad_enabled() else form.map(Tensor.detach)
 
 
 def count_moved(value: Value, what: str) -> None:
@@ -115,11 +110,10 @@ def of_terms(lazy: Any, function: Callable[[Tensor], Tensor], shape: tuple) -> A
         return NotImplemented
     form, bases = found
     try:
-        terms = tuple(Term(t.ids, function(t.features)) for t in form.terms)
-        edges = None if form.edges is None else function(form.edges)
+        mapped = form.map(function)
     except (RuntimeError, TypeError, IndexError):
         return NotImplemented
-    return pair(lazy._value, shape, Form(terms, edges), bases)
+    return pair(lazy._value, shape, mapped, bases)
 
 
 def pair(like: Value, shape: tuple, form: Form, bases: tuple[Value, ...]) -> Any:

@@ -57,6 +57,19 @@ class Form(NamedTuple):
     def is_sum(self) -> bool:
         return self.function == "identity" and self.scale is None and not self.factors and self.shared is None
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Form:
+        """Return the form with a function applied to every operand that has the features of a message."""
+
+        def of_terms(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+            return tuple(Term(t.ids, function(t.features)) for t in terms)
+
+        return self._replace(
+            terms=of_terms(self.terms),
+            edges=None if self.edges is None else function(self.edges),
+            factors=of_terms(self.factors),
+            shared=None if self.shared is None else function(self.shared),
+        )
+
 
 def same_index(a: Tensor, b: Tensor) -> bool:
     """Return whether two index tensors are the same memory."""
@@ -144,8 +157,7 @@ class Pair(Expression):
         form = self.form
         ends = self._ends()
         if ends is None:  # all features are those of one end, so no op of both ends is needed
-            values = [_gathered(term) for term in form.terms] + ([] if form.edges is None else [form.edges])
-            out = FUNCTIONS[form.function](sum(values[1:], values[0]), form.parameter)
+            out = FUNCTIONS[form.function](_sum_of_operands(form), form.parameter)
             for factor in form.factors:
                 out = out * _gathered(factor)
             out = out if form.shared is None else out * form.shared
@@ -154,11 +166,10 @@ class Pair(Expression):
         operands = self._operands(src, dst, saved=self.recorded)
         rows, cols, left, right = operands
         left = _times(left, form.shared)
+        num_src, num_dst = self._rows(src), self._rows(dst)
         return self._run(
-            lambda: _ops.pair_map(
-                rows, cols, form.edges, form.scale, left, right, src, dst, self._rows(src), self._rows(dst),
-                form.function, form.parameter, 0, True,
-            )
+            num_src, _ops.pair_map, rows, cols, form.edges, form.scale, left, right, src, dst, num_src, num_dst,
+            form.function, form.parameter, 0, True,
         )  # fmt: skip
 
     def reduce(self, dst: Tensor, num_dst: int, reduce: str) -> Tensor | Any:
@@ -180,10 +191,8 @@ class Pair(Expression):
         if extremum and left is not None:
             return NotImplemented
         out = self._run(
-            lambda: _ops.pair_reduce(
-                rows, cols, form.edges, form.scale, left, right, src, dst, num_src, num_dst, form.function,
-                form.parameter, 0, reduce, True,
-            )
+            num_src, _ops.pair_reduce, rows, cols, form.edges, form.scale, left, right, src, dst, num_src, num_dst,
+            form.function, form.parameter, 0, reduce, True,
         )  # fmt: skip
         report.fused(self.layer)
         return out
@@ -199,11 +208,10 @@ class Pair(Expression):
         left, edges = _times(left, form.shared), form.edges
         if src.is_cuda and torch.is_autocast_enabled():  # autocast runs sums of 16-bit values in float32
             rows, cols, edges, left, right = map(_widened, (rows, cols, edges, left, right))
+        num_src, num_dst = self._rows(src), self._rows(dst)
         out = self._run(
-            lambda: _ops.pair_dot(
-                rows, cols, edges, left, right, src, dst, self._rows(src), self._rows(dst), form.function,
-                form.parameter, 0, kept, True,
-            )
+            num_src, _ops.pair_dot, rows, cols, edges, left, right, src, dst, num_src, num_dst, form.function,
+            form.parameter, 0, kept, True,
         )  # fmt: skip
         report.fused(self.layer)
         return out
@@ -234,11 +242,12 @@ class Pair(Expression):
                 found.append(consume.kept_features(features) if saved and features is not None else features)
         return found
 
-    def _run(self, op: Callable[[], Tensor]) -> Tensor:
+    def _run(self, num_src: int, op: Callable, *operands: Any) -> Tensor:
+        """Run a pair op, with PyG's exception for an index out of range."""
         try:
-            return op()
+            return op(*operands)
         except ValueError as error:
-            raise as_index_error(str(error), self.call, 0) from None
+            raise as_index_error(str(error), self.call, num_src) from None
 
 
 def _gathered(term: Term) -> Tensor:
@@ -265,10 +274,10 @@ class Concatenation(Expression):
         self.pieces = pieces
 
     def compute(self) -> Tensor:
-        return torch.cat([_messages(piece) for piece in self.pieces], dim=-1)
+        return torch.cat([_sum_of_operands(piece) for piece in self.pieces], dim=-1)
 
 
-def _messages(form: Form) -> Tensor:
+def _sum_of_operands(form: Form) -> Tensor:
     values = [_gathered(term) for term in form.terms] + ([] if form.edges is None else [form.edges])
     return sum(values[1:], values[0])
 

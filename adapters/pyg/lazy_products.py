@@ -180,7 +180,7 @@ def _mul(func: Callable, args: tuple, kwargs: dict) -> Any:
 
 def _weighted(lazy: LazyMessage, other: Any) -> Product | None:
     value, shape = lazy._value, lazy.shape
-    scale = _as_weight(value, shape, other)
+    scale = as_weight(value, shape, other)
     if scale is None:
         return None
     x, weight, trail = value.x, value.weight, shape[1:]
@@ -219,7 +219,7 @@ def _kept(value: Value, weight: Tensor) -> tuple[Tensor, int | None]:
     return (weight._lazy_clone() if shared else weight.clone()), None
 
 
-def _as_weight(value: Value, shape: torch.Size, other: Any) -> Tensor | None:
+def as_weight(value: Value, shape: torch.Size, other: Any) -> Tensor | None:
     """Return other as a weight [E, *W] of these messages.
 
     Returns:

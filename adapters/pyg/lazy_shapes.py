@@ -125,13 +125,7 @@ def _index(func: Callable, args: tuple, kwargs: dict) -> Any:
     if type(value) is Value:
         return of_rows(lazy, "getitem", lambda x: x[index])
     if type(value) is Concatenation and moves(value) and len(index) < len(lazy.shape):
-        pieces = [
-            Form(
-                tuple(Term(t.ids, t.features[index]) for t in piece.terms),
-                None if piece.edges is None else piece.edges[index],
-            )
-            for piece in value.pieces
-        ]
+        pieces = [piece.map(lambda x: x[index]) for piece in value.pieces]
         shape = _shape_of(lazy, lambda x: x[index])
         return register_expression(Concatenation(value, shape, pieces, value.bases))
     return of_terms(lazy, lambda x: x[index], _shape_of(lazy, lambda x: x[index]))
@@ -185,14 +179,7 @@ def _view(func: Callable, args: tuple, kwargs: dict) -> Any:
     def regroup(x: Tensor) -> Tensor:
         return x.reshape(x.size(0), *shape[1:])
 
-    form = value.form
-    new = form._replace(
-        terms=tuple(Term(t.ids, regroup(t.features)) for t in form.terms),
-        edges=None if form.edges is None else regroup(form.edges),
-        factors=tuple(Term(t.ids, regroup(t.features)) for t in form.factors),
-        shared=None if form.shared is None else regroup(form.shared),
-    )
-    return pair(value, shape, new, value.bases)
+    return pair(value, shape, value.form.map(regroup), value.bases)
 
 
 register(

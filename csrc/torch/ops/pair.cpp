@@ -127,9 +127,12 @@ struct Differentiated {
     ++d.order;
     return d;
   }
-  at::Tensor rows() const { return ops::pair_reduce(next(), "sum"); }
-  at::Tensor cols() const { return ops::pair_reduce(turned(next()), "sum"); }
-  at::Tensor edges() const { return ops::pair_map(next()); }
+  // Writes the gradients of rows, cols and edges, which come first in every op.
+  void write_terms(AutogradContext* ctx, variable_list& out) const {
+    if (wants(ctx, 0)) out[0] = ops::pair_reduce(next(), "sum");
+    if (wants(ctx, 1)) out[1] = ops::pair_reduce(turned(next()), "sum");
+    if (wants(ctx, 2)) out[2] = ops::pair_map(next());
+  }
   at::Tensor left() const {
     PairCall d = call;
     d.left = std::nullopt;
@@ -185,9 +188,7 @@ struct PairReduce : torch::autograd::Function<PairReduce> {
     const MaybeTensor left = call.left;
     call.left = times(left, grad);
     const Differentiated by{call};
-    if (wants(ctx, 0)) out[0] = by.rows();
-    if (wants(ctx, 1)) out[1] = by.cols();
-    if (wants(ctx, 2)) out[2] = by.edges();
+    by.write_terms(ctx, out);
     if (wants(ctx, 3)) out[3] = ops::pair_dot(call, saved[3].dim() - 1);
     if (wants(ctx, 4)) out[4] = of_left(grad * by.left(), left);
     if (wants(ctx, 5)) out[5] = by.right();
@@ -217,9 +218,7 @@ struct PairDot : torch::autograd::Function<PairDot> {
     if (!grads[0].defined()) return out;
     call.weight = grads[0];
     const Differentiated by{call};
-    if (wants(ctx, 0)) out[0] = by.rows();
-    if (wants(ctx, 1)) out[1] = by.cols();
-    if (wants(ctx, 2)) out[2] = by.edges();
+    by.write_terms(ctx, out);
     if (wants(ctx, 4)) out[3] = of_left(by.left(), call.left);
     if (wants(ctx, 5)) out[4] = by.right();
     return out;
@@ -256,9 +255,7 @@ struct PairMap : torch::autograd::Function<PairMap> {
     }
     call.weight = weighted;
     const Differentiated by{call};
-    if (wants(ctx, 0)) out[0] = by.rows();
-    if (wants(ctx, 1)) out[1] = by.cols();
-    if (wants(ctx, 2)) out[2] = by.edges();
+    by.write_terms(ctx, out);
     if (wants(ctx, 4)) out[4] = of_left(by.left(), call.left);
     if (wants(ctx, 5)) out[5] = by.right();
     return out;
