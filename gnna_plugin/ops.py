@@ -196,6 +196,11 @@ def _(messages: Tensor, index: Tensor, num_rows: int, reduce: str, cache: bool =
     return messages.new_empty((num_rows, *messages.shape[1:]))
 
 
+@torch.library.register_fake("gnna::segment_extremum_backward")
+def _(grad: Tensor, messages: Tensor, best: Tensor, index: Tensor, cache: bool = True) -> Tensor:
+    return messages.new_empty(messages.shape)
+
+
 @torch.library.register_fake("gnna::gather_rows")
 def _(x: Tensor, index: Tensor, cache: bool = True) -> Tensor:
     return x.new_empty((index.shape[0], *x.shape[1:]))

@@ -15,6 +15,7 @@ FUNCTIONS = {
     "relu": (0.0, F.relu),
     "leaky_relu": (0.2, lambda z: F.leaky_relu(z, 0.2)),
     "square": (0.0, torch.square),
+    "exp": (0.0, torch.exp),
     "elu": (1.5, lambda z: F.elu(z, 1.5)),
     "gelu": (0.0, F.gelu),
     "silu": (0.0, F.silu),
@@ -201,8 +202,8 @@ def test_graphs_without_edges_and_features_without_columns(device):
 def test_bad_arguments_are_refused(device):
     src, dst = torch.tensor([0, 3], device=device), torch.tensor([0, 1], device=device)
     given = operands("rows cols", (3,), src, 4, 2)
-    with pytest.raises(ValueError, match="function is 'exp'; accepted are"):
-        torch.ops.gnna.pair_reduce(*given, src, dst, 4, 2, "exp", 0.0, 0, "sum")
+    with pytest.raises(ValueError, match="function is 'exponential'; accepted are"):
+        torch.ops.gnna.pair_reduce(*given, src, dst, 4, 2, "exponential", 0.0, 0, "sum")
     with pytest.raises(ValueError, match="at least one of them must be given"):
         reduce_call([None] * 6, src, dst, 4, 2, "relu")
     with pytest.raises(ValueError, match="cols has 4 rows; it must have 3"):

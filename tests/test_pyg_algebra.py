@@ -56,6 +56,8 @@ REDUCED = {
     "numbers": lambda self, x_i, x_j, e: 2 * (1 - x_j) + 3,
     "bias": lambda self, x_i, x_j, e: x_j + self.bias,
     "factor per feature": lambda self, x_i, x_j, e: (x_j * self.bias).relu(),
+    "elementwise functions": lambda self, x_i, x_j, e: (x_j.clamp(min=-1, max=1) + 2).pow(1.5).log() / 3,
+    "softplus of a layer norm": lambda self, x_i, x_j, e: F.softplus(F.layer_norm(x_j, (W,), self.bias)),
     "two of one end": lambda self, x_i, x_j, e: x_j * x_j.sigmoid() - x_j,
     "slice": lambda self, x_i, x_j, e: x_j[:, 2:7],
     "sum of both ends": lambda self, x_i, x_j, e: x_i + x_j,
@@ -144,6 +146,49 @@ def test_outputs_and_gradients(device, name, aggr):
         assert counts.fused >= 3 and not counts.materialised
 
 
+@pytest.mark.parametrize(
+    "aggr",
+    [
+        nn.aggr.SoftmaxAggregation(),
+        nn.aggr.SoftmaxAggregation(t=0.3, learn=True, channels=W),
+        nn.aggr.SoftmaxAggregation(t=3.0, semi_grad=True),
+        nn.aggr.PowerMeanAggregation(p=2.5, learn=True),
+        nn.aggr.MultiAggregation(["mean", "max", "std", nn.aggr.SoftmaxAggregation(learn=True)]),
+    ],
+    ids=["softmax", "learned softmax", "semi-gradient", "learned power", "several"],
+)
+def test_learned_and_several_aggregations(device, aggr):
+    x, edge_index, edge = layers.graph(device)
+    counts = assert_pygs(make(REDUCED["row-wise function"], aggr, device), x, edge_index, edge["attr"])
+    assert counts.fused >= 3 and not counts.materialised
+
+
+def test_the_softmax_of_gathered_features_is_pygs_for_any_values(device):
+    """Large scores do not overflow; a NaN or an infinity reaches the rows that it reaches in PyG."""
+    x, edge_index, edge = layers.graph(device)
+    layer = make(REDUCED["two of one end"], nn.aggr.SoftmaxAggregation(), device)
+    for value in (1e4, float("inf"), float("-inf"), float("nan")):
+        bad = x.clone()
+        bad[3, :2] = value
+        with torch.no_grad():
+            expected = layer(bad, edge_index, edge["attr"])
+            gnna_plugin.enable("pyg", min_work=0)
+            torch.testing.assert_close(layer(bad, edge_index, edge["attr"]), expected, equal_nan=True)
+            gnna_plugin.disable()
+
+
+def test_casts(device):
+    """A gradient in the narrower type is rounded once per node, not once per edge."""
+    x, edge_index, edge = layers.graph(device)
+    layer = make(lambda self, x_i, x_j, e: x_j.float().tanh().to(torch.float64).double(), device=device)
+    expected = layers.outputs_and_gradients(layer, x, edge_index, edge["attr"])
+    gnna_plugin.enable(min_work=0)
+    found = layers.outputs_and_gradients(layer, x, edge_index, edge["attr"])
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert not gnna_plugin.status().layers["Message"].materialised
+
+
 @pytest.mark.parametrize("name", SETTLED)
 def test_other_messages_are_computed_as_pyg_does(device, name):
     x, edge_index, edge = layers.graph(device)
@@ -194,9 +239,11 @@ def largest_allocation(run):
         lambda: nn.PNAConv(64, 64, ["mean", "max", "min"], ["identity"], torch.ones(80).long()),
         lambda: nn.GeneralConv(64, 64),
         lambda: nn.LEConv(64, 64),
+        lambda: nn.GENConv(64, 64, learn_t=True),
+        lambda: nn.GENConv(64, 64, aggr="powermean", learn_p=True),
         lambda: Message(REDUCED["concatenation of a difference"]),
     ],
-    ids=["GATv2", "Transformer", "ResGated", "PNA", "General", "LE", "user"],
+    ids=["GATv2", "Transformer", "ResGated", "PNA", "General", "LE", "GEN", "GEN with a power mean", "user"],
 )
 def test_nothing_of_the_size_of_edges_times_features_is_allocated(make_layer):
     nodes, edges, width = 300, 40_000, 64

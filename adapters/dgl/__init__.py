@@ -6,6 +6,7 @@ DGL has no registry for aggregation backends, so the plug-in replaces functions:
   from 1.1 on. It is replaced for all reducers (hooks.py).
 - dgl.ops.gspmm: replaced for sum and mean. It sees a mean before DGL splits it into a sum and a division, and the
   gradient then runs in C++ (hooks.py).
+- dgl.ops.u_add_v_sum and others: added. update_all finds these operators by name and calls them (both_ends.py).
 - _gsddmm and EdgeSoftmax in the module of _gspmm: products of the features of both ends of an edge, and attention's
   softmax (edge_hooks.py).
 - the functions that derive graph indices: a graph returns the same objects for its relations and its reverse each time
@@ -30,7 +31,7 @@ from dgl.heterograph_index import HeteroGraphIndex  # noqa: E402
 
 from gnna_plugin.patching import Patches, misfit  # noqa: E402
 
-from . import edge_hooks, graphs, hooks  # noqa: E402
+from . import both_ends, edge_hooks, graphs, hooks  # noqa: E402
 
 _SIGNATURES = (
     (sparse, "_gspmm", ["gidx", "op", "reduce_op", "u", "e"]),
@@ -73,6 +74,8 @@ def install() -> bool:
     ours = hooks.ops_gspmm_hook(ops_spmm.gspmm)
     _patches.replace(ops_spmm, "gspmm", ours)
     _patches.replace(dgl.ops, "gspmm", ours)
+    for name, operator in both_ends.operators(dgl.ops).items():
+        _patches.replace(dgl.ops, name, operator)
     return True
 
 

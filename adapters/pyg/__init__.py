@@ -17,6 +17,7 @@ PyG has no registry for aggregation backends, so the plug-in replaces functions.
 - sparse.py: products of a sparse matrix and features use the same op.
 - graph_memo.py, graph_hooks.py: results that depend on the graph alone, gcn_norm and self-loops, are cached.
 - softmax.py: utils.softmax is one kernel.
+- pool.py: pooling functions reduce sorted rows by one kernel.
 - gin.py: GINConv's (1 + eps) * x becomes a self-loop.
 - own_code.py: shortcuts check here whether the steps that they skip are still PyG's.
 """
@@ -43,6 +44,7 @@ from . import (
     lazy_operations,  # noqa: F401
     lazy_products,  # noqa: F401
     lazy_shapes,  # noqa: F401
+    pool,
     relations,
     softmax,
     sparse,
@@ -102,12 +104,14 @@ def install() -> bool:
     relations.install()
     sparse.install()
     softmax.install()
+    pool.install()
     compiled_graph.forget_compiled()
     return True
 
 
 def uninstall() -> None:
     """Restore PyG's own functions."""
+    pool.uninstall()
     softmax.uninstall()
     sparse.uninstall()
     relations.uninstall()

@@ -67,6 +67,32 @@ def _activate(func: Callable, args: tuple, kwargs: dict) -> Any:
     return pair(lazy._value, tuple(lazy.shape), form._replace(function=name, parameter=float(parameter)), bases)
 
 
+# Other functions of every element, computed once per node. Their other arguments are numbers.
+_ELEMENTWISE = ("abs", "clamp", "clamp_max", "clamp_min", "cos", "exp", "log", "log1p", "reciprocal", "rsqrt", "sin",
+                "sqrt")  # fmt: skip
+_CASTS = (Tensor.to, Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16)
+_NUMBERS = (int, float, type(None))
+
+
+def _elementwise(func: Callable, args: tuple, kwargs: dict) -> Any:
+    others = (*args[1:], *kwargs.values())
+    allowed = (torch.dtype,) if func in _CASTS else _NUMBERS
+    if not args or not is_lazy(args[0]) or not all(type(other) in allowed for other in others):
+        return NotImplemented
+    if func in _CASTS and func(torch.empty((), dtype=args[0].dtype), *args[1:], **kwargs).dtype == args[0].dtype:
+        return args[0]
+    return of_rows(args[0], func.__name__, lambda x: func(x, *args[1:], **kwargs))
+
+
+def _layer_norm(func: Callable, args: tuple, kwargs: dict) -> Any:
+    given: dict[str, Any] = {**dict(zip(("input", "normalized_shape", "weight", "bias", "eps"), args, strict=False)),
+                             **kwargs}  # fmt: skip
+    lazy: Any = given.pop("input", None)
+    if not is_lazy(lazy) or len(given.get("normalized_shape", ())) >= len(lazy.shape):
+        return NotImplemented
+    return of_rows(lazy, "layer_norm", lambda x: func(x, **given))
+
+
 # ---- sums ------------------------------------------------------------------------------------------------------------
 
 
@@ -152,7 +178,7 @@ def _multiply(func: Callable, args: tuple, kwargs: dict) -> Any:
         return _multiply_lazy(first, second)
     lazy, other = (first, second) if is_lazy(first) else (second, first)
     value = lazy._value
-    if type(value) is Value and (is_shared(other, lazy) or (type(other) in (int, float) and math.isfinite(other))):
+    if type(value) is Value and _is_constant(other, lazy):
         return of_rows(lazy, "mul", lambda x: x * other)
     if type(value) is not Pair or not settings.current.rewrite or value.settled:
         return NotImplemented
@@ -167,10 +193,24 @@ def _multiply(func: Callable, args: tuple, kwargs: dict) -> Any:
     return pair(value, shape, form._replace(scale=kept_edges(scale)), value.bases)
 
 
-def _power(func: Callable, args: tuple, kwargs: dict) -> Any:
-    if kwargs or len(args) != 2 or args[1] != 2 or not is_lazy(args[0]):
+def _divide(func: Callable, args: tuple, kwargs: dict) -> Any:
+    if kwargs or len(args) != 2 or not is_lazy(args[0]) or not _is_constant(args[1], args[0]):
         return NotImplemented
-    return _activate(torch.square, args[:1], {})
+    return of_rows(args[0], "div", lambda x: x / args[1])
+
+
+def _power(func: Callable, args: tuple, kwargs: dict) -> Any:
+    if kwargs or len(args) != 2 or not is_lazy(args[0]):
+        return NotImplemented
+    lazy, exponent = args
+    if type(lazy._value) is Value and _is_constant(exponent, lazy):
+        return of_rows(lazy, "pow", lambda x: x**exponent)
+    return _activate(torch.square, (lazy,), {}) if type(exponent) in (int, float) and exponent == 2 else NotImplemented
+
+
+def _is_constant(other: Any, lazy: Any) -> bool:
+    """Return whether an operand is a number, or a tensor that all edges share."""
+    return (type(other) in (int, float) and math.isfinite(other)) or is_shared(other, lazy)
 
 
 def _multiply_lazy(first: Any, second: Any) -> Any:
@@ -227,6 +267,10 @@ def _sum_features(func: Callable, args: tuple, kwargs: dict) -> Any:
 register(
     {
         **{f: _activate for f in _ACTIVATIONS},
+        **{getattr(owner, name): _elementwise for name in _ELEMENTWISE for owner in (torch, Tensor)},
+        **dict.fromkeys((*_CASTS, F.softplus), _elementwise),
+        F.layer_norm: _layer_norm,
+        **dict.fromkeys((torch.div, Tensor.div, Tensor.__truediv__), _divide),
         **{f: _add for f in (*_ADDITIONS, *_SUBTRACTIONS)},
         **{f: _negate for f in (torch.neg, Tensor.neg, Tensor.__neg__)},
         **{f: _power for f in (torch.pow, Tensor.pow, Tensor.__pow__)},

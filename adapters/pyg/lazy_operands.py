@@ -75,13 +75,15 @@ def count_moved(value: Value, what: str) -> None:
 
 
 def is_shared(other: Any, lazy: Any) -> bool:
-    """Return whether a plain operand is the same for all edges: [1, *S], or trailing dimensions of S."""
+    """Return whether a plain operand is the same for all edges: it broadcasts to [1, *S]."""
     if type(other) not in PLAIN or other.dtype != lazy.dtype or other.device != lazy._value.x.device:
         return False
-    trail = tuple(lazy.shape[1:])
-    if other.dim() == len(trail) + 1 and other.size(0) == 1 and lazy.shape[0] != 1:
-        return tuple(other.shape[1:]) == trail
-    return 0 < other.dim() <= len(trail) and tuple(other.shape) == trail[len(trail) - other.dim() :]
+    trail, given = tuple(lazy.shape[1:]), tuple(other.shape)
+    if len(given) == len(trail) + 1 and given[0] == 1 and lazy.shape[0] != 1:
+        given = given[1:]
+    if not 0 < len(given) <= len(trail):
+        return False
+    return all(own in (1, wanted) for own, wanted in zip(given[::-1], trail[::-1], strict=False))
 
 
 def of_rows(lazy: Any, what: str, function: Callable[[Tensor], Tensor]) -> Any:

@@ -173,6 +173,12 @@ class Pair(Expression):
         )  # fmt: skip
 
     def reduce(self, dst: Tensor, num_dst: int, reduce: str) -> Tensor | Any:
+        out = self.reduced(dst, num_dst, reduce)
+        if out is not NotImplemented:
+            report.fused(self.layer)
+        return out
+
+    def reduced(self, dst: Tensor, num_dst: int, reduce: str) -> Tensor | Any:
         """Reduce the messages over their destinations: [num_dst, *S], or NotImplemented."""
         form = self.form
         others = [t for t in (*form.terms, *form.factors) if not same_index(t.ids, dst)]
@@ -190,12 +196,10 @@ class Pair(Expression):
         num_src = others[0].features.size(0)
         if extremum and left is not None:
             return NotImplemented
-        out = self._run(
+        return self._run(
             num_src, _ops.pair_reduce, rows, cols, form.edges, form.scale, left, right, src, dst, num_src, num_dst,
             form.function, form.parameter, 0, reduce, True,
         )  # fmt: skip
-        report.fused(self.layer)
-        return out
 
     def summed(self, kept: int) -> Tensor | Any:
         """Return the messages summed over all feature dimensions but the first `kept`: [E, *S[:kept]]."""
@@ -313,6 +317,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "relu": lambda z, _: torch.relu(z),
     "leaky_relu": torch.nn.functional.leaky_relu,
     "square": lambda z, _: torch.square(z),
+    "exp": lambda z, _: torch.exp(z),
     "elu": torch.nn.functional.elu,
     "gelu": lambda z, _: torch.nn.functional.gelu(z),
     "silu": lambda z, _: torch.nn.functional.silu(z),

@@ -73,6 +73,10 @@ struct Functions {
   static __attribute__((noinline)) V apply_heavy(Activation f, int order, C parameter, V x) {
     const V zero{}, one = S::broadcast(C(1)), p = S::broadcast(parameter);
     switch (f) {
+      case Activation::Exp: {
+        const V e = exp_nonpositive<C>(x > zero ? -x : x);
+        return x > zero ? one / e : e;
+      }
       case Activation::Elu: {
         const V below = x > zero ? zero : x;
         if (order == 0) return x > zero ? x : p * expm1_nonpositive<C>(below);

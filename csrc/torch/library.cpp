@@ -42,6 +42,9 @@ TORCH_LIBRARY(gnna, m) {
   // unlike a scatter on a GPU.
   m.def("segment_reduce(Tensor messages, Tensor index, SymInt num_rows, str reduce, bool cache=True) -> Tensor",
         kNotCaptured);
+  // Gradient of segment_reduce's max and min, whose results are `best`.
+  m.def("segment_extremum_backward(Tensor grad, Tensor messages, Tensor best, Tensor index, bool cache=True) -> Tensor",
+        kNotCaptured);
   // x[index] and its adjoint, which sums messages [E, *S] with equal index to [num_rows, *S]. If an index is used again
   // they use its plan (ops/gather.h), which on a GPU is faster than torch and deterministic. Otherwise they run torch's
   // index_select and index_add_.

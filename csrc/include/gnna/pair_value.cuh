@@ -7,9 +7,9 @@
 
 namespace gnna::cuda {
 
-// The functions without exponentials need few registers. A kernel for them alone is compiled apart from that for the
-// others, which would make it spill.
-inline bool is_light(Activation f) { return f <= Activation::Square; }
+// These functions need few registers. A kernel for them alone is compiled apart from that for the others, which would
+// make it spill.
+inline bool is_light(Activation f) { return f <= Activation::Exp; }
 
 // Which operands a kernel reads besides `rows`. kAny: those that are not nullptr, decided when it runs.
 constexpr unsigned kCols = 1, kEdges = 2, kRight = 4, kWeight = 8, kBest = 16, kAny = 32;
@@ -43,6 +43,8 @@ __device__ __forceinline__ void activate(Activation f, int order, C parameter, P
       return each([&](C x) { return order == 2 ? zero : x > zero ? one : parameter; });
     case Activation::Square:
       return each([&](C x) { return order == 0 ? x * x : order == 1 ? x + x : two; });
+    case Activation::Exp:
+      return each([&](C x) { return exponential(x); });
     default:
       break;
   }

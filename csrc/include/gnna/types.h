@@ -41,11 +41,12 @@ enum class Activation : int {
   Relu = 1,
   LeakyRelu = 2,
   Square = 3,
-  Elu = 4,
-  Gelu = 5,
-  Silu = 6,
-  Sigmoid = 7,
-  Tanh = 8,
+  Exp = 4,
+  Elu = 5,
+  Gelu = 6,
+  Silu = 7,
+  Sigmoid = 8,
+  Tanh = 9,
 };
 
 // The result of check_edges, one pass over the edge list. A position is -1 if there is none.

@@ -149,6 +149,7 @@ struct Cpu {
 TORCH_LIBRARY_IMPL(gnna, CPU, m) {
   m.impl("spmm", &spmm_on<Cpu>);
   m.impl("segment_reduce", &segment_reduce_on<Cpu>);
+  m.impl("segment_extremum_backward", &segment_extremum_backward_on<Cpu>);
   m.impl("spmm_arg", &spmm_arg_on<Cpu>);
   m.impl("sddmm", &sddmm_on<Cpu>);
   m.impl("extremum_backward", &extremum_backward_on<Cpu>);

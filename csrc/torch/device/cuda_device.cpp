@@ -319,6 +319,7 @@ struct Cuda {
 TORCH_LIBRARY_IMPL(gnna, CUDA, m) {
   m.impl("spmm", &spmm_on<Cuda>);
   m.impl("segment_reduce", &segment_reduce_on<Cuda>);
+  m.impl("segment_extremum_backward", &segment_extremum_backward_on<Cuda>);
   m.impl("spmm_arg", &spmm_arg_on<Cuda>);
   m.impl("sddmm", &sddmm_on<Cuda>);
   m.impl("extremum_backward", &extremum_backward_on<Cuda>);

@@ -60,6 +60,15 @@ inline at::Tensor segment_reduce(const at::Tensor& messages, const at::Tensor& i
   return op.call(messages, index, std::move(num_rows), reduce, cache);
 }
 
+inline at::Tensor segment_extremum_backward(const at::Tensor& grad, const at::Tensor& messages, const at::Tensor& best,
+                                            const at::Tensor& index, bool cache) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gnna::segment_extremum_backward", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                               const at::Tensor&, bool)>();
+  return op.call(grad, messages, best, index, cache);
+}
+
 inline at::Tensor segment_softmax(const at::Tensor& scores, const at::Tensor& index, c10::SymInt num_rows, bool cache) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("gnna::segment_softmax", "")

@@ -15,14 +15,15 @@ namespace gnna {
 Activation parse_activation(c10::string_view name) {
   static const std::pair<const char*, Activation> kNames[] = {
       {"identity", Activation::Identity}, {"relu", Activation::Relu},       {"leaky_relu", Activation::LeakyRelu},
-      {"square", Activation::Square},     {"elu", Activation::Elu},         {"gelu", Activation::Gelu},
-      {"silu", Activation::Silu},         {"sigmoid", Activation::Sigmoid}, {"tanh", Activation::Tanh},
+      {"square", Activation::Square},     {"exp", Activation::Exp},         {"elu", Activation::Elu},
+      {"gelu", Activation::Gelu},         {"silu", Activation::Silu},       {"sigmoid", Activation::Sigmoid},
+      {"tanh", Activation::Tanh},
   };
   for (const auto& [known, function] : kNames)
     if (name == known) return function;
   TORCH_CHECK_VALUE(
       false, "function is '", name,
-      "'; accepted are 'identity', 'relu', 'leaky_relu', 'square', 'elu', 'gelu', 'silu', 'sigmoid' and 'tanh'");
+      "'; accepted are 'identity', 'relu', 'leaky_relu', 'square', 'exp', 'elu', 'gelu', 'silu', 'sigmoid' and 'tanh'");
 }
 
 PairOperands::PairOperands(const ops::PairCall& call, int64_t head_dims)

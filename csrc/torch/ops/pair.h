@@ -43,6 +43,12 @@ class PairOperands {
     return a;
   }
 
+  // Removes the operands of the sum if the function's derivative is constant. They need not be read then.
+  template <typename T>
+  void drop_unread(PairArgs<T>& a) const {
+    if (function_ == Activation::Identity && order_ > 0) a.rows = a.cols = a.edges = nullptr;
+  }
+
  private:
   template <typename T>
   static const T* data(const at::Tensor& t) {
@@ -79,6 +85,7 @@ at::Tensor pair_reduce_on(const ops::MaybeTensor& rows, const ops::MaybeTensor& 
   if (out.numel() == 0) return out;
   for_dtype(out.scalar_type(), [&](auto zero) {
     auto args = operands.template args<decltype(zero)>(*plan, out);
+    operands.drop_unread(args);
     args.reduce = reduce == Reduce::Mean ? Reduce::Sum : reduce;
     Device::pair_reduce(*plan, args);
   });
@@ -104,8 +111,11 @@ at::Tensor pair_dot_on(const ops::MaybeTensor& rows, const ops::MaybeTensor& col
   const auto plan = pair_plan(call, true);
   at::Tensor out = empty_contiguous(operands.like(), sizes);
   if (out.numel() == 0) return out;
-  for_dtype(out.scalar_type(),
-            [&](auto zero) { Device::pair_dot(operands.template args<decltype(zero)>(*plan, out), src, dst); });
+  for_dtype(out.scalar_type(), [&](auto zero) {
+    auto args = operands.template args<decltype(zero)>(*plan, out);
+    operands.drop_unread(args);
+    Device::pair_dot(args, src, dst);
+  });
   return out;
 }
 
@@ -121,8 +131,11 @@ at::Tensor pair_map_on(const ops::MaybeTensor& rows, const ops::MaybeTensor& col
   const auto plan = pair_plan(call, true);
   at::Tensor out = empty_contiguous(operands.like(), with_rows(operands.like(), src.numel()));
   if (out.numel() == 0) return out;
-  for_dtype(out.scalar_type(),
-            [&](auto zero) { Device::pair_map(operands.template args<decltype(zero)>(*plan, out), src, dst); });
+  for_dtype(out.scalar_type(), [&](auto zero) {
+    auto args = operands.template args<decltype(zero)>(*plan, out);
+    operands.drop_unread(args);
+    Device::pair_map(args, src, dst);
+  });
   return out;
 }
 
@@ -152,13 +165,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> pair_extremum_backward_on(
     });
     return out;
   };
-  // The number of sharers is exact in 16-bit types up to 256 (bfloat16); more are rounded, as their shares would be.
-  at::Tensor share = run(call, empty_contiguous(like, best.sizes()), false, false);
-  share = grad / share.add_(best.eq(0));
+  // The number of winners is exact in 16-bit types up to 256 (bfloat16); more are rounded, as their shares would be.
+  const at::Tensor winners = run(call, empty_contiguous(like, best.sizes()), false, false);
+  const at::Tensor share = grad / (winners + best.eq(0));
+  const bool constant_slope = parse_activation(function) == Activation::Identity;
   call.order = 1;
   at::Tensor to_rows, to_cols, to_edges;
   call.left = share;
-  if (rows.has_value()) to_rows = run(call, empty_contiguous(like, rows->sizes()), false, false);
+  if (rows.has_value()) {
+    to_rows = constant_slope ? share * winners : run(call, empty_contiguous(like, rows->sizes()), false, false);
+  }
   if (edges.has_value()) to_edges = run(call, empty_contiguous(like, edges->sizes()), false, true);
   if (cols.has_value()) to_cols = run(call.reversed(), empty_contiguous(like, cols->sizes()), true, false);
   return {to_rows, to_cols, to_edges};

@@ -1,4 +1,5 @@
 // Derivative of segment_reduce.
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
 #include "ops/autograd.h"
@@ -30,8 +31,10 @@ struct SegmentReduce : torch::autograd::Function<SegmentReduce> {
       const at::Tensor count = ops::mean_divisor(grad, std::nullopt, index, index.sym_numel(), num_rows, cache);
       grad = divide_by_count(grad, count);
     } else if (messages.defined()) {
-      // Max or min. Equal winners share the gradient. As in torch.scatter_reduce, a result of 0 counts as one more
-      // winner.
+      if (!c10::GradMode::is_enabled()) {
+        return {ops::segment_extremum_backward(grad, messages, out, index, cache), {}, {}, {}, {}};
+      }
+      // The same in differentiable operations.
       const auto dtype = compute_dtype(grad.scalar_type());
       const at::Tensor wins = messages.eq(ops::gather_rows(out, index, cache)).to(dtype).detach();
       const at::Tensor sharers = ops::segment_reduce(wins, index, num_rows, "sum", cache) + out.eq(0);
@@ -50,7 +53,10 @@ at::Tensor segment_reduce(const at::Tensor& messages, const at::Tensor& index, c
   return ops::segment_reduce(messages, index, std::move(num_rows), reduce, cache);
 }
 
-TORCH_LIBRARY_IMPL(gnna, Autograd, m) { m.impl("segment_reduce", &segment_reduce); }
+TORCH_LIBRARY_IMPL(gnna, Autograd, m) {
+  m.impl("segment_reduce", &segment_reduce);
+  m.impl("segment_extremum_backward", torch::autograd::autogradNotImplementedFallback());
+}
 
 }  // namespace
 }  // namespace gnna
