@@ -4,7 +4,8 @@
 
 Each layer runs one training step on a random graph in eager mode, compiled by torch.compile, and captured as a CUDA
 graph (on a GPU only). The table is made of the plug-in's own counts, which status() shows too, and every result is
-compared with plain PyG's.
+compared with plain PyG's. The memory of tensors with features of every edge is what torch's profiler sees allocated in
+an eager step.
 """
 
 from __future__ import annotations
@@ -20,16 +21,31 @@ from collections.abc import Callable, Iterator
 import torch
 import torch_geometric
 from torch import nn as torch_nn
+from torch.profiler import ProfilerActivity, profile
 from torch_geometric import nn
 from torch_geometric.nn import MessagePassing
 
 import gnna_plugin
 
-NODES, EDGES, WIDTH, OUT, ATTRIBUTES, RELATIONS = 200, 2000, 16, 8, 3, 4
+NODES, EDGES, WIDTH, OUT, ATTRIBUTES, RELATIONS = 100, 20_000, 16, 16, 3, 4
+FEATURES_OF_EDGES = EDGES * OUT * 8  # bytes of one tensor in float64
 
 
 def mlp(width: int = WIDTH, out: int = OUT) -> torch_nn.Module:
     return torch_nn.Sequential(torch_nn.Linear(width, OUT), torch_nn.ReLU(), torch_nn.Linear(OUT, out))
+
+
+class Heterogeneous(torch_nn.Module):
+    """A layer for typed graphs, on a graph with one node type and two edge types."""
+
+    TYPES = (("n", "even", "n"), ("n", "odd", "n"))
+
+    def __init__(self, make: Callable, width: int = WIDTH, out: int = OUT) -> None:
+        super().__init__()
+        self.conv = make(width, out, (["n"], list(self.TYPES)), heads=2)
+
+    def forward(self, x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        return self.conv({"n": x}, {kind: edges[:, i::2] for i, kind in enumerate(self.TYPES)})["n"]
 
 
 # Layer -> (function that makes it, the inputs that its forward takes after x; names are those of `inputs`).
@@ -60,6 +76,12 @@ LAYERS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "GatedGraphConv": (lambda: nn.GatedGraphConv(WIDTH, 2), ("edges",)),
     "GeneralConv": (lambda: nn.GeneralConv(WIDTH, OUT), ("edges",)),
     "GraphConv": (lambda: nn.GraphConv(WIDTH, OUT), ("edges",)),
+    "HANConv": (lambda: Heterogeneous(nn.HANConv), ("edges",)),
+    "HEATConv": (
+        lambda: nn.HEATConv(WIDTH, OUT, RELATIONS, RELATIONS, 4, ATTRIBUTES, 4, heads=2),
+        ("edges", "node types", "types", "attributes"),
+    ),
+    "HGTConv": (lambda: Heterogeneous(nn.HGTConv), ("edges",)),
     "HypergraphConv": (lambda: nn.HypergraphConv(WIDTH, OUT), ("edges",)),
     "LEConv": (lambda: nn.LEConv(WIDTH, OUT), ("edges",)),
     "LGConv": (lambda: nn.LGConv(), ("edges",)),
@@ -96,6 +118,7 @@ def inputs(device: torch.device) -> dict[str, torch.Tensor]:
         "x": torch.randn(NODES, WIDTH, generator=generator, dtype=torch.float64),
         "position": torch.randn(NODES, 3, generator=generator, dtype=torch.float64),
         "edges": torch.randint(0, NODES, (2, EDGES), generator=generator),
+        "node types": torch.randint(0, RELATIONS, (NODES,), generator=generator),
         "types": torch.randint(0, RELATIONS, (EDGES,), generator=generator),
         "attributes": torch.rand(EDGES, ATTRIBUTES, generator=generator, dtype=torch.float64),
     }
@@ -124,6 +147,24 @@ def same(found: list, expected: list) -> bool:
     return all((a is None and b is None) or torch.allclose(a, b, rtol=1e-8, atol=1e-9) for a, b in pairs)
 
 
+def features_of_edges(step: Step) -> float:
+    """Return how many tensors of edges x features a step allocates, by their bytes. Smaller tensors do not count."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if step.x.is_cuda else [])]
+    step()
+    with profile(activities=activities, profile_memory=True) as profiler:
+        step()
+    sizes = [e.nbytes() for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return sum(size for size in sizes if size >= FEATURES_OF_EDGES / 2) / FEATURES_OF_EDGES
+
+
+def memory(name: str, device: torch.device) -> tuple[float, float]:
+    """Return features_of_edges() of PyG's layer and with the plug-in."""
+    step = Step(name, device)
+    plain = features_of_edges(step)
+    with gnna_plugin.enabled("pyg", min_work=0):
+        return plain, features_of_edges(step)
+
+
 @contextlib.contextmanager
 def counted() -> Iterator[Counter]:
     """Collect the calls of a block: "fused", "reduced" and "softmax", "made" (gathers made) and "PyG" (left to it)."""
@@ -143,8 +184,8 @@ def text(calls: Counter) -> str:
     return ", ".join(f"{calls[key]} {word}" for key, word in words.items() if calls[key]) or "-"
 
 
-def run(name: str, mode: str, device: torch.device) -> tuple[str, str]:
-    """Return what one step of the layer does in this mode, and why something in it is not fused."""
+def run(name: str, mode: str, device: torch.device) -> tuple[str, str, str]:
+    """Return what one step of the layer does in this mode, the forms of its messages, and what is not fused."""
     step = Step(name, device)
     expected = step()
     torch.compiler.reset()
@@ -165,13 +206,15 @@ def run(name: str, mode: str, device: torch.device) -> tuple[str, str]:
                 found = step(layer)
         status = gnna_plugin.status().layers
     reasons: Counter = Counter()
+    forms: Counter = Counter()
     for counts in status.values():
+        forms.update(counts.forms)
         reasons.update(counts.materialised)
         reasons.update(counts.framework)
     wrong = "" if same(found, expected) else " **WRONG**"
     gnna_plugin.report.reset()
     gnna_plugin.release_captures()
-    return text(calls) + wrong, ", ".join(sorted(reasons))
+    return text(calls) + wrong, "; ".join(sorted(forms)), ", ".join(sorted(reasons))
 
 
 def captures_plain(name: str, device: torch.device) -> bool:
@@ -192,19 +235,24 @@ def captures_plain(name: str, device: torch.device) -> bool:
 
 def page(device: torch.device) -> str:
     modes = ["eager", "compiled", *(["captured"] if device.type == "cuda" else [])]
-    rows = [f"| layer | {' | '.join(modes)} | what is not fused, and why |", "|---" * (len(modes) + 2) + "|"]
+    heads = ["layer", "messages", "features of edges", *modes, "what is not fused, and why"]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    free = 0
     for name in LAYERS:
-        cells, reason = [], ""
+        cells, form, reason = [], "", ""
+        plain, ours = memory(name, device)
+        free += ours == 0
         for mode in modes:
             try:
-                cell, why = run(name, mode, device)
+                cell, forms, why = run(name, mode, device)
             except Exception as error:
-                cell, why = f"fails: {type(error).__name__}", ""
+                cell, forms, why = f"fails: {type(error).__name__}", "", ""
                 if mode == "captured" and not captures_plain(name, device):
                     cell = "cannot be captured, with PyG alone neither"
             cells.append(cell)
-            reason = why if mode == "eager" else reason
-        rows.append(f"| {name} | {' | '.join(cells)} | {reason} |")
+            if mode == "eager":
+                form, reason = forms, why
+        rows.append(f"| {name} | {form} | {plain:.0f} -> {ours:.0f} | {' | '.join(cells)} | {reason} |")
     others = sorted(
         name
         for name, cls in vars(importlib.import_module("torch_geometric.nn.conv")).items()
@@ -215,6 +263,12 @@ def page(device: torch.device) -> str:
 
 Written by `python benchmarks/coverage.py` on {where}, with torch {torch.__version__} and PyG
 {torch_geometric.__version__}. Every row is one training step, whose output and gradients equal plain PyG's.
+
+{free} of these {len(LAYERS)} layers store nothing of the size of edges x features, in either direction.
+
+"messages": the formula that one kernel computes and reduces. j is a neighbour, i the node itself, e and w belong to the
+edge (message-algebra.md). "features of edges": how many tensors of edges x {OUT} features a step allocates, without and
+with the plug-in. Inputs and layers with features of edges of their own keep those.
 
 "fused": aggregations, and scores of edges, that ran as one kernel without a tensor of edges x features. "softmax":
 softmaxes over the edges of a node in one kernel. "reduced": reductions of existing messages in one kernel. "gathered":

@@ -43,6 +43,8 @@ class LayerCounts:
         framework: gathers that fell back to the framework, by reason.
         examples: by reason, the details of the first such case.
         moved: functions of messages that were computed from the features of the nodes, by name.
+        forms: of the messages that were fused, such as "w * x_j" or "relu(a_i + b_j)": j is a neighbour, i the node
+            itself, e and w belong to the edge. Layers in compiled code and in DGL have no form.
     """
 
     fused: int = 0
@@ -51,14 +53,12 @@ class LayerCounts:
     framework: Counter = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     moved: Counter = field(default_factory=Counter)
+    forms: Counter = field(default_factory=Counter)
 
     def not_fused(self) -> list[str]:
         """Return a line for each reason why calls were not fused, the most frequent first."""
         return [
-            *(
-                f"{_calls(n)} not fused: {_why_materialised(op)}"
-                for op, n in self.materialised.most_common()
-            ),
+            *(f"{_calls(n)} not fused: {_why_materialised(op)}" for op, n in self.materialised.most_common()),
             *(
                 f"{_calls(n)} not fused: {_with_example(reason, self.examples.get(reason, ''))}"
                 for reason, n in self.framework.most_common()
@@ -81,8 +81,11 @@ def _counts(layer: str) -> LayerCounts:
     return counts
 
 
-def fused(layer: str, calls: int = 1) -> None:
-    _counts(layer).fused += calls
+def fused(layer: str, calls: int = 1, form: str = "") -> None:
+    counts = _counts(layer)
+    counts.fused += calls
+    if form:
+        counts.forms[form] += calls
 
 
 def reduced(layer: str, calls: int = 1) -> None:
@@ -152,7 +155,7 @@ def aggregated(
     kept per layer class, power of two of edges, width, reduction, dtype, device and config, because mini-batches differ
     in size a thousand times over.
     """
-    fused(layer)
+    fused(layer, form="x_j" if weight is None else "w * x_j")
     if _watcher is not None:
         _watcher(layer, x, weight, src, dst, out, reduce)
     num_dst, edges = out.size(0), dst.numel()
@@ -249,6 +252,7 @@ class Status:
                     "framework": dict(c.framework),
                     "examples": dict(c.examples),
                     "moved": dict(c.moved),
+                    "forms": dict(c.forms),
                 }
                 for name, c in self.layers.items()
             },
@@ -275,6 +279,9 @@ class Status:
             lines.append(f"  {name}: {done}")
             if counts.moved:
                 lines.append(f"    message moved to nodes: {', '.join(sorted(counts.moved))}")
+            forms = sorted(set(counts.forms) - {"x_j", "w * x_j"})
+            if forms:
+                lines.append(f"    messages: {'; '.join(forms)}")
             lines += [f"    {text}" for text in counts.not_fused()]
         for d in self.decisions:
             call = f"{d['edges']:,} edges x {d['width']} {d['dtype']}, {d['reduce']} on {d['device']}"
@@ -291,7 +298,13 @@ def status() -> Status:
     with _lock:
         layers = {
             n: LayerCounts(
-                c.fused, c.reduced, Counter(c.materialised), Counter(c.framework), dict(c.examples), Counter(c.moved)
+                c.fused,
+                c.reduced,
+                Counter(c.materialised),
+                Counter(c.framework),
+                dict(c.examples),
+                Counter(c.moved),
+                Counter(c.forms),
             )
             for n, c in _layers.items()
         }

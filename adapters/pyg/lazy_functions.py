@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gnna_plugin import settings
 
+from .index_errors import gather
 from .lazy import Value, lift_rows, register
 from .lazy_operands import (
     as_edges,
@@ -33,6 +34,8 @@ from .lazy_operands import (
 )
 from .lazy_pairs import Form, HeadSum, Pair, Term, register_expression, same_index
 from .lazy_products import Product, as_weight
+
+_MOST_SCORES = 16  # numbers per edge that are gathered at once, as a weight
 
 # ---- activations -----------------------------------------------------------------------------------------------------
 
@@ -215,6 +218,8 @@ def _is_constant(other: Any, lazy: Any) -> bool:
 
 def _multiply_lazy(first: Any, second: Any) -> Any:
     """Multiply gathered features with each other if they have one index, or with a Pair (a gate)."""
+    if first.shape != second.shape:
+        return _multiply_by_scores(first, second)
     if first is second and type(first._value) is Pair:  # variances
         return _activate(torch.square, (first,), {})
     a, b = first._value, second._value
@@ -226,8 +231,6 @@ def _multiply_lazy(first: Any, second: Any) -> Any:
         b.check_versions()
         rows = b.x.reshape(b.x.size(0), *second.shape[1:])
         return of_rows(first, "mul", lambda x: x * rows)
-    if first.shape != second.shape:
-        return NotImplemented
     values, gate = (a, second) if type(a) is Pair else (b, first)
     if type(values) is not Pair or type(gate._value) is not Value:
         return NotImplemented
@@ -242,6 +245,17 @@ def _multiply_lazy(first: Any, second: Any) -> Any:
         return NotImplemented
     new = form._replace(factors=(*form.factors, *detached(of_gate).terms))
     return pair(values, tuple(first.shape), new, (*values.bases, *bases))
+
+
+def _multiply_by_scores(first: Any, second: Any) -> Any:
+    """Multiply messages by a few gathered numbers per edge, such as a norm of the node, which become a weight."""
+    scores, messages = (first, second) if math.prod(first.shape) < math.prod(second.shape) else (second, first)
+    value = scores._value
+    if type(value) is not Value or not moves(value) or math.prod(scores.shape[1:]) > _MOST_SCORES:
+        return NotImplemented
+    value.check_versions()
+    weight = gather(value.conv, value.x, value.index, value.src, value.call)
+    return weight.view(scores.shape) * messages
 
 
 def _sum_features(func: Callable, args: tuple, kwargs: dict) -> Any:

@@ -57,6 +57,21 @@ class Form(NamedTuple):
     def is_sum(self) -> bool:
         return self.function == "identity" and self.scale is None and not self.factors and self.shared is None
 
+    def describe(self, dst: Tensor) -> str:
+        """Return the formula, such as "relu(a_i + b_j) * w". i marks features of the destinations `dst`."""
+
+        def named(terms: tuple[Term, ...], of_destination: str, of_source: str) -> list[str]:
+            return sorted(of_destination if same_index(t.ids, dst) else of_source for t in terms)
+
+        inner = " + ".join(named(self.terms, "a_i", "b_j") + ([] if self.edges is None else ["e"]))
+        if self.function != "identity":
+            inner = f"{self.function}({inner})"
+        elif not self.is_sum() and "+" in inner:
+            inner = f"({inner})"
+        others = named(self.factors, "u_i", "v_j")
+        others += [name for name, t in (("w", self.scale), ("c", self.shared)) if t is not None]
+        return " * ".join([inner, *others])
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Form:
         """Return the form with a function applied to every operand that has the features of a message."""
 
@@ -175,7 +190,7 @@ class Pair(Expression):
     def reduce(self, dst: Tensor, num_dst: int, reduce: str) -> Tensor | Any:
         out = self.reduced(dst, num_dst, reduce)
         if out is not NotImplemented:
-            report.fused(self.layer)
+            report.fused(self.layer, form=self.form.describe(dst))
         return out
 
     def reduced(self, dst: Tensor, num_dst: int, reduce: str) -> Tensor | Any:
@@ -217,7 +232,7 @@ class Pair(Expression):
             num_src, _ops.pair_dot, rows, cols, edges, left, right, src, dst, num_src, num_dst, form.function,
             form.parameter, 0, kept, True,
         )  # fmt: skip
-        report.fused(self.layer)
+        report.fused(self.layer, form=f"scores sum({form.describe(dst)})")
         return out
 
     def _ends(self) -> tuple[Tensor, Tensor] | None:

@@ -227,10 +227,13 @@ def as_weight(value: Value, shape: torch.Size, other: Any) -> Tensor | None:
     """
     if type(other) not in (Tensor, torch.nn.Parameter) or other.dim() == 0:
         return None
-    if torch.promote_types(other.dtype, value.x.dtype) != other.dtype or not other.is_floating_point():
+    if not other.is_floating_point() or other.device != value.x.device:
         return None
-    if other.device != value.x.device:
-        return None
+    dtype = torch.promote_types(other.dtype, value.x.dtype)
+    if dtype != other.dtype:
+        if dtype != value.x.dtype:
+            return None
+        other = other.to(dtype)  # as torch does before it multiplies
     if value.lead:  # the weight is [E, 1], or has additional ones for the batch dimensions
         edges, trailing = shape[value.lead], len(shape) - value.lead - 1
         per_edge = (1,) * max(other.dim() - trailing - 1, 0) + (edges,) + (1,) * trailing
@@ -281,7 +284,7 @@ def _sum(func: Callable, args: tuple, kwargs: dict) -> Any:
         scores = torch.ops.gnna.sddmm(a, b, product.first.src, product.second.src, last - 1, True)
     except ValueError as error:
         raise as_index_error(str(error), product.call, a.size(0)) from None
-    report.fused(product.layer)
+    report.fused(product.layer, form="scores sum(a_i * b_j)")
     return scores
 
 

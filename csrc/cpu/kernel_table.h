@@ -19,7 +19,7 @@ struct KernelTable {
   void (*segment_softmax_backward)(const SegmentSoftmaxBackwardArgs<T>&, int64_t begin_place, int64_t end_place);
   void (*pair_reduce)(const PairArgs<T>&, int64_t begin_place, int64_t end_place);
   void (*pair_dot)(const PairArgs<T>&, int64_t begin_place, int64_t end_place);
-  void (*pair_map)(const PairArgs<T>&, int64_t begin_place, int64_t end_place);
+  void (*pair_map)(const int64_t* src, const int64_t* dst, const PairArgs<T>&, int64_t begin_edge, int64_t end_edge);
 };
 
 struct Kernels {

@@ -49,6 +49,15 @@ constexpr int64_t kSerialWork = 1 << 14;
 // microseconds) to repay taking it.
 constexpr int64_t kTasksPerThread = 8;
 
+// Calls body(task) for all tasks. A thread that is free takes the next one.
+template <typename Body>
+void run_tasks(int64_t tasks, const Executor& executor, const Body& body) {
+  std::atomic<int64_t> next{0};
+  executor.run(executor.threads, [&](int64_t) {
+    for (int64_t task = next++; task < tasks; task = next++) body(task);
+  });
+}
+
 template <typename Body>
 void for_rows(const CsrView& csr, int64_t width, const Executor& executor, const Body& body) {
   const int64_t cost = csr.edges + csr.rows;
@@ -71,12 +80,20 @@ void for_rows(const CsrView& csr, int64_t width, const Executor& executor, const
     }
     return low;
   };
-  std::atomic<int64_t> next{0};
-  executor.run(executor.threads, [&](int64_t) {
-    for (int64_t task = next++; task < tasks; task = next++) {
-      body(first_row(task), task + 1 == tasks ? csr.rows : first_row(task + 1));
-    }
+  run_tasks(tasks, executor, [&](int64_t task) {
+    body(first_row(task), task + 1 == tasks ? csr.rows : first_row(task + 1));
   });
+}
+
+template <typename Body>
+void for_edges(int64_t edges, int64_t width, const Executor& executor, const Body& body) {
+  if (executor.threads <= 1 || edges * width < kSerialWork) {
+    body(0, edges);
+    return;
+  }
+  const int64_t tasks = std::min<int64_t>(edges, executor.threads * kTasksPerThread), size = (edges + tasks - 1) / tasks;
+  run_tasks(tasks, executor,
+            [&](int64_t task) { body(std::min(edges, task * size), std::min(edges, (task + 1) * size)); });
 }
 
 }  // namespace
@@ -144,9 +161,9 @@ void pair_dot(const PairArgs<T>& args, const Executor& executor) {
 }
 
 template <typename T>
-void pair_map(const PairArgs<T>& args, const Executor& executor) {
-  for_rows(args.csr, args.width(), executor,
-           [&](int64_t begin, int64_t end) { table<T>().pair_map(args, begin, end); });
+void pair_map(const int64_t* src, const int64_t* dst, const PairArgs<T>& args, const Executor& executor) {
+  for_edges(args.csr.edges, args.width(), executor,
+            [&](int64_t begin, int64_t end) { table<T>().pair_map(src, dst, args, begin, end); });
 }
 
 #define GNNA_INSTANTIATE(T)                                                                         \
@@ -157,7 +174,7 @@ void pair_map(const PairArgs<T>& args, const Executor& executor) {
   template void sddmm<T>(const SddmmArgs<T>&, const Executor&);                                     \
   template void pair_reduce<T>(const PairArgs<T>&, const Executor&);                                \
   template void pair_dot<T>(const PairArgs<T>&, const Executor&);                                   \
-  template void pair_map<T>(const PairArgs<T>&, const Executor&);                                   \
+  template void pair_map<T>(const int64_t*, const int64_t*, const PairArgs<T>&, const Executor&);   \
   template void extremum_share<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);         \
   template void extremum_grad_x<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);        \
   template void extremum_grad_weight<T>(const CsrView&, const ExtremumArgs<T>&, const Executor&);

@@ -120,9 +120,9 @@ struct PairTile {
 
   // Computes the values of one edge, without weight, and without `left` unless with_left. Not inlined, because this
   // would take minutes to compile.
-  __attribute__((noinline)) void values(int64_t row, int64_t slot, int64_t edge, bool with_left,
+  __attribute__((noinline)) void values(int64_t row, int64_t col, int64_t edge, bool with_left,
                                         V (&z)[kVectors]) const {
-    const int64_t width = args.width(), col = args.csr.col[slot];
+    const int64_t width = args.width();
     for (int v = 0; v < kVectors; ++v) z[v] = V{};
     each(args.rows, row * width, [&](int v, V x) { z[v] = x; });
     each(args.cols, col * width, [&](int v, V x) { z[v] += x; });
@@ -182,12 +182,16 @@ struct PairTile {
     S::store_some(out + column + (kVectors - 1) * S::kWidth, z[kVectors - 1], last);
   }
 
-  inline void prefetch(int64_t slot) const {
-    const int64_t width = args.width(), later = args.csr.col[slot] * width + column;
+  // The rows of a column that is used later.
+  inline void prefetch(int64_t col) const {
+    const int64_t later = col * args.width() + column;
     for (const T* matrix : {args.cols, args.right, args.best_of_cols ? args.best : nullptr})
       if (matrix) prefetch_row(matrix + later, kVectors * S::kWidth);
+  }
+  inline void prefetch_slot(int64_t slot) const {
+    prefetch(args.csr.col[slot]);
     if (args.edges && args.csr.perm)
-      prefetch_row(args.edges + args.csr.perm[slot] * width + column, kVectors * S::kWidth);
+      prefetch_row(args.edges + args.csr.perm[slot] * args.width() + column, kVectors * S::kWidth);
   }
 };
 
@@ -220,9 +224,9 @@ inline void reduce_row(const PairTile<T, kVectors>& tile, int64_t row, int64_t b
   for (int64_t chunk = begin; chunk < end; chunk += kChunkEdges) {
     for (int v = 0; v < kVectors; ++v) acc[v] = initial;
     for (int64_t slot = chunk; slot < end && slot < chunk + kChunkEdges; ++slot) {
-      tile.prefetch(slot + ahead < last ? slot + ahead : last);
+      tile.prefetch_slot(slot + ahead < last ? slot + ahead : last);
       const int64_t edge = edge_at(csr, slot);
-      tile.values(row, slot, edge, false, z);
+      tile.values(row, csr.col[slot], edge, false, z);
       tile.weigh(edge, z);
       for (int v = 0; v < kVectors; ++v) combine<T, kReduce>(acc[v], z[v]);
     }
@@ -251,28 +255,19 @@ void pair_reduce(const PairArgs<T>& args, int64_t begin_place, int64_t end_place
   pair_reduce_rows<T, Reduce::Sum>(args, begin_place, end_place);
 }
 
-// Calls body(row, slot, edge, later) for all edges of the rows; `later` is a slot to prefetch.
-template <typename T, typename Body>
-inline void for_edges(const PairArgs<T>& args, int64_t begin_place, int64_t end_place, const Body& body) {
-  const CsrView& csr = args.csr;
-  const int64_t last = csr.edges - 1, ahead = edges_ahead<T>(csr.cols, args.width());
-  for (int64_t place = begin_place; place < end_place; ++place) {
-    const int64_t row = row_at(csr, place);
-    for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot)
-      body(row, slot, edge_at(csr, slot), slot + ahead < last ? slot + ahead : last);
-  }
-}
-
 template <typename T>
 void pair_dot(const PairArgs<T>& args, int64_t begin_place, int64_t end_place) {
   using C = Compute<T>;
   using S = Simd<C>;
+  const CsrView& csr = args.csr;
+  const int64_t last = csr.edges - 1, ahead = edges_ahead<T>(csr.cols, args.width());
   std::vector<C> values(args.width() + S::kWidth);  // of one edge
-  for_edges(args, begin_place, end_place, [&](int64_t row, int64_t slot, int64_t edge, int64_t later) {
+  const auto dot = [&](int64_t row, int64_t slot) {
+    const int64_t edge = edge_at(csr, slot);
     for_tiles(args, [&](const auto& tile) {
-      tile.prefetch(later);
+      tile.prefetch_slot(slot + ahead < last ? slot + ahead : last);
       typename std::decay_t<decltype(tile)>::Vectors z;
-      tile.values(row, slot, edge, true, z);
+      tile.values(row, csr.col[slot], edge, true, z);
       C* const to = values.data() + tile.column;
       for (size_t v = 0; v < sizeof z / sizeof z[0]; ++v) S::store(to + v * S::kWidth, z[v]);
     });
@@ -288,18 +283,23 @@ void pair_dot(const PairArgs<T>& args, int64_t begin_place, int64_t end_place) {
       for (; i < args.head_dim; ++i) sum += first[i];
       Simd<T>::put(args.out[edge * args.heads + head], sum);
     }
-  });
+  };
+  for (int64_t place = begin_place; place < end_place; ++place)
+    for (int64_t slot = csr.rowptr[place]; slot < csr.rowptr[place + 1]; ++slot) dot(row_at(csr, place), slot);
 }
 
+// In the order of the user's list, in which the largest operands and the result are stored.
 template <typename T>
-void pair_map(const PairArgs<T>& args, int64_t begin_place, int64_t end_place) {
-  for_edges(args, begin_place, end_place, [&](int64_t row, int64_t slot, int64_t edge, int64_t later) {
+void pair_map(const int64_t* src, const int64_t* dst, const PairArgs<T>& args, int64_t begin_edge, int64_t end_edge) {
+  const int64_t ahead = edges_ahead<T>(args.csr.cols, args.width());
+  for (int64_t edge = begin_edge; edge < end_edge; ++edge) {
+    const int64_t later = edge + ahead < end_edge ? src[edge + ahead] : src[edge];
     for_tiles(args, [&](const auto& tile) {
       tile.prefetch(later);
       typename std::decay_t<decltype(tile)>::Vectors z;
-      tile.values(row, slot, edge, true, z);
+      tile.values(dst[edge], src[edge], edge, true, z);
       tile.weigh(edge, z);
       tile.store(args.out + edge * args.width(), z);
     });
-  });
+  }
 }

@@ -75,7 +75,7 @@ template <typename T>
 void pair_dot(const PairArgs<T>& args, const Executor& executor);
 
 template <typename T>
-void pair_map(const PairArgs<T>& args, const Executor& executor);
+void pair_map(const int64_t* src, const int64_t* dst, const PairArgs<T>& args, const Executor& executor);
 
 // Returns the instruction set that the kernels use in this process: "avx512", "avx2" or "generic".
 const char* instruction_set();

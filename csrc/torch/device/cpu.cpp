@@ -141,8 +141,9 @@ struct Cpu {
   }
 
   template <typename T>
-  static void pair_map(const PairArgs<T>& args, const at::Tensor&, const at::Tensor&) {
-    cpu::pair_map(args, cpu_executor());
+  static void pair_map(const PairArgs<T>& args, const at::Tensor& src, const at::Tensor& dst) {
+    const at::Tensor sources = src.to(at::kLong).contiguous(), destinations = dst.to(at::kLong).contiguous();
+    cpu::pair_map(sources.const_data_ptr<int64_t>(), destinations.const_data_ptr<int64_t>(), args, cpu_executor());
   }
 };
 

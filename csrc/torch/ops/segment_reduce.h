@@ -61,7 +61,6 @@ at::Tensor segment_extremum_backward_on(const at::Tensor& grad, const at::Tensor
     Device::pair_reduce(*plan, args);
 
     const at::Tensor share = (grad / winners.add_(results.eq(0))).contiguous();
-    args.csr.perm = args.csr.col;  // the position of a message, as the edge of a list
     args.cols = nullptr;
     args.edges = const_data<T>(given);
     args.left = const_data<T>(share);
