@@ -110,7 +110,9 @@ def time_of(case: dict, launch: dict) -> float | None:
     """The time of a launch in ms, None if nothing like it was timed."""
     measured = case["times"][0][0]  # what was chosen then
     by_split = {other["split_above"]: ms for other, ms in case["times"] if shape_of(other) == shape_of(measured)}
-    same = [(other["split_above"], ms) for other, ms in case["times"] if shape_of(other) == shape_of(launch)]
+    same = [
+        (other["split_above"], ms) for other, ms in case["times"] if shape_of(other) == shape_of(launch)
+    ]
     for split, ms in same:
         if split == launch["split_above"]:
             return ms

@@ -190,7 +190,9 @@ def decide(
     return decide_on(device_facts(device or torch.device("cpu")), facts, config)
 
 
-def decide_on(device: Sequence[int], facts: Facts, config: Mapping[str, int | str] | Config | None = None) -> Config:
+def decide_on(
+    device: Sequence[int], facts: Facts, config: Mapping[str, int | str] | Config | None = None
+) -> Config:
     """As decide, for a device given by its `device_facts`, which this machine need not have."""
     return _config_of(torch.ops.gnna.decide(facts.numbers(), device, overrides_of(config)))
 

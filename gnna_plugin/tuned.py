@@ -20,7 +20,6 @@ from gnna_plugin.decider import Facts, overrides_of
 
 logger = logging.getLogger("gnna_plugin")
 
-
 def path() -> Path | None:
     """Return the file, or None if GNNA_TUNED is 0 or empty."""
     text = os.environ.get("GNNA_TUNED")

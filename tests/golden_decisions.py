@@ -1,6 +1,6 @@
 """The decisions that a change of rules or tuning data is compared with.
 
-python tests/golden_decisions.py    rewrites golden/decisions.json; its diff shows what a change of the rules does
+    python tests/golden_decisions.py    rewrites golden/decisions.json; its diff shows what a change of the rules does
 """
 
 from __future__ import annotations

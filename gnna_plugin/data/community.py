@@ -56,16 +56,8 @@ def community_graph(num_nodes, num_edges, *, seed=0):
     x = rng.standard_normal((num_nodes, NUM_FEATURES), dtype=np.float32)
     x += centres[labels]
     part = rng.random(num_nodes)
-    return dict(
-        num_nodes=num_nodes,
-        src=src,
-        dst=dst,
-        x=x,
-        y=labels,
-        train_mask=part < 0.1,
-        val_mask=(part >= 0.1) & (part < 0.2),
-        test_mask=part >= 0.2,
-    )
+    return dict(num_nodes=num_nodes, src=src, dst=dst, x=x, y=labels,
+                train_mask=part < 0.1, val_mask=(part >= 0.1) & (part < 0.2), test_mask=part >= 0.2)
 
 
 def _community_starts(rng, num_nodes):

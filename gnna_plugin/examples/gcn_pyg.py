@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from torch_geometric.datasets import FakeDataset
 from torch_geometric.nn import GCNConv
 
-import gnna_plugin
-
-gnna_plugin.enable()  # the added line
+import gnna_plugin; gnna_plugin.enable()  # the added line
 
 
 class GCN(torch.nn.Module):

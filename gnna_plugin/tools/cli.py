@@ -36,10 +36,8 @@ environment variables:
 def build_parser():
     """Return the argparse parser of all subcommands."""
     parser = argparse.ArgumentParser(
-        prog="gnna",
-        description="Faster neighbour aggregation for PyTorch Geometric and DGL, with one added line.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="gnna", description="Faster neighbour aggregation for PyTorch Geometric and DGL, with one added line.",
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"gnna_plugin {gnna_plugin.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -21,12 +21,8 @@ SECONDS = 1.5
 
 def add_arguments(parser):
     """Add the arguments to an argparse parser."""
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where to run (default: cuda if it can be used, else cpu)",
-    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="where to run (default: cuda if it can be used, else cpu)")
     parser.add_argument("--threads", type=int, help="number of CPU threads (default: torch's choice)")
 
 
@@ -67,13 +63,8 @@ def run(args):
     graphs = dict(zip(names, load_graphs(names, seed=0), strict=True))
     console.print(f"\n[bold]The same training, with and without that line[/bold] ({remark or 'running on the CPU'})")
     with progress(console) as on_progress:
-        results = runner.measure_cases(
-            [(graphs[case.graph], case) for case in chosen],
-            device=device,
-            threads=args.threads,
-            command=command_line(),
-            on_progress=on_progress,
-        )
+        results = runner.measure_cases([(graphs[case.graph], case) for case in chosen], device=device,
+                                       threads=args.threads, command=command_line(), on_progress=on_progress)
     console.print(report.comparison_table(results, accuracy=False))
     for line in report.noise_lines(results):
         console.print(line, highlight=False)
@@ -95,13 +86,8 @@ def _show_dgl(console, graphs, device, threads):
     console.print("[bold]The same line in a DGL script[/bold]")
     try:
         with progress(console) as on_progress:
-            results = runner.measure_cases(
-                [(graphs[case.graph], case) for case in dgl_cases()],
-                device=device,
-                threads=threads,
-                command=command_line(),
-                on_progress=on_progress,
-            )
+            results = runner.measure_cases([(graphs[case.graph], case) for case in dgl_cases()], device=device,
+                                           threads=threads, command=command_line(), on_progress=on_progress)
     except WorkerError as error:
         console.print(f"  DGL is installed, but does not run here: {str(error).splitlines()[-1]}\n", markup=False)
         return []

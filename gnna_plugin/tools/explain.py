@@ -18,27 +18,16 @@ def add_arguments(parser):
     """Add the arguments to an argparse parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
-    parser.add_argument(
-        "--graph",
-        required=True,
-        metavar="G",
-        help="a graph file or a graph's name; `gnna compare --help` lists the forms",
-    )
-    parser.add_argument(
-        "--framework", choices=sorted(FRAMEWORKS), default="pyg", help="framework of the model (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--model", choices=("gcn", "gin"), default="gcn", help="model to explain (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--dim", type=int, default=96, help="random features per node if the graph has none (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where to run (default: cuda if it can be used, else cpu)",
-    )
+    parser.add_argument("--graph", required=True, metavar="G",
+                        help="a graph file or a graph's name; `gnna compare --help` lists the forms")
+    parser.add_argument("--framework", choices=sorted(FRAMEWORKS), default="pyg",
+                        help="framework of the model (default: %(default)s)")
+    parser.add_argument("--model", choices=("gcn", "gin"), default="gcn",
+                        help="model to explain (default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=96,
+                        help="random features per node if the graph has none (default: %(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="where to run (default: cuda if it can be used, else cpu)")
     add_config(parser)
     parser.add_argument("--json", metavar="FILE", help="also write the explanation to FILE, as JSON")
 

@@ -219,12 +219,9 @@ class _Training:
         self.graph = module.STRUCTURES[arm.structure](data.src, data.dst, data.num_nodes, case.device, case.model)
         torch.manual_seed(case.seed)
         shape = case.shape
-        self.plain_model = (
-            FRAMEWORKS[arm.framework]
-            .load("tools.models")
-            .make_bench_model(case.model, case.dim, shape.hidden, case.classes, shape.layers, shape.norm, arm.cached)
-            .to(case.device)
-        )
+        self.plain_model = FRAMEWORKS[arm.framework].load("tools.models").make_bench_model(
+            case.model, case.dim, shape.hidden, case.classes, shape.layers, shape.norm, arm.cached
+        ).to(case.device)
         self.start = {name: value.clone() for name, value in self.plain_model.state_dict().items()}
         self.model = torch.compile(self.plain_model, dynamic=False) if arm.compiled else self.plain_model
         self.optimizer = torch.optim.Adam(self.plain_model.parameters(), lr=0.01)

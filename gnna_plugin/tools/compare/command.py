@@ -29,53 +29,27 @@ def add_arguments(parser):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add(
-        "--graph",
-        nargs="+",
-        required=True,
-        metavar="G",
+    add("--graph", nargs="+", required=True, metavar="G",
         help="one or more graphs, each a .npz graph, a .mtx matrix, a .txt/.tsv/.csv edge list, a name in the folder "
-        "GNNA_DATA, a data set to download (planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, "
-        "ogb:ogbn-arxiv), 'standin:NAME' (generated, with the published size of NAME, such as amazon0601), "
-        "'community' (generated, 100,000 nodes and 1.5 million edges) or 'community:NODESxEDGES'",
-    )
-    add(
-        "--framework",
-        choices=sorted(CHOICES),
-        default="pyg",
-        help="framework to train in; both: PyG and DGL, each with and without the plug-in (default: %(default)s)",
-    )
+             "GNNA_DATA, a data set to download (planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, "
+             "ogb:ogbn-arxiv), 'standin:NAME' (generated, with the published size of NAME, such as amazon0601), "
+             "'community' (generated, 100,000 nodes and 1.5 million edges) or 'community:NODESxEDGES'")
+    add("--framework", choices=sorted(CHOICES), default="pyg",
+        help="framework to train in; both: PyG and DGL, each with and without the plug-in (default: %(default)s)")
     add("--model", choices=("gcn", "gin"), default="gcn", help="model to train (default: %(default)s)")
     add("--layers", type=_positive, help=f"number of layers (default: {_default(0)})")
     add("--hidden", type=_positive, help=f"hidden width (default: {_default(1)})")
-    add(
-        "--dim",
-        type=_positive,
-        default=96,
-        help="random features per node if the graph has none (default: %(default)s)",
-    )
-    add(
-        "--classes", type=_positive, default=22, help="random classes if the graph has no labels (default: %(default)s)"
-    )
+    add("--dim", type=_positive, default=96,
+        help="random features per node if the graph has none (default: %(default)s)")
+    add("--classes", type=_positive, default=22,
+        help="random classes if the graph has no labels (default: %(default)s)")
     add("--synthetic", action="store_true", help="use random features and labels even if the graph has its own")
-    add(
-        "--epochs",
-        type=_positive,
-        default=50,
-        help="training epochs, of which the first few are not part of the median time (default: %(default)s)",
-    )
-    add(
-        "--seed",
-        type=_natural,
-        default=0,
-        help="seed of weights, dropout, random features and generated graphs (default: %(default)s)",
-    )
-    add(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where to run (default: cuda if it can be used, else cpu)",
-    )
+    add("--epochs", type=_positive, default=50,
+        help="training epochs, of which the first few are not part of the median time (default: %(default)s)")
+    add("--seed", type=_natural, default=0,
+        help="seed of weights, dropout, random features and generated graphs (default: %(default)s)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="where to run (default: cuda if it can be used, else cpu)")
     add("--threads", type=_positive, help="number of CPU threads (default: torch's choice)")
     add_config(parser)
     add("--json", metavar="FILE", help="write rows, decisions and versions to FILE, as JSON")
@@ -109,13 +83,9 @@ def run(args):
         for graph in graphs:
             for framework in frameworks:
                 with progress(console) as on_progress:
-                    results += runner.measure_cases(
-                        [(graph, _case(graph, args, framework))],
-                        device=device,
-                        threads=args.threads,
-                        command=command_line(),
-                        on_progress=on_progress,
-                    )
+                    results += runner.measure_cases([(graph, _case(graph, args, framework))], device=device,
+                                                    threads=args.threads, command=command_line(),
+                                                    on_progress=on_progress)
             # Written after every graph, so that a failure or an interruption loses only the graph under way.
             if args.json:
                 report.write_json(results, args.json)
@@ -137,19 +107,9 @@ def run(args):
 
 
 def _case(graph, args, framework):
-    return Case(
-        graph=graph.name,
-        model=args.model,
-        framework=framework,
-        layers=args.layers,
-        hidden=args.hidden,
-        dim=args.dim,
-        classes=args.classes,
-        epochs=args.epochs,
-        seed=args.seed,
-        synthetic=args.synthetic,
-        config=args.config,
-    )
+    return Case(graph=graph.name, model=args.model, framework=framework, layers=args.layers, hidden=args.hidden,
+                dim=args.dim, classes=args.classes, epochs=args.epochs, seed=args.seed, synthetic=args.synthetic,
+                config=args.config)
 
 
 def load_graphs(sources, seed):
@@ -190,14 +150,10 @@ def progress(console):
 
 def add_config(parser):
     """Add the argument --config, which fixes launch parameters by hand."""
-    parser.add_argument(
-        "--config",
-        type=_config,
-        metavar="NAME=N,...",
-        help="CUDA launch parameters to fix instead of having them chosen, such as lanes=16,block=128: "
-        "kernel (row or group), lanes, groups, group_size, vector_width, vectors, block, "
-        "split_above, chunk_edges",
-    )
+    parser.add_argument("--config", type=_config, metavar="NAME=N,...",
+                        help="CUDA launch parameters to fix instead of having them chosen, such as lanes=16,block=128: "
+                             "kernel (row or group), lanes, groups, group_size, vector_width, vectors, block, "
+                             "split_above, chunk_edges")
 
 
 def _config(text):

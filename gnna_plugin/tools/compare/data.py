@@ -64,11 +64,7 @@ def training_data(graph, case):
     labelled = own and graph.y is not None
     y = graph.y if labelled else rng.integers(0, case["classes"], graph.num_nodes)
     return TrainingData(
-        num_nodes=graph.num_nodes,
-        src=graph.src,
-        dst=graph.dst,
-        x=x,
-        y=y,
+        num_nodes=graph.num_nodes, src=graph.src, dst=graph.dst, x=x, y=y,
         classes=int(y.max()) + 1 if labelled else case["classes"],
         train=_nodes(graph.train_mask) if labelled else None,
         test=_nodes(graph.test_mask) if labelled else None,

@@ -24,15 +24,8 @@ def comparison_table(results, title=None, accuracy=True):
 
     It is at most 80 columns wide. ``accuracy`` adds the column of the test accuracy.
     """
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=_caption(results),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
+    table = Table(title=title, title_justify="left", caption=_caption(results), caption_justify="left",
+                  box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("graph,\nmodel", overflow="fold")
     table.add_column("", no_wrap=True)
     for heading in ("ms/epoch", "speed-up", "peak\nMiB", "first\n+ms", "to\neven", *["test\naccuracy"] * accuracy):
@@ -52,15 +45,8 @@ def frameworks_table(results, title=None):
     ratios is relative to one plain framework.
     """
     frameworks = list(dict.fromkeys(result.row["framework"] for result in results))
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=_FRAMEWORKS_CAPTION,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
+    table = Table(title=title, title_justify="left", caption=_FRAMEWORKS_CAPTION, caption_justify="left",
+                  box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("graph,\nmodel", overflow="fold")
     table.add_column("", no_wrap=True)
     headings = "ms/epoch", *(f"over\n{LABELS[name]}" for name in frameworks), "peak\nMiB", "test\naccuracy"
@@ -91,35 +77,21 @@ def _arms(rows):
     """Yield (label, ms, spread, peak, accuracy) of every arm, the plain ones first."""
     for row in rows:
         name = LABELS[row["framework"]]
-        yield (
-            name,
-            row["baseline_ms"],
-            row["baseline_spread_ms"],
-            _mib(row["baseline_peak_mib"]),
-            _share(row["baseline_accuracy"]),
-        )
+        yield (name, row["baseline_ms"], row["baseline_spread_ms"], _mib(row["baseline_peak_mib"]),
+               _share(row["baseline_accuracy"]))
         if row["baseline_same_allocator_ms"] is not None:
             yield f"{name}, same alloc.", row["baseline_same_allocator_ms"], None, "", ""
     for row in rows:
-        yield (
-            f"[bold]{LABELS[row['framework']]} accelerated[/bold]",
-            row["accelerated_ms"],
-            row["accelerated_spread_ms"],
-            _mib(row["accelerated_peak_mib"]),
-            _share(row["accelerated_accuracy"]),
-        )
+        yield (f"[bold]{LABELS[row['framework']]} accelerated[/bold]", row["accelerated_ms"],
+               row["accelerated_spread_ms"], _mib(row["accelerated_peak_mib"]), _share(row["accelerated_accuracy"]))
 
 
 def _caption(results):
-    text = (
-        "Median training step ± interquartile range. Peak: memory above the loaded data. First: extra time of the "
-        "first epoch. To even: number of epochs that repay it."
-    )
+    text = ("Median training step ± interquartile range. Peak: memory above the loaded data. First: extra time of the "
+            "first epoch. To even: number of epochs that repay it.")
     if any(result.row["baseline_same_allocator_ms"] is not None for result in results):
-        text += (
-            " Same alloc.: the plain framework with the allocator setting of enable(), which keeps freed memory; "
-            "the speed-up in brackets is relative to it."
-        )
+        text += (" Same alloc.: the plain framework with the allocator setting of enable(), which keeps freed memory; "
+                 "the speed-up in brackets is relative to it.")
     return text
 
 
@@ -134,28 +106,13 @@ def _rows(row):
     if same is not None:
         speedup += f" ({same / row['accelerated_ms']:.2f}x)"
     ours = _spread(row["accelerated_ms"], row["accelerated_spread_ms"])
-    yield (
-        name,
-        "plain",
-        _spread(row["baseline_ms"], row["baseline_spread_ms"]),
-        "",
-        _mib(row["baseline_peak_mib"]),
-        "",
-        "",
-        _share(row["baseline_accuracy"]),
-    )
+    yield (name, "plain", _spread(row["baseline_ms"], row["baseline_spread_ms"]), "", _mib(row["baseline_peak_mib"]),
+           "", "", _share(row["baseline_accuracy"]))
     if same is not None:
         yield model, "same alloc.", _ms(same), f"{row['baseline_ms'] / same:.2f}x", "", "", "", ""
-    yield (
-        "" if same is not None else model,
-        "[bold]accelerated[/bold]",
-        ours,
-        speedup,
-        _mib(row["accelerated_peak_mib"]),
-        _ms(row["first_call_ms"]),
-        _epochs(row["break_even_epochs"]),
-        _share(row["accelerated_accuracy"]),
-    )
+    yield ("" if same is not None else model, "[bold]accelerated[/bold]", ours, speedup,
+           _mib(row["accelerated_peak_mib"]), _ms(row["first_call_ms"]), _epochs(row["break_even_epochs"]),
+           _share(row["accelerated_accuracy"]))
 
 
 def _ms(value):
@@ -203,31 +160,22 @@ def proof_lines(results):
     errors = [row["max_rel_error"] for row in rows if row["max_rel_error"] is not None]
     if errors:
         plain = _largest(detail["baseline_error"] for detail in details if detail["baseline_error"] is not None)
-        yield (
-            f"largest error of outputs and gradients against float64: {_largest(errors):.1e} "
-            f"(the plain framework in float32: {plain:.1e})"
-        )
+        yield (f"largest error of outputs and gradients against float64: {_largest(errors):.1e} "
+               f"(the plain framework in float32: {plain:.1e})")
     if len(errors) < len(rows):
         yield f"{len(rows) - len(errors)} of the cases have no float64 reference: it would not fit into memory"
-    gap = (
-        "loss curves with and without the plug-in: "
-        f"within {_largest(row['loss_gap'] for row in rows):.1e} of each other"
-    )
+    gap = ("loss curves with and without the plug-in: "
+           f"within {_largest(row['loss_gap'] for row in rows):.1e} of each other")
     reordered = [detail["reordered_loss_gap"] for detail in details if detail["reordered_loss_gap"] is not None]
     yield gap + (f" (plain runs with the edges in another order: {_largest(reordered):.1e})" if reordered else "")
-    differ = [_name(row) for row, detail in zip(rows, details, strict=True) if not detail["same_bits"]]
-    yield (
-        f"[red]the same input gave different bits: {', '.join(differ)}[/red]"
-        if differ
-        else "two runs on the same input gave the same bits"
-    )
+    differ = [_name(row) for row, detail in zip(rows, details, strict=True)
+              if not detail["same_bits"]]
+    yield (f"[red]the same input gave different bits: {', '.join(differ)}[/red]" if differ
+           else "two runs on the same input gave the same bits")
     left = sorted({name for detail in details for name in detail["not_restored"]})
     checked = max(detail["hooks_checked"] for detail in details)
-    yield (
-        f"[red]disable() did not restore {len(left)} names: {', '.join(left[:5])}[/red]"
-        if left
-        else f"disable() restored everything: all {checked:,} functions and classes are the original objects"
-    )
+    yield (f"[red]disable() did not restore {len(left)} names: {', '.join(left[:5])}[/red]" if left
+           else f"disable() restored everything: all {checked:,} functions and classes are the original objects")
 
 
 def _name(row):
@@ -245,10 +193,8 @@ def decision_lines(results):
     """
     for result in results:
         row = result.row
-        yield (
-            f"[bold]{_name(row)}[/bold]: {row['fused_calls']:,} aggregations accelerated, "
-            f"{row['fallback_calls']:,} left to {row['framework']}"
-        )
+        yield (f"[bold]{_name(row)}[/bold]: {row['fused_calls']:,} aggregations accelerated, "
+               f"{row['fallback_calls']:,} left to {row['framework']}")
         seen = set()
         for decision in row["decisions"]:
             line = _decision(decision)

@@ -137,26 +137,14 @@ class _Runner:
                 case["reference_proof"] = str(_proof(self.folder, "reference", case)) if case["reference"] else None
         for case in mine:  # only one plain arm trains with reordered edges: the faster one if there are two
             case["reorder"] = case["reorder"] and arm == (ALLOCATOR if self.device == "cpu" else BASELINE)
-        spec = dict(
-            arm=arm,
-            framework=self.framework,
-            device=self.device,
-            threads=self.threads,
-            cases=mine,
-            result=str(result_path),
-        )
+        spec = dict(arm=arm, framework=self.framework, device=self.device, threads=self.threads, cases=mine,
+                    result=str(result_path))
         spec_path.write_text(json.dumps(spec))
         errors = self.folder / f"{arm}-stderr"
         command = [sys.executable, "-m", "gnna_plugin.tools.compare.worker", str(spec_path)]
         with open(errors, "wb") as stderr:
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=_environment(self.threads),
-                encoding="utf-8",
-                errors="replace",
-            )
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=_environment(self.threads),
+                                       encoding="utf-8", errors="replace")
             try:
                 for line in process.stdout:
                     self._tell(arm, cases, line)
@@ -206,40 +194,24 @@ def _result(graph, case, plain, ours, same, about, folder):
     saved = plain["median_ms"] - ours["median_ms"]
     extra = max(0.0, ours["first_call_ms"] - plain["first_call_ms"])
     row = dict(
-        graph=graph.name,
-        nodes=graph.num_nodes,
-        edges=graph.num_edges,
-        framework=about["framework"],
-        model=case["model"],
-        device=about["device"],
-        baseline_ms=plain["median_ms"],
-        accelerated_ms=ours["median_ms"],
+        graph=graph.name, nodes=graph.num_nodes, edges=graph.num_edges, framework=about["framework"],
+        model=case["model"], device=about["device"],
+        baseline_ms=plain["median_ms"], accelerated_ms=ours["median_ms"],
         speedup=plain["median_ms"] / ours["median_ms"],
         baseline_same_allocator_ms=same["median_ms"] if same and same["has_setting"] else None,
-        baseline_peak_mib=plain["peak_mib"],
-        accelerated_peak_mib=ours["peak_mib"],
-        first_call_ms=ours["first_call_ms"],
-        break_even_epochs=extra / saved if saved > 0 else None,
+        baseline_peak_mib=plain["peak_mib"], accelerated_peak_mib=ours["peak_mib"],
+        first_call_ms=ours["first_call_ms"], break_even_epochs=extra / saved if saved > 0 else None,
         max_rel_error=_error_of(_proof(folder, ACCELERATED, case), reference),
         loss_gap=loss_gap(ours["losses"], plain["losses"]),
-        baseline_accuracy=plain["accuracy"],
-        accelerated_accuracy=ours["accuracy"],
-        fused_calls=ours["fused_calls"],
-        fallback_calls=ours["fallback_calls"],
-        decisions=ours["decisions"],
-        baseline_spread_ms=plain["spread_ms"],
-        accelerated_spread_ms=ours["spread_ms"],
-        epochs=ours["epochs"],
-        threads=about["threads"],
-        seed=case["seed"],
-        command=about["command"],
+        baseline_accuracy=plain["accuracy"], accelerated_accuracy=ours["accuracy"],
+        fused_calls=ours["fused_calls"], fallback_calls=ours["fallback_calls"], decisions=ours["decisions"],
+        baseline_spread_ms=plain["spread_ms"], accelerated_spread_ms=ours["spread_ms"],
+        epochs=ours["epochs"], threads=about["threads"], seed=case["seed"], command=about["command"],
         versions=about["versions"],
     )
     detail = dict(
         missing_cores=max((arm["missing_cores"] or 0.0 for arm in (plain, ours, same) if arm), default=0.0),
-        layers=ours["layers"],
-        same_bits=ours["same_bits"],
-        not_restored=ours["not_restored"],
+        layers=ours["layers"], same_bits=ours["same_bits"], not_restored=ours["not_restored"],
         hooks_checked=ours["hooks_checked"],
         reordered_loss_gap=loss_gap(reordered, plain["losses"]) if reordered else None,
         baseline_error=_error_of(_proof(folder, BASELINE, case), reference),

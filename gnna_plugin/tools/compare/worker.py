@@ -67,19 +67,9 @@ class Arm:
         warm_up = min(5, max(1, len(times) // 4)) if len(times) > 1 else 0
         median, spread = measure.median_and_spread(times[warm_up:])
         result = dict(
-            epochs=len(times),
-            median_ms=median,
-            spread_ms=spread,
-            first_call_ms=times[0] - median,
-            peak_mib=peak,
-            missing_cores=missing,
-            losses=losses,
-            accuracy=accuracy,
-            has_setting=self.has_setting,
-            fused_calls=0,
-            fallback_calls=0,
-            decisions=[],
-            layers={},
+            epochs=len(times), median_ms=median, spread_ms=spread, first_call_ms=times[0] - median, peak_mib=peak,
+            missing_cores=missing, losses=losses, accuracy=accuracy, has_setting=self.has_setting,
+            fused_calls=0, fallback_calls=0, decisions=[], layers={},
         )
         if self.name == ACCELERATED:
             result.update(self._status(calls))
@@ -208,12 +198,8 @@ class Arm:
             name: dict(fused=layer.fused, materialised=dict(layer.materialised), framework=dict(layer.framework))
             for name, layer in status.layers.items()
         }
-        return dict(
-            fused_calls=status.fused_calls - calls[0],
-            fallback_calls=status.fallback_calls - calls[1],
-            decisions=list(status.decisions),
-            layers=layers,
-        )
+        return dict(fused_calls=status.fused_calls - calls[0], fallback_calls=status.fallback_calls - calls[1],
+                    decisions=list(status.decisions), layers=layers)
 
     def _report(self, number, phase, done, total):
         print(json.dumps(dict(case=number, phase=phase, done=done, total=total)), flush=True)
