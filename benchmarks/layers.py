@@ -45,7 +45,6 @@ LAYERS: dict[str, tuple[Callable[[int], torch_nn.Module], tuple[str, ...]]] = {
     "GATConv": (lambda w: nn.GATConv(w, w // HEADS, HEADS), ()),
     "GATv2Conv": (lambda w: nn.GATv2Conv(w, w // HEADS, HEADS), ()),
     "TransformerConv": (lambda w: nn.TransformerConv(w, w // HEADS, HEADS), ()),
-    "SuperGATConv": (lambda w: nn.SuperGATConv(w, w // HEADS, HEADS), ()),
     "PNAConv": (pna, ()),
     "GINEConv": (lambda w: nn.GINEConv(mlp(w, w), edge_dim=ATTRIBUTES), ("attributes",)),
     "EdgeConv": (lambda w: nn.EdgeConv(mlp(2 * w, w)), ()),
@@ -82,7 +81,7 @@ class Step:
     def __call__(self, layer: Callable | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         self.x.grad = None
         self.layer.zero_grad()
-        out = (layer or self.layer)(self.x, *self.rest)
+        out = (self.layer if layer is None else layer)(self.x, *self.rest)
         out = out[0] if isinstance(out, tuple) else out
         out.square().mean().backward()
         return out.detach(), self.x.grad

@@ -120,7 +120,10 @@ def _left_as_small(conv: Any, src: Any, index: Any, call: layer_call.Call | None
     nodes = shape[dim] if -len(shape) <= dim < len(shape) else 0
     width = src.numel() // nodes if nodes else 0
     pays = call is not None and call.pays
-    reason = small_graphs.too_small(edges * width, index, src.is_cuda, pays) if edges else None
+    work, cuda = edges * width, src.is_cuda
+    if not edges:
+        return False
+    reason = small_graphs.too_small(work, index, cuda, pays) or small_graphs.too_small_to_compose(conv, work, cuda)
     if reason is None:
         return False
     report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges:,} edges x {width}")

@@ -20,6 +20,7 @@ from torch.utils import _pytree
 from gnna_plugin import report, surroundings
 
 from .index_errors import gather
+from .small_graphs import mark_composed
 
 # Function -> its handlers for lazy messages: (function, args, kwargs) -> result, or NotImplemented. If all return
 # NotImplemented, the messages are settled.
@@ -274,6 +275,7 @@ def lift_rows(x: Tensor, like: Value, src: Tensor | None = None) -> LazyMessage:
     src = like.src if src is None else src
     value = Value(x, src, like.conv, x, src, None if x.is_inference() else x._version, 0, like.call)
     value.computed = True
+    mark_composed(like.conv)
     like.call.values.append(weakref.ref(value))
     return new_handle(value)
 

@@ -20,6 +20,7 @@ from gnna_plugin import report, surroundings
 from . import consume
 from .index_errors import as_index_error
 from .lazy import LazyMessage, Value, new_handle, with_dims
+from .small_graphs import mark_composed
 
 _plain = torch._C.DisableTorchFunctionSubclass
 _ops = torch.ops.gnna
@@ -153,6 +154,7 @@ def _become(handle: Tensor, tensor: Tensor, layer: str) -> None:
 
 
 def register_expression(value: Expression) -> LazyMessage:
+    mark_composed(value.conv)
     value.call.values.append(weakref.ref(value))
     return new_handle(value)
 

@@ -20,6 +20,7 @@ from gnna_plugin import report, surroundings
 from . import consume
 from .index_errors import as_index_error
 from .lazy import LazyMessage, Value, new_handle, register, with_dims
+from .small_graphs import mark_composed
 
 _plain = torch._C.DisableTorchFunctionSubclass
 
@@ -263,6 +264,7 @@ def _pair(first: LazyMessage, second: LazyMessage) -> LazyMessage | Any:
     # Otherwise `first` is x_j in x_i * x_j, because sddmm then uses the aggregation's plan, by destination.
     if b.x.requires_grad or not a.x.requires_grad:
         first, second = second, first
+    mark_composed(a.conv)
     return _register(PairProduct(first, second), first.shape, a, b)
 
 

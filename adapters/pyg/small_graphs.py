@@ -7,6 +7,7 @@ the user gave min_work, there is no such range.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -20,7 +21,12 @@ from gnna_plugin import report, settings, surroundings
 _FIRST_USE = 16
 # The same threshold for results that depend on the edges alone: edges per element of min_work, at 64 features.
 _FIRST_USE_EDGES = _FIRST_USE / 64
-BELOW, COMES_ONCE = report.BELOW, report.COMES_ONCE
+# Multiple of min_work from which messages of several operations (lazy_operands.py, lazy_products.py) gain on a GPU. The
+# host takes 0.3 to 1 ms longer for a training step of such a layer than for PyG's, which the GPU saves at 20 to 30 M
+# elements (H200; benchmarks/layers.py on pubmed).
+_COMPOSED = 16
+_composed: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # layers whose messages were found to be such
+BELOW, COMES_ONCE, COMPOSED = report.BELOW, report.COMES_ONCE, report.COMPOSED
 _is_repeated = torch.ops.gnna.is_repeated.default
 
 
@@ -40,6 +46,18 @@ def too_small(work: int, index: Any, cuda: bool, known: bool = False) -> str | N
     if surroundings.saved_tensor_hooks():  # a checkpoint's second pass must take the path of its first
         return COMES_ONCE
     return None if _is_repeated(index.as_tensor() if isinstance(index, Index) else index) else COMES_ONCE
+
+
+def mark_composed(conv: torch.nn.Module) -> None:
+    """Remember that a layer's messages consist of several operations."""
+    _composed.add(conv)
+
+
+def too_small_to_compose(conv: torch.nn.Module, work: int, cuda: bool) -> str | None:
+    """Return why gathers of a layer are left to PyG although a plan pays, or None."""
+    if not cuda or conv not in _composed or settings.current.min_work is not None:
+        return None
+    return COMPOSED if work < _COMPOSED * settings.current.least_work("cuda") else None
 
 
 def is_small(values: Any, index: Any, known: bool) -> bool:
