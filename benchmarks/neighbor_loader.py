@@ -1,6 +1,6 @@
 """Times an epoch of GraphSAGE on sampled neighbours, split into sampling, plans and the model.
 
-    python benchmarks/neighbor_loader.py [--graph com-dblp] [--fan-out 10 10] [--batch 1024] [--batches 40] [--workers 0]
+    python benchmarks/neighbor_loader.py [--graph com-dblp] [--fan-out 10 10] [--batch 1024] [--batches 40]
 
 Needs pyg-lib or torch-sparse, as PyG's NeighborLoader does. Every batch is trained on by two copies of the model, with
 and without the plug-in; which comes first alternates. "again" is the same step on the same batch once more, when its

@@ -67,12 +67,12 @@ def forward_hook(original: Callable) -> Callable:
     def folded(conv: Any, x: Any, edge_index: Any, size: Any) -> Tensor | None:
         if thread.left_to_framework or not _is_plain(conv, x, edge_index, size):
             return None
-        reason, _ = small_graphs.of_call(edge_index, x, conv.node_dim)
+        reason, _ = small_graphs.of_call(conv, edge_index, {"x": x})
         if reason is not None:
             out = direct.propagate_small(conv, edge_index, {"x": x}) if _sums_as_pyg_does(conv) else None
+            layer_call.count_left(conv, reason, edge_index, {"x": x})
             if out is None:
-                return layer_call.leave(original, conv, (x, edge_index, size), {}, reason, edge_index, x)
-            layer_call.count_left(conv, reason, edge_index, x)
+                return layer_call.run_plainly(original, conv, (x, edge_index, size), {})
             return conv.nn(out + (1 + conv.eps) * x)
         out = looped_sum(conv, x, edge_index)
         return None if out is None else conv.nn(out)

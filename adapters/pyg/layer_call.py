@@ -124,12 +124,12 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
     if type(edges) is not Tensor or edges.layout is not torch.strided:
         pays = False
     else:
-        reason, pays = small_graphs.of_call(edges, kwargs.get("x"), conv.node_dim)
+        reason, pays = small_graphs.of_call(conv, edges, kwargs)
         if reason is not None:
             out = None if updates_edges or not args else shortcuts.small(conv, edges, kwargs)
             if out is None:
-                return _leave(original, conv, args, kwargs, reason)
-            count_left(conv, reason, edges, _first(kwargs["x"]))
+                return leave(original, conv, args, kwargs, reason)
+            count_left(conv, reason, edges, kwargs)
             return out
         if args and not updates_edges:
             out = shortcuts.fused(conv, edges, kwargs)
@@ -154,29 +154,29 @@ def _run(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict) ->
     return out
 
 
-def _leave(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict, reason: str) -> Any:
-    return leave(original, conv, args, kwargs, reason, args[0] if args else kwargs["edge_index"], _first(kwargs["x"]))
+def leave(original: Callable, conv: MessagePassing, args: tuple, kwargs: dict, reason: str) -> Any:
+    """Run a call of propagate or edge_updater that is too small with PyG's own gathers and reductions."""
+    count_left(conv, reason, args[0] if args else kwargs["edge_index"], kwargs)
+    return run_plainly(original, conv, args, kwargs)
 
 
-def _first(x: Any) -> Any:
-    return x[0] if type(x) is tuple else x
-
-
-def leave(
-    original: Callable, conv: MessagePassing, args: tuple, kwargs: dict, reason: str, edges: Tensor, x: Tensor
-) -> Any:
-    """Run a call that is too small with PyG's own gathers and reductions."""
-    count_left(conv, reason, edges, x)
+def run_plainly(function: Callable, conv: MessagePassing, args: tuple, kwargs: dict) -> Any:
+    """Run a function of a layer in which PyG does the gathers and reductions."""
     thread.left_to_framework = True
     try:
-        return original(conv, *args, **kwargs)
+        return function(conv, *args, **kwargs)
     finally:
         thread.left_to_framework = False
 
 
-def count_left(conv: MessagePassing, reason: str, edges: Tensor, x: Tensor) -> None:
+def count_left(conv: MessagePassing, reason: str, edges: Tensor, given: dict) -> None:
     """Count a call that is left to PyG, and report its size."""
-    report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges.size(-1):,} edges x {x.size(1)}")
+
+    def size() -> str:
+        x: Any = small_graphs.features_of(given)  # not None, because the call's size was judged by it
+        return f"{edges.size(-1):,} edges x {small_graphs.width_of(x)}"
+
+    report.left_to_framework(type(conv).__name__, reason, size)
 
 
 def _wrap(original: Callable) -> Callable:

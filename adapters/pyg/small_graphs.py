@@ -91,18 +91,32 @@ def comes_once(edge_index: Tensor) -> bool:
     return not _is_repeated(edge_index)
 
 
-def of_call(edge_index: Tensor, x: Any, node_dim: int) -> tuple[str | None, bool]:
-    """Apply too_small to a whole propagate(edge_index, x=x), the usual form.
+def of_call(conv: Any, edge_index: Tensor, given: dict) -> tuple[str | None, bool]:
+    """Apply too_small and too_small_to_compose to a whole propagate(edge_index, **given).
 
     Returns:
-        The reason or None, and whether the call has this form.
+        The reason or None, and whether the call has the usual form, with features x [N, F].
     """
-    if type(x) is tuple:
-        x = x[0]
-    if type(x) is not Tensor or x.dim() != 2 or node_dim not in (-2, 0) or surroundings.tracing():
+    edges, x = edge_index.size(-1), None if surroundings.tracing() else features_of(given)
+    if x is None or not edges:
         return None, False
-    edges = edge_index.size(-1)
-    return (too_small(edges * x.size(1), edge_index, x.is_cuda) if edges else None), True
+    work = edges * width_of(x)
+    usual = x.dim() == 2 and conv.node_dim in (-2, 0) and "x" in given
+    reason = too_small(work, edge_index, x.is_cuda) if usual else None
+    return reason or too_small_to_compose(conv, work, x.is_cuda), usual
+
+
+def features_of(given: dict) -> Tensor | None:
+    """Return the features x of a call's arguments, or else the first tensor with rows of features among them."""
+    for x in (given.get("x"), *(value for name, value in given.items() if name != "edge_index")):
+        first = x[0] if type(x) is tuple and x else x
+        if type(first) is Tensor and first.dim() >= 2:
+            return first
+    return None
+
+
+def width_of(x: Tensor) -> int:
+    return x.numel() // max(x.size(0), 1)
 
 
 def scattered(x: Tensor, rows: Any, dim_size: int | None, dim: int, reduce: str) -> Tensor | Any:
