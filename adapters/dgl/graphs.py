@@ -58,14 +58,30 @@ class Ends:
 class Entry:
     """The edges of one graph index.
 
-    The positions 0 .. E - 1 are created when a call first needs them.
+    The positions 0 .. E - 1 and the in-degrees are created when a call first needs them.
     """
 
-    __slots__ = ("_positions", "edges")
+    __slots__ = ("_in_degrees", "_isolated", "_positions", "edges")
 
     def __init__(self, edges: Edges) -> None:
         self.edges = edges
         self._positions: Tensor | None = None
+        self._in_degrees: Tensor | None = None
+        self._isolated: tuple[Tensor | None] | None = None
+
+    def in_degrees(self) -> Tensor:
+        if self._in_degrees is None:
+            with torch.inference_mode(False):
+                self._in_degrees = torch.bincount(self.edges.dst, minlength=self.edges.num_dst)
+        return self._in_degrees
+
+    def isolated(self) -> Tensor | None:
+        """Return which nodes have no in-edges, or None if all have."""
+        if self._isolated is None:
+            with torch.inference_mode(False):
+                found = self.in_degrees() == 0
+                self._isolated = (found if bool(found.any()) else None,)
+        return self._isolated[0]
 
     def positions(self) -> Tensor:
         if self._positions is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gnna_plugin import report, settings
 
-from . import both_ends, core, fit, graphs, winners
+from . import core, fit, graphs, winners
 
 _OPS = ("copy_lhs", "copy_rhs", "mul")
 
@@ -150,9 +150,6 @@ def ops_gspmm_hook(original: Callable) -> Callable:
     def gspmm(g, op, reduce_op, lhs_data, rhs_data):
         if reduce_op not in ("sum", "mean") or not settings.active():
             return original(g, op, reduce_op, lhs_data, rhs_data)
-        if op in ("add", "sub"):
-            out = both_ends.reduce(g, f"u_{op}_e", reduce_op, lhs_data, rhs_data)
-            return original(g, op, reduce_op, lhs_data, rhs_data) if out is None else out
         known = graphs.known(g._graph)
         if not known.one_type or torch.is_autocast_enabled():  # under CUDA autocast DGL casts the operands
             return original(g, op, reduce_op, lhs_data, rhs_data)

@@ -80,9 +80,8 @@ void for_rows(const CsrView& csr, int64_t width, const Executor& executor, const
     }
     return low;
   };
-  run_tasks(tasks, executor, [&](int64_t task) {
-    body(first_row(task), task + 1 == tasks ? csr.rows : first_row(task + 1));
-  });
+  run_tasks(tasks, executor,
+            [&](int64_t task) { body(first_row(task), task + 1 == tasks ? csr.rows : first_row(task + 1)); });
 }
 
 template <typename Body>
@@ -91,7 +90,8 @@ void for_edges(int64_t edges, int64_t width, const Executor& executor, const Bod
     body(0, edges);
     return;
   }
-  const int64_t tasks = std::min<int64_t>(edges, executor.threads * kTasksPerThread), size = (edges + tasks - 1) / tasks;
+  const int64_t tasks = std::min<int64_t>(edges, executor.threads * kTasksPerThread),
+                size = (edges + tasks - 1) / tasks;
   run_tasks(tasks, executor,
             [&](int64_t task) { body(std::min(edges, task * size), std::min(edges, (task + 1) * size)); });
 }

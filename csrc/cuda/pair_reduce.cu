@@ -69,7 +69,10 @@ struct PairTask {
 template <typename T, int VW, typename Op, unsigned kGiven, bool kLight>
 cudaError_t launch_pair(const PairArgs<T>& args, const SplitRows& split_rows, void* scratch, cudaStream_t stream) {
   // As many edges as 64 registers hold without spilling.
-  constexpr int in_flight = sizeof(T) == 2 || kGiven == kAny ? 1 : kGiven == kCols || kGiven == kRight ? 4 : kGiven & kWeight ? 3 : 2;
+  constexpr int in_flight = sizeof(T) == 2 || kGiven == kAny      ? 1
+                            : kGiven == kCols || kGiven == kRight ? 4
+                            : kGiven & kWeight                    ? 3
+                                                                  : 2;
   using Task = PairTask<T, VW, Op, kGiven, kLight, in_flight>;
   return launch_task<T, Task>(typename Task::Args{args}, split_rows, scratch, stream);
 }

@@ -62,10 +62,10 @@ inline at::Tensor segment_reduce(const at::Tensor& messages, const at::Tensor& i
 
 inline at::Tensor segment_extremum_backward(const at::Tensor& grad, const at::Tensor& messages, const at::Tensor& best,
                                             const at::Tensor& index, bool cache) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("gnna::segment_extremum_backward", "")
-                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                               const at::Tensor&, bool)>();
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("gnna::segment_extremum_backward", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>();
   return op.call(grad, messages, best, index, cache);
 }
 

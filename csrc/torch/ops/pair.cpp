@@ -14,9 +14,9 @@ namespace gnna {
 
 Activation parse_activation(c10::string_view name) {
   static const std::pair<const char*, Activation> kNames[] = {
-      {"identity", Activation::Identity}, {"relu", Activation::Relu},       {"leaky_relu", Activation::LeakyRelu},
-      {"square", Activation::Square},     {"exp", Activation::Exp},         {"elu", Activation::Elu},
-      {"gelu", Activation::Gelu},         {"silu", Activation::Silu},       {"sigmoid", Activation::Sigmoid},
+      {"identity", Activation::Identity}, {"relu", Activation::Relu}, {"leaky_relu", Activation::LeakyRelu},
+      {"square", Activation::Square},     {"exp", Activation::Exp},   {"elu", Activation::Elu},
+      {"gelu", Activation::Gelu},         {"silu", Activation::Silu}, {"sigmoid", Activation::Sigmoid},
       {"tanh", Activation::Tanh},
   };
   for (const auto& [known, function] : kNames)
