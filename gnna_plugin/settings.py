@@ -76,6 +76,12 @@ def set_active(value: bool) -> bool:
     return before
 
 
+def layers_from_environment(name: str) -> list[str] | None:
+    """Return the layer class names that GNNA_ONLY or GNNA_SKIP lists, separated by commas; None if it is not set."""
+    text = os.environ.get(name)
+    return None if text is None else [layer for part in text.split(",") if (layer := part.strip())]
+
+
 def from_environment(strict: bool | None, min_work: int | None) -> tuple[bool, int | None]:
     """Fills what the caller left open from GNNA_STRICT and GNNA_MIN_WORK."""
     if strict is None:

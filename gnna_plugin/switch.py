@@ -36,8 +36,9 @@ def enable(
 
     Args:
         frameworks: "pyg", "dgl"; without names, all that are installed.
-        only: layer class names ("GCNConv") to accelerate; None for all.
+        only: layer class names ("GCNConv") to accelerate; None for all. Default: GNNA_ONLY.
         skip: layer class names that run as the framework's own code. One layer opts out with `conv.gnna = False`.
+            Default: GNNA_SKIP.
         strict: raise gnna_plugin.Fallback if a call would fall back to the framework. Default: GNNA_STRICT.
         min_work: smallest edges x feature width to accelerate. Default: GNNA_MIN_WORK, else what `gnna tune` measured
             here, else a measured value per device. By default, small edge lists on a CPU are accelerated only after a
@@ -68,6 +69,8 @@ def enable(
             raise ImportError(f"{name!r} was asked for, but {FRAMEWORKS[name].package} is not installed")
     if not names:
         raise ImportError("no supported framework is installed; `pip install torch-geometric` gives one")
+    only = settings.layers_from_environment("GNNA_ONLY") if only is None else only
+    skip = settings.layers_from_environment("GNNA_SKIP") or () if isinstance(skip, tuple) and not skip else skip
     for label, classes in (("only", only), ("skip", skip)):
         if isinstance(classes, str) or not (isinstance(classes, Iterable) or (classes is None and label == "only")):
             raise ValueError(f"{label} is {classes!r}; it must be a list of layer class names")

@@ -58,6 +58,8 @@ def _activate(func: Callable, args: tuple, kwargs: dict) -> Any:
     lazy, (name, keyword, default) = args[0], _ACTIVATIONS[func]
     if kwargs.get("approximate", "none") != "none" or not lazy.is_floating_point():
         return NotImplemented
+    if set(kwargs) - {keyword, "inplace", "approximate"}:
+        return NotImplemented
     if type(lazy._value) is Value:
         return of_rows(lazy, name, lambda x: func(x, *args[1:], **kwargs))
     found = as_form(lazy)
@@ -65,14 +67,14 @@ def _activate(func: Callable, args: tuple, kwargs: dict) -> Any:
         return NotImplemented
     form, bases = found
     parameter = args[1] if len(args) > 1 else kwargs.get(keyword, default) if keyword else 0.0
-    if type(parameter) not in (int, float) or set(kwargs) - {keyword, "inplace", "approximate"}:
+    if type(parameter) not in (int, float):
         return NotImplemented
     return pair(lazy._value, tuple(lazy.shape), form._replace(function=name, parameter=float(parameter)), bases)
 
 
-# Other functions of every element, computed once per node. Their other arguments are numbers.
-_ELEMENTWISE = ("abs", "clamp", "clamp_max", "clamp_min", "cos", "exp", "log", "log1p", "reciprocal", "rsqrt", "sin",
-                "sqrt")  # fmt: skip
+# Other functions of every element, computed once per node. Their other arguments are numbers. Functions with infinite
+# values or slopes (sqrt, log, exp, ...) are missing: a node that no edge reads would get a gradient of 0 * inf, NaN.
+_ELEMENTWISE = ("abs", "clamp", "clamp_max", "clamp_min", "cos", "sin")
 _CASTS = (Tensor.to, Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16)
 _NUMBERS = (int, float, type(None))
 
@@ -82,8 +84,12 @@ def _elementwise(func: Callable, args: tuple, kwargs: dict) -> Any:
     allowed = (torch.dtype,) if func in _CASTS else _NUMBERS
     if not args or not is_lazy(args[0]) or not all(type(other) in allowed for other in others):
         return NotImplemented
-    if func in _CASTS and func(torch.empty((), dtype=args[0].dtype), *args[1:], **kwargs).dtype == args[0].dtype:
-        return args[0]
+    if func in _CASTS:
+        dtype = func(torch.empty((), dtype=args[0].dtype), *args[1:], **kwargs).dtype
+        if dtype == args[0].dtype:
+            return args[0]
+        if dtype.itemsize < args[0].dtype.itemsize:
+            return NotImplemented  # the sum of a node's gradients would be rounded to the narrower type
     return of_rows(args[0], func.__name__, lambda x: func(x, *args[1:], **kwargs))
 
 
@@ -187,7 +193,7 @@ def _multiply(func: Callable, args: tuple, kwargs: dict) -> Any:
         return NotImplemented
     form, shape = value.form, tuple(lazy.shape)
     if is_shared(other, lazy) and form.shared is None:
-        shared = other.detach() if not torch.is_grad_enabled() else other
+        shared = (other.detach() if not torch.is_grad_enabled() else other).clone()  # later writes do not change it
         shared = shared.reshape((1,) * (len(shape) - shared.dim()) + tuple(shared.shape)).expand(1, *shape[1:])
         return pair(value, shape, form._replace(shared=shared), value.bases)
     scale = as_weight(value, lazy.shape, other) if getattr(other, "dtype", None) == lazy.dtype else None
@@ -206,9 +212,13 @@ def _power(func: Callable, args: tuple, kwargs: dict) -> Any:
     if kwargs or len(args) != 2 or not is_lazy(args[0]):
         return NotImplemented
     lazy, exponent = args
-    if type(lazy._value) is Value and _is_constant(exponent, lazy):
+    if (
+        type(exponent) not in (int, float) or not 1 <= exponent < math.inf
+    ):  # smaller ones have infinite slopes, see above
+        return NotImplemented
+    if type(lazy._value) is Value:
         return of_rows(lazy, "pow", lambda x: x**exponent)
-    return _activate(torch.square, (lazy,), {}) if type(exponent) in (int, float) and exponent == 2 else NotImplemented
+    return _activate(torch.square, (lazy,), {}) if exponent == 2 else NotImplemented
 
 
 def _is_constant(other: Any, lazy: Any) -> bool:

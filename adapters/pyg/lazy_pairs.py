@@ -268,7 +268,14 @@ class Pair(Expression):
         try:
             return op(*operands)
         except ValueError as error:
-            raise as_index_error(str(error), self.call, num_src) from None
+            text = str(error)
+            if text.startswith("dst[") and self._gathers_destinations():
+                text = f"src{text[3:]}"  # PyG finds it when it gathers x_i, as it does a bad source
+            raise as_index_error(text, self.call, num_src) from None
+
+    def _gathers_destinations(self) -> bool:
+        ends = self._ends()
+        return ends is not None and any(same_index(t.ids, ends[1]) for t in (*self.form.terms, *self.form.factors))
 
 
 def _gathered(term: Term) -> Tensor:

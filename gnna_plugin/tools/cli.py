@@ -12,12 +12,14 @@ from gnna_plugin.tools import demo, explain
 from gnna_plugin.tools.bench import command as bench
 from gnna_plugin.tools.compare import command as compare
 from gnna_plugin.tools.compare.spec import UsageError, WorkerError
+from gnna_plugin.tools.run import command as run
 from gnna_plugin.tools.tune import command as tune
 
 # A subcommand is a module with HELP, add_arguments(parser) and run(args) -> exit status.
-COMMANDS = {"bench": bench, "compare": compare, "demo": demo, "explain": explain, "tune": tune}
+COMMANDS = {"bench": bench, "compare": compare, "demo": demo, "explain": explain, "run": run, "tune": tune}
 
 _EPILOG = """examples:
+  gnna run train.py                              run your own script, accelerated and otherwise unchanged
   gnna demo                                      see what the plug-in does, in a minute or two
   gnna compare --model gin --graph edges.csv     train on your own graph, with and without the plug-in
   gnna explain --model gcn --graph edges.csv     see how each layer runs on that graph, and why
@@ -27,6 +29,8 @@ _EPILOG = """examples:
 
 environment variables:
   GNNA_DATA      folder of .npz graphs, which --graph accepts by name
+  GNNA_ONLY      default of enable(only=...): layer classes to accelerate, separated by commas
+  GNNA_SKIP      default of enable(skip=...): layer classes to leave to the framework
   GNNA_STRICT    default of enable(strict=...): 1 raises an error instead of falling back to the framework, 0 does not
   GNNA_MIN_WORK  default of enable(min_work=...): smallest edges x feature width that the plug-in accelerates
   GNNA_TUNED     file that `gnna tune` writes and enable() reads (default: ~/.cache/gnna_plugin/tuned.json); 0: none

@@ -150,6 +150,14 @@ at::Tensor of_left(const at::Tensor& grad, const MaybeTensor& left) {
   return left.has_value() && left->sym_size(0) == 1 ? grad.sum(0, /*keepdim=*/true) : grad;
 }
 
+// The gradient of every message of a max or min, [E, *S], in differentiable operations (see pair_extremum_backward_on).
+at::Tensor winners_share(const at::Tensor& grad, const at::Tensor& best, const PairCall& call) {
+  const at::Tensor messages = ops::pair_map(call).detach();
+  const at::Tensor wins = messages.eq(best.detach().index_select(0, call.dst)).to(grad.scalar_type());
+  const at::Tensor sharers = ops::segment_reduce(wins, call.dst, call.num_dst, "sum", call.cache) + best.detach().eq(0);
+  return wins * (grad / sharers).index_select(0, call.dst);
+}
+
 struct PairReduce : torch::autograd::Function<PairReduce> {
   static at::Tensor forward(AutogradContext* ctx, const MaybeTensor& rows, const MaybeTensor& cols,
                             const MaybeTensor& edges, const MaybeTensor& weight, const MaybeTensor& left,
@@ -176,6 +184,11 @@ struct PairReduce : torch::autograd::Function<PairReduce> {
     at::Tensor grad = grads[0];
     variable_list out(15);
     if (!grad.defined()) return out;
+    if ((reduce == "max" || reduce == "min") && c10::GradMode::is_enabled()) {
+      call.weight = winners_share(grad, saved[8], call);
+      Differentiated{call}.write_terms(ctx, out);
+      return out;
+    }
     if (reduce == "max" || reduce == "min") {
       const auto [to_rows, to_cols, to_edges] = ops::pair_extremum_backward(grad, saved[8], call);
       if (wants(ctx, 0)) out[0] = to_rows;

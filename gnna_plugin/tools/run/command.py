@@ -1,0 +1,74 @@
+"""The subcommand `run`: replaces this process by the script's, with the plug-in on."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from gnna_plugin.tools.compare.spec import UsageError
+
+HELP = "run a Python script with the plug-in on, without changing the script"
+
+_EPILOG = """examples:
+  gnna run train.py --epochs 100               as `python train.py --epochs 100`, accelerated
+  gnna run --report train.py                   print what ran on the plug-in, and what did not, at the end
+  gnna run --skip GATConv,PNAConv train.py     leave these layers to the framework
+  gnna run -m package.train --epochs 100       a module, as with `python -m`
+  gnna run -m torch.distributed.run --nproc-per-node 2 train.py    processes that the script starts run on it too
+
+The script's arguments, exit status, tracebacks and __main__ are those that it has without `gnna run`. The plug-in
+turns on when PyTorch Geometric or DGL is imported. If it can't, a warning says why, and the script runs without it."""
+
+
+def add_arguments(parser):
+    """Add the arguments to an argparse parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.usage = "gnna run [options] (SCRIPT | -m MODULE | -c CODE) [arguments of the script]"
+    parser.add_argument("--report", action="store_true", help="print status() to stderr when the script ends")
+    parser.add_argument("--strict", action="store_true",
+                        help="raise gnna_plugin.Fallback where a layer would fall back to the framework")
+    parser.add_argument("--only", metavar="LAYERS", help="accelerate these layer classes only: GCNConv,GINConv")
+    parser.add_argument("--skip", metavar="LAYERS", help="leave these layer classes to the framework")
+    parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module")
+    parser.add_argument("-c", dest="code", nargs=argparse.REMAINDER, metavar="CODE", help="run code")
+    parser.add_argument("script", nargs=argparse.REMAINDER, metavar="SCRIPT", help="the script and its arguments")
+
+
+def run(args):
+    """Replace this process by Python running the script. It returns only if that fails.
+
+    Raises:
+        UsageError: no script was given, or it can't be found.
+    """
+    program = _program(args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *program], _environment(args))
+
+
+def _program(args):
+    """Return the arguments of the Python interpreter."""
+    for flag, given in (("-m", args.module), ("-c", args.code)):
+        if given is not None:
+            if not given:
+                raise UsageError(f"{flag} needs the name of a module" if flag == "-m" else "-c needs code to run")
+            return [flag, *given]
+    if not args.script:
+        raise UsageError("no script was given; `gnna run train.py` runs train.py")
+    if not Path(args.script[0]).exists():
+        raise UsageError(f"no script {args.script[0]!r} here")
+    return args.script
+
+
+def _environment(args):
+    environment = dict(os.environ, GNNA_ENABLE="report" if args.report else "1")
+    startup = str(Path(__file__).with_name("startup"))
+    paths = [startup, *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    if args.strict:
+        environment["GNNA_STRICT"] = "1"
+    for name, layers in (("GNNA_ONLY", args.only), ("GNNA_SKIP", args.skip)):
+        if layers is not None:
+            environment[name] = layers
+    return environment

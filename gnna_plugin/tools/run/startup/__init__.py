@@ -1,0 +1,1 @@
+"""A folder that `gnna run` puts on PYTHONPATH, for its sitecustomize.py."""
