@@ -8,7 +8,7 @@ import argparse
 import sys
 
 import gnna_plugin
-from gnna_plugin.tools import demo, explain
+from gnna_plugin.tools import demo, doctor, explain
 from gnna_plugin.tools.bench import command as bench
 from gnna_plugin.tools.compare import command as compare
 from gnna_plugin.tools.compare.spec import UsageError, WorkerError
@@ -16,10 +16,11 @@ from gnna_plugin.tools.run import command as run
 from gnna_plugin.tools.tune import command as tune
 
 # A subcommand is a module with HELP, add_arguments(parser) and run(args) -> exit status.
-COMMANDS = {"bench": bench, "compare": compare, "demo": demo, "explain": explain, "run": run, "tune": tune}
+COMMANDS = {"bench": bench, "compare": compare, "demo": demo, "doctor": doctor, "explain": explain, "run": run, "tune": tune}
 
 _EPILOG = """examples:
   gnna run train.py                              run your own script, accelerated and otherwise unchanged
+  gnna doctor                                    check the installation
   gnna demo                                      see what the plug-in does, in a minute or two
   gnna compare --model gin --graph edges.csv     train on your own graph, with and without the plug-in
   gnna explain --model gcn --graph edges.csv     see how each layer runs on that graph, and why

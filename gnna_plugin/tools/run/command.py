@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def run(args):
     program = _program(args)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [sys.executable, *program], _environment(args))
+    flags = subprocess._args_from_interpreter_flags()  # -O, -W, -X, ... of this interpreter, as multiprocessing does
+    os.execve(sys.executable, [sys.executable, *flags, *program], _environment(args))
 
 
 def _program(args):
