@@ -47,7 +47,7 @@ def reduce(g: Any, message: str, reduce_op: str, lhs: Any, rhs: Any) -> Tensor |
         return None
     layer = f"dgl.{message}_{reduce_op}"
     found = _try_reduce(g, message, reduce_op, lhs, rhs)
-    if type(found) is tuple:
+    if isinstance(found, tuple):
         fit.left(layer, found)
         return None
     report.fused(layer)

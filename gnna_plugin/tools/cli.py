@@ -16,7 +16,9 @@ from gnna_plugin.tools.run import command as run
 from gnna_plugin.tools.tune import command as tune
 
 # A subcommand is a module with HELP, add_arguments(parser) and run(args) -> exit status.
-COMMANDS = {"bench": bench, "compare": compare, "demo": demo, "doctor": doctor, "explain": explain, "run": run, "tune": tune}
+COMMANDS = {
+    "bench": bench, "compare": compare, "demo": demo, "doctor": doctor, "explain": explain, "run": run, "tune": tune,
+}
 
 _EPILOG = """examples:
   gnna run train.py                              run your own script, accelerated and otherwise unchanged
