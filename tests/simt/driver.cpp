@@ -215,6 +215,40 @@ void segment_softmax(const Case& c, Results& results) {
   put_error(results, cuda::segment_softmax_backward(index, backward, split_rows, totals.as<void>(), scratch, nullptr));
 }
 
+template <typename T, typename Id>
+void pair(const Case& c, Results& results) {
+  PairArgs<T> args;
+  args.csr = csr_of(c, "");
+  args.rows = c.array<T>("rows");
+  args.cols = c.array<T>("of_cols");
+  args.edges = c.array<T>("edges");
+  args.weight = c.array<T>("weight");
+  args.left = c.array<T>("left");
+  args.right = c.array<T>("right");
+  args.best = c.array<T>("best");
+  args.heads = c.number("heads");
+  args.head_dim = c.number("head_dim");
+  args.left_stride = c.number("shared_left") != 0 ? 0 : args.width();
+  args.function = static_cast<Activation>(c.number("function"));
+  args.order = static_cast<int>(c.number("order"));
+  args.parameter = static_cast<Compute<T>>(c.number("parameter_percent")) / 100;
+  args.reduce = static_cast<Reduce>(c.number("reduce"));
+  args.out = output<T>(results, "reduced", args.csr.rows * args.width());
+  const Partition partition =
+      chunks_of(args.csr.rowptr, args.csr.rows, c.number("split_above"), c.number("chunk_edges"), results);
+  const cuda::SplitRows split_rows = partition.view(c.number("split_above")).split_rows;
+  const Buffer memory(cuda::task_scratch_bytes<T>(split_rows, args.width()));
+  void* const scratch = split_rows.needs_combining ? memory.template as<void>() : nullptr;
+  put_error(results, cuda::pair_reduce(args, split_rows, scratch, nullptr));
+
+  const auto *src = c.array<Id>("src"), *dst = c.array<Id>("dst");
+  args.out = output<T>(results, "mapped", args.csr.edges * args.width());
+  put_error(results, cuda::pair_map(src, dst, args, nullptr));
+  args.weight = nullptr;
+  args.out = output<T>(results, "dots", args.csr.edges * args.heads);
+  put_error(results, cuda::pair_dot(src, dst, args, nullptr));
+}
+
 template <typename Id>
 void gather(const Case& c, Results& results) {
   const int64_t edges = static_cast<int64_t>(c.bytes("index") / sizeof(Id)), row_bytes = c.number("row_bytes");
@@ -303,6 +337,7 @@ void run_of_type(const Case& c, Results& results) {
   if (c.operation == "segment_softmax") {
     return wide ? segment_softmax<T, int64_t>(c, results) : segment_softmax<T, int32_t>(c, results);
   }
+  if (c.operation == "pair") return wide ? pair<T, int64_t>(c, results) : pair<T, int32_t>(c, results);
   if (c.operation == "sddmm") return wide ? sddmm<T, int64_t>(c, results) : sddmm<T, int32_t>(c, results);
   if (c.operation == "extremum") return wide ? extremum<T, int64_t>(c, results) : extremum<T, int32_t>(c, results);
   simt::fail("there is no operation %s", c.operation.c_str());
