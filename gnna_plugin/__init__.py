@@ -18,8 +18,16 @@ from gnna_plugin.explain import Explanation, explain  # noqa: E402
 from gnna_plugin.ops import clear_cache, release_captures, sddmm, spmm, spmm_csc, spmm_csr  # noqa: E402
 from gnna_plugin.renumber import renumber  # noqa: E402
 from gnna_plugin.report import Status, status  # noqa: E402
+from gnna_plugin.report import reset as reset_status  # noqa: E402
 from gnna_plugin.settings import Fallback  # noqa: E402
-from gnna_plugin.switch import disable, disabled, enable, enabled  # noqa: E402
+from gnna_plugin.switch import (  # noqa: E402
+    disable,
+    disabled,
+    enable,
+    enabled,
+    load_ipython_extension,  # noqa: F401
+    unload_ipython_extension,  # noqa: F401
+)
 
 __all__ = [
     "Config",
@@ -35,6 +43,7 @@ __all__ = [
     "explain",
     "release_captures",
     "renumber",
+    "reset_status",
     "sddmm",
     "spmm",
     "spmm_csc",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gnna_plugin import decider, report, settings, switch
+from gnna_plugin import decider, notebook, report, settings, switch
 from gnna_plugin.decider import PARAMETERS
 from gnna_plugin.extractor import THREADS_PER_WARP, GraphSummary, PaperModel, graph_summary, paper_model
 from gnna_plugin.schedules import Schedule
@@ -47,6 +47,10 @@ class Explanation:
         for decision, paper in zip(self.decisions, self.paper, strict=True):
             lines += _decision_lines(decision, self.graph.edges, paper, self.min_work)
         for name, counts in self.layers.items():
+            if counts.reduced:
+                lines.append(f"{name}: {counts.reduced} reductions of existing messages in one kernel")
+            if forms := counts.notable_forms():
+                lines.append(f"{name}: messages {'; '.join(forms)}")
             lines += [f"{name}: {text}" for text in counts.not_fused()]
         lines += [f"schedule of {s}" for s in self.schedules]
         if not self.decisions:
@@ -54,6 +58,15 @@ class Explanation:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (d["layer"], f"{d['reduce']} of {d['width']} x {d['dtype']}", _parameters(d), d["reason"])
+            for d in self.decisions
+        ]
+        rows += [(name, "not fused", "", c.not_fused()) for name, c in self.layers.items() if c.not_fused()]
+        caption = f"graph: {self.graph.nodes:,} nodes, {self.graph.edges:,} edges"
+        return notebook.table(caption, ("layer", "aggregation", "chosen", "because"), rows)
 
 
 def _graph_lines(g: GraphSummary) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gnna_plugin import allocator, decider, settings
+from gnna_plugin import allocator, decider, notebook, settings
 from gnna_plugin.schedules import Schedule, schedules
 
 logger = logging.getLogger("gnna_plugin")
@@ -55,6 +55,10 @@ class LayerCounts:
     examples: dict[str, str] = field(default_factory=dict)
     moved: Counter = field(default_factory=Counter)
     forms: Counter = field(default_factory=Counter)
+
+    def notable_forms(self) -> list[str]:
+        """Return the forms that are more than weighted features of the neighbours."""
+        return sorted(set(self.forms) - {"x_j", "w * x_j"})
 
     def not_fused(self) -> list[str]:
         """Return a line for each reason why calls were not fused, the most frequent first."""
@@ -267,12 +271,17 @@ class Status:
             "schedules": [s.as_dict() for s in self.schedules],
         }
 
-    def __str__(self) -> str:
+    def _headline(self) -> str:
         on = ", ".join(self.frameworks) if self.frameworks else "off"
-        lines = [
+        return (
             f"gnna_plugin: {on}; {_calls(self.fused_calls)} fused, {self.fallback_calls} not; "
             f"{self.plans} plans, {self.plan_bytes / 2**20:.1f} MiB"
-        ]
+        )
+
+    def __str__(self) -> str:
+        lines = [self._headline()]
+        if self.frameworks and not self.layers:
+            lines.append("  no layer has reached the plug-in yet")
         if self.capture_bytes:
             lines.append(f"  held for captured CUDA graphs: {self.capture_bytes / 2**20:.1f} MiB")
         for name, counts in sorted(self.layers.items()):
@@ -280,8 +289,7 @@ class Status:
             lines.append(f"  {name}: {done}")
             if counts.moved:
                 lines.append(f"    message moved to nodes: {', '.join(sorted(counts.moved))}")
-            forms = sorted(set(counts.forms) - {"x_j", "w * x_j"})
-            if forms:
+            if forms := counts.notable_forms():
                 lines.append(f"    messages: {'; '.join(forms)}")
             lines += [f"    {text}" for text in counts.not_fused()]
         for d in self.decisions:
@@ -292,9 +300,25 @@ class Status:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                c.fused,
+                c.reduced,
+                [*sorted(c.forms), *(f"{f} moved to nodes" for f in sorted(c.moved))],
+                c.not_fused(),
+            )
+            for name, c in sorted(self.layers.items())
+        ]
+        return notebook.table(self._headline(), ("layer", "fused", "reduced", "messages", "not fused"), rows)
+
 
 def status() -> Status:
-    """Return a snapshot of what the plug-in has done in this process so far, as a gnna_plugin.Status."""
+    """Return a snapshot of what the plug-in has done in this process so far, as a gnna_plugin.Status.
+
+    `gnna_plugin.reset_status()` counts from zero again.
+    """
     plans, plan_bytes, hits, misses, _ = torch.ops.gnna.cache_info()
     with _lock:
         layers = {

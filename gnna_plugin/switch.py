@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import numbers
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -64,7 +66,8 @@ def enable(
     names = frameworks or tuple(name for name, framework in FRAMEWORKS.items() if framework.is_installed())
     for name in frameworks:
         if not isinstance(name, str) or name not in FRAMEWORKS:
-            raise ValueError(f"unknown framework {name!r}; known are {', '.join(map(repr, FRAMEWORKS))}")
+            hint = "; give names one by one, as in enable('pyg', 'dgl')" if isinstance(name, (list, tuple, set)) else ""
+            raise ValueError(f"unknown framework {name!r}; known are {', '.join(map(repr, FRAMEWORKS))}{hint}")
         if not FRAMEWORKS[name].is_installed():
             raise ImportError(f"{name!r} was asked for, but {FRAMEWORKS[name].package} is not installed")
     if not names:
@@ -79,6 +82,7 @@ def enable(
         for cls in classes:
             if not isinstance(cls, str):
                 raise ValueError(f"{label} holds {cls!r}; it must hold names of layer classes, such as 'GATConv'")
+            _warn_of_misspelling(label, cls)
     for label, switch in (("keep_memory", keep_memory), ("schedule", schedule), ("rewrite", rewrite)):
         if not isinstance(switch, bool):
             raise ValueError(f"{label} is {switch!r}; it must be True or False")
@@ -114,6 +118,22 @@ def enable(
             raise
         if settings.enabled_frameworks:
             _apply(chosen)
+
+
+def _warn_of_misspelling(label: str, layer: str) -> None:
+    """Warn if a layer class has nearly this name but none has it. A class of the user's may be defined later."""
+    convs = sys.modules.get("torch_geometric.nn.conv")
+    root = getattr(convs, "MessagePassing", None)
+    if root is None:
+        return
+    known, found = set(), [root]
+    while found:
+        cls = found.pop()
+        known.add(cls.__name__)
+        found += cls.__subclasses__()
+    near = difflib.get_close_matches(layer, known, n=1, cutoff=0.8)
+    if layer not in known and near:
+        warnings.warn(f"{label} names {layer!r}, which no layer class has so far; {near[0]!r} is near", stacklevel=3)
 
 
 def _install(name: str, asked_for: bool) -> bool:
@@ -242,3 +262,13 @@ def disabled() -> Iterator[None]:
         yield
     finally:
         settings.set_active(active)
+
+
+def load_ipython_extension(_shell: object) -> None:
+    """Turn the plug-in on: IPython calls this for `%load_ext gnna_plugin`."""
+    enable()
+
+
+def unload_ipython_extension(_shell: object) -> None:
+    """Turn the plug-in off: IPython calls this for `%unload_ext gnna_plugin`."""
+    disable()
