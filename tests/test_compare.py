@@ -265,9 +265,7 @@ def test_a_graph_that_is_missing_or_damaged_costs_one_sentence(capsys, tmp_path)
     (tmp_path / "bad.npz").write_bytes(b"bad")
     bad = str(tmp_path / "bad.npz")
     assert bad in refused(capsys, "compare", "--graph", "community:100x400", bad, "--device", "cpu")
-    target = str(tmp_path / "none" / "rows.json")
-    said = refused(capsys, "compare", "--graph", "community:100x400", "--device", "cpu", "--json", target)
-    assert "the folder does not exist" in said
+    assert "did you mean 'community'?" in refused(capsys, "explain", "--graph", "comunity")
 
 
 def test_a_missing_framework_costs_one_sentence(capsys, monkeypatch):

@@ -32,7 +32,9 @@ def test_json(no_frameworks, tmp_path, capsys):
     capsys.readouterr()
     assert main(["doctor", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == found
-    assert main(["doctor", "--json", str(tmp_path / "no" / "folder")]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--json", str(tmp_path / "no" / "folder")])
+    assert ended.value.code == 2
 
 
 def test_wrong_kernels_are_found(no_frameworks, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 This file owns the names of graphs and the error for a graph that does not exist.
 """
 
+import difflib
 import os
 import re
 from pathlib import Path
@@ -67,7 +68,9 @@ def load_graph(source, *, seed=0):
         return load_npz(Path(folder) / f"{text}.npz")
     if prefix in DATASETS and (":" in text) != (prefix == "reddit"):
         return _load_dataset(text, FRAMEWORKS[DATASETS[prefix]])
-    raise FileNotFoundError(f"no graph file or name '{text}'; {_known_names(folder)}")
+    near = difflib.get_close_matches(text, ["community", *available_graphs()], n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else f"; {_known_names(folder)}"
+    raise FileNotFoundError(f"no graph file or name '{text}'{hint}")
 
 
 def available_graphs():

@@ -6,6 +6,7 @@ This file owns what is shown and in which order. gnna_plugin.tools.compare does 
 from importlib.util import find_spec
 from pathlib import Path
 
+from gnna_plugin.tools.arguments import positive
 from gnna_plugin.tools.compare.spec import Case, WorkerError
 
 HELP = "show what the plug-in does, on this machine, in a minute or two"
@@ -23,7 +24,7 @@ def add_arguments(parser):
     """Add the arguments to an argparse parser."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                         help="where to run (default: cuda if it can be used, else cpu)")
-    parser.add_argument("--threads", type=int, help="number of CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=positive, help="number of CPU threads (default: torch's choice)")
 
 
 def cases(available):

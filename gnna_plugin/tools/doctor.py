@@ -6,6 +6,8 @@ import platform
 import subprocess
 import sys
 
+from gnna_plugin.tools.arguments import output_file
+
 HELP = "check the installation: what is built, what is active, and what to do next"
 
 _EPILOG = """examples:
@@ -37,7 +39,13 @@ def add_arguments(parser):
     """Add the arguments to an argparse parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
-    parser.add_argument("--json", metavar="FILE", help="write the checks to FILE as JSON; - for standard output")
+    parser.add_argument(
+        "--json", type=_file_or_stdout, metavar="FILE", help="write the checks to FILE as JSON; - for standard output"
+    )
+
+
+def _file_or_stdout(text):
+    return text if text == "-" else output_file(text)
 
 
 def run(args):
@@ -47,16 +55,11 @@ def run(args):
     verdict = _verdict(checks, failed)
     if args.json:
         text = json.dumps({"works": not failed, "verdict": verdict, "checks": checks}, indent=2)
-        if args.json != "-":
-            try:
-                with open(args.json, "w", encoding="utf-8") as file:
-                    file.write(text + "\n")
-            except OSError as error:
-                print(f"gnna: cannot write {args.json}: {error.strerror}", file=sys.stderr)
-                return 2
-        else:
+        if args.json == "-":
             print(text)
             return int(bool(failed))
+        with open(args.json, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
     for c in checks:
         print(f"{c['state']:6}  {c['name']:15}  {c['found']}")
         if c["next"]:

@@ -4,6 +4,7 @@ import argparse
 import json
 
 from gnna_plugin.frameworks import FRAMEWORKS
+from gnna_plugin.tools.arguments import output_file, positive
 from gnna_plugin.tools.compare.command import add_config
 from gnna_plugin.tools.compare.spec import Case
 
@@ -24,12 +25,12 @@ def add_arguments(parser):
                         help="framework of the model (default: %(default)s)")
     parser.add_argument("--model", choices=("gcn", "gin"), default="gcn",
                         help="model to explain (default: %(default)s)")
-    parser.add_argument("--dim", type=int, default=96,
+    parser.add_argument("--dim", type=positive, default=96,
                         help="random features per node if the graph has none (default: %(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                         help="where to run (default: cuda if it can be used, else cpu)")
     add_config(parser)
-    parser.add_argument("--json", metavar="FILE", help="also write the explanation to FILE, as JSON")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="also write the explanation to FILE, as JSON")
 
 
 def run(args):

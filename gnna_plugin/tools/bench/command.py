@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
+from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare.command import command_line, load_graphs
 from gnna_plugin.tools.compare.spec import UsageError
 
@@ -38,8 +38,8 @@ def add_arguments(parser):
     for kind, text in _KERNELS.items():
         sub = _measurement(kinds, kind, text, graphs=True)
         help_text = "features per node (default: 16 64 128)"
-        sub.add_argument("--widths", nargs="+", type=int, default=[16, 64, 128], metavar="D", help=help_text)
-        sub.add_argument("--heads", type=int, default=1, help="heads that share the width (default: %(default)s)")
+        sub.add_argument("--widths", nargs="+", type=positive, default=[16, 64, 128], metavar="D", help=help_text)
+        sub.add_argument("--heads", type=positive, default=1, help="heads that share the width (default: %(default)s)")
         sub.add_argument("--backward", action="store_true", help="time the backward instead of the forward pass")
         help_text = "dtype of the features (default: %(default)s)"
         sub.add_argument(
@@ -62,8 +62,8 @@ def add_arguments(parser):
         metavar="S",
         help="LAYERSxHIDDEN, with +norm for BatchNorm and dropout 0.5 (default: 2x16 5x64 3x256+norm)",
     )
-    epoch.add_argument("--dim", type=int, default=96, help="random features per node (default: %(default)s)")
-    epoch.add_argument("--classes", type=int, default=22, help="random classes (default: %(default)s)")
+    epoch.add_argument("--dim", type=positive, default=96, help="random features per node (default: %(default)s)")
+    epoch.add_argument("--classes", type=positive, default=22, help="random classes (default: %(default)s)")
     epoch.add_argument(
         "--split",
         action="store_true",
@@ -73,7 +73,7 @@ def add_arguments(parser):
     _measurement(kinds, "host", "time calls on a graph so small that only the host's work counts", graphs=False)
     page = kinds.add_parser("page", help="write a Markdown page from stored JSON files")
     page.add_argument("files", nargs="+", metavar="JSON", help="files that `gnna bench ... --json` wrote")
-    page.add_argument("--output", required=True, metavar="FILE", help="the Markdown file to write")
+    page.add_argument("--output", type=output_file, required=True, metavar="FILE", help="the Markdown file to write")
 
 
 def _measurement(kinds, name, text, graphs):
@@ -82,7 +82,8 @@ def _measurement(kinds, name, text, graphs):
     if graphs:
         help_text = "graph files or names; `gnna compare --help` lists the forms"
         add("--graph", nargs="+", required=True, metavar="G", help=help_text)
-        add("--seed", type=int, default=0, help="seed of generated graphs, and of the models of `epoch` (default: 0)")
+        help_text = "seed of generated graphs, and of the models of `epoch` (default: 0)"
+        add("--seed", type=natural, default=0, help=help_text)
         if name != "plan":
             help_text = "run one thread and take its CPU time, for a busy machine; needs a CPU and OMP_NUM_THREADS=1"
             add("--cpu-time", action="store_true", help=help_text)
@@ -90,10 +91,11 @@ def _measurement(kinds, name, text, graphs):
             add("--peers", nargs="+", metavar="P", help=help_text)
     help_text = "where to run (default: cuda if it can be used, else cpu)"
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help=help_text)
-    add("--threads", type=int, help="number of CPU threads (default: torch's choice)")
-    add("--rounds", type=int, default=7, help="rounds of timing, of which the median counts (default: %(default)s)")
-    add("--json", metavar="FILE", help="write rows, versions and the command to FILE, as JSON")
-    add("--csv", metavar="FILE", help="write the rows to FILE, as CSV")
+    add("--threads", type=positive, help="number of CPU threads (default: torch's choice)")
+    help_text = "rounds of timing, of which the median counts (default: %(default)s)"
+    add("--rounds", type=positive, default=7, help=help_text)
+    add("--json", type=output_file, metavar="FILE", help="write rows, versions and the command to FILE, as JSON")
+    add("--csv", type=output_file, metavar="FILE", help="write the rows to FILE, as CSV")
     return sub
 
 
@@ -114,9 +116,6 @@ def run(args):
     from gnna_plugin.tools.compare import runner
 
     console = Console()
-    for path in filter(None, (args.json, args.csv)):
-        if not Path(path).resolve().parent.is_dir():
-            raise UsageError(f"{path}: the folder does not exist")
     name, remark = runner.choose_device(args.device)
     if remark:
         console.print(remark, style="dim")
@@ -130,6 +129,7 @@ def run(args):
     graphs = load_graphs(args.graph, args.seed) if "graph" in args else [None]
     result = {"kind": args.kind, "about": show.about(device, command_line()), "rows": [], "left_out": {}}
     for rows, left_out in _cases(args, graphs, device):
+        _check_peers(getattr(args, "peers", None) or (), {row["peer"] for row in rows if "peer" in row}, left_out)
         result["rows"] += rows
         result["left_out"].update({f"{show.title(rows[0])}: {peer}": why for peer, why in left_out.items()})
         console.print(show.case_table(rows))
@@ -140,6 +140,12 @@ def run(args):
         console.print()
         show.store(result, args.json, args.csv)  # after every case, so that an interruption loses only one
     return 0
+
+
+def _check_peers(wanted, found, left_out):
+    unknown = [name for name in wanted if name not in found and name not in left_out]
+    if unknown:
+        raise UsageError(f"no library {unknown[0]!r} for this operation here; `--peers` left out times all of them")
 
 
 def _cases(args, graphs, device):

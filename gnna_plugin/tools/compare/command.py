@@ -7,8 +7,8 @@ import argparse
 import contextlib
 import shlex
 import sys
-from pathlib import Path
 
+from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare.spec import CHOICES, LABELS, MODEL_DEFAULTS, Case, UsageError
 
 HELP = "train a model with and without the plug-in, side by side"
@@ -37,23 +37,23 @@ def add_arguments(parser):
     add("--framework", choices=sorted(CHOICES), default="pyg",
         help="framework to train in; both: PyG and DGL, each with and without the plug-in (default: %(default)s)")
     add("--model", choices=("gcn", "gin"), default="gcn", help="model to train (default: %(default)s)")
-    add("--layers", type=_positive, help=f"number of layers (default: {_default(0)})")
-    add("--hidden", type=_positive, help=f"hidden width (default: {_default(1)})")
-    add("--dim", type=_positive, default=96,
+    add("--layers", type=positive, help=f"number of layers (default: {_default(0)})")
+    add("--hidden", type=positive, help=f"hidden width (default: {_default(1)})")
+    add("--dim", type=positive, default=96,
         help="random features per node if the graph has none (default: %(default)s)")
-    add("--classes", type=_positive, default=22,
+    add("--classes", type=positive, default=22,
         help="random classes if the graph has no labels (default: %(default)s)")
     add("--synthetic", action="store_true", help="use random features and labels even if the graph has its own")
-    add("--epochs", type=_positive, default=50,
+    add("--epochs", type=positive, default=50,
         help="training epochs, of which the first few are not part of the median time (default: %(default)s)")
-    add("--seed", type=_natural, default=0,
+    add("--seed", type=natural, default=0,
         help="seed of weights, dropout, random features and generated graphs (default: %(default)s)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto",
         help="where to run (default: cuda if it can be used, else cpu)")
-    add("--threads", type=_positive, help="number of CPU threads (default: torch's choice)")
+    add("--threads", type=positive, help="number of CPU threads (default: torch's choice)")
     add_config(parser)
-    add("--json", metavar="FILE", help="write rows, decisions and versions to FILE, as JSON")
-    add("--csv", metavar="FILE", help="write the rows to FILE, as CSV")
+    add("--json", type=output_file, metavar="FILE", help="write rows, decisions and versions to FILE, as JSON")
+    add("--csv", type=output_file, metavar="FILE", help="write the rows to FILE, as CSV")
 
 
 def run(args):
@@ -72,9 +72,6 @@ def run(args):
         runner.check_framework(framework)
     device, remark = runner.choose_device(args.device)
     graphs = load_graphs(args.graph, args.seed)
-    for path in filter(None, (args.json, args.csv)):
-        if not Path(path).resolve().parent.is_dir():
-            raise UsageError(f"{path}: the folder does not exist")
     if remark:
         console.print(remark, style="dim")
 
@@ -167,17 +164,3 @@ def _config(text):
 
 def _default(position):
     return ", ".join(f"{MODEL_DEFAULTS[name][position]} for {name}" for name in ("gcn", "gin"))
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is too small; it must be 1 or more")
-    return value
-
-
-def _natural(text):
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative; it must be 0 or more")
-    return value

@@ -7,6 +7,7 @@ import datetime
 from dataclasses import asdict
 
 from gnna_plugin.frameworks import FRAMEWORKS
+from gnna_plugin.tools.arguments import natural, positive
 from gnna_plugin.tools.compare.spec import MODEL_DEFAULTS, Case, UsageError
 
 HELP = "measure launch parameters (GPU) or min_work here, for later runs"
@@ -32,13 +33,13 @@ def add_arguments(parser):
     add("--graph", nargs="+", metavar="G", help="graphs to tune launches for, named as for `gnna compare`")
     add("--framework", choices=sorted(FRAMEWORKS), default="pyg", help="default: %(default)s")
     add("--model", choices=("gcn", "gin"), default="gcn", help="default: %(default)s")
-    add("--layers", type=int, help="default: the model's own, as for compare")
-    add("--hidden", type=int, help="default: the model's own, as for compare")
-    add("--dim", type=int, default=96, help="features per node where the graph has none (%(default)s)")
-    add("--classes", type=int, default=22, help="classes where the graph has no labels (%(default)s)")
-    add("--seed", type=int, default=0)
+    add("--layers", type=positive, help="default: the model's own, as for compare")
+    add("--hidden", type=positive, help="default: the model's own, as for compare")
+    add("--dim", type=positive, default=96, help="features per node where the graph has none (%(default)s)")
+    add("--classes", type=positive, default=22, help="classes where the graph has no labels (%(default)s)")
+    add("--seed", type=natural, default=0)
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where it can be used")
-    add("--rounds", type=int, default=3, help="samples per candidate (%(default)s)")
+    add("--rounds", type=positive, default=3, help="samples per candidate (%(default)s)")
     add("--dry-run", action="store_true", help="show what was found and keep nothing")
 
 
