@@ -178,6 +178,8 @@ def test_extreme_arguments(device, function):
     leaf, other = z.clone().requires_grad_(), z.clone().requires_grad_()
     found = map_call((None, leaf, None, None, None, None), index, index, len(z), len(z), function)
     wanted = FUNCTIONS[function][1](other)
+    if function == "elu":  # torch 2.4 computes exp(z) - 1, which is inexact near 0
+        wanted = torch.where(other > 0, other, FUNCTIONS[function][0] * torch.expm1(other))
     atol = 1e-16 if function == "gelu" else 0  # torch's vanishes too early
     torch.testing.assert_close(found, wanted, rtol=1e-13, atol=atol, equal_nan=True)
     found[:10].sum().backward()

@@ -29,7 +29,7 @@ sys.exit(7)
 def python(*arguments, cwd, **environment):
     """Run Python and return (exit status, stdout, stderr)."""
     paths = os.pathsep.join(filter(None, [str(ROOT), environment.pop("PYTHONPATH", "")]))
-    env = {**os.environ, "PYTHONPATH": paths, "GNNA_MIN_WORK": "0", **environment}
+    env = {**os.environ, "PYTHONPATH": paths, "GNNA_MIN_WORK": "0", "PYTHONWARNINGS": "ignore", **environment}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
     )
