@@ -24,7 +24,6 @@ logger = logging.getLogger("gnna_plugin")
 # Reasons that the adapters share.
 BELOW = "too small to gain (below min_work)"
 COMES_ONCE = "too small to gain on the first uses of an edge list"
-COMPOSED = "too small to gain on a GPU from a message of several operations (below 16 x min_work)"
 EXCLUDED = "excluded by only=, skip= or conv.gnna = False"
 OUTLIVES = "neighbours' features are used after the layer"
 

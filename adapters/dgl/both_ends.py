@@ -56,19 +56,11 @@ def reduce(g: Any, message: str, reduce_op: str, lhs: Any, rhs: Any) -> Tensor |
 
 def _try_reduce(g: Any, message: str, reduce_op: str, lhs: Any, rhs: Any) -> Tensor | fit.Reason:
     first, op, second = message.split("_")
-    known, tensors = graphs.known(g._graph), [lhs, rhs]
-    if not known.one_type:
-        return ("several edge types at once",)
     if torch.is_autocast_enabled():
         return ("autocast",)  # DGL casts the operands
-    reason = fit.too_small(known, tensors) or fit.unfit(tensors)
+    reason = fit.unfit_ends(graphs.known(g._graph), lhs, rhs, LEAST_WIDTH, LEAST_WIDTH)
     if reason is not None:
         return reason
-    if lhs.shape[1:] != rhs.shape[1:]:
-        return ("operands of different shapes",)
-    width = lhs.numel() // max(lhs.size(0), 1)
-    if width < LEAST_WIDTH:
-        return "features too narrow to gain", f"{width} elements"
     entry = fit.entry_for(g._graph, {first: [lhs], second: [rhs]})
     if isinstance(entry, tuple):
         return entry

@@ -47,17 +47,9 @@ def gsddmm_hook(original: Callable) -> Callable:
 
 
 def _product(gidx: Any, op: str, u: Tensor, v: Tensor) -> Tensor | fit.Reason:
-    known, tensors = graphs.known(gidx), [u, v]
-    if not known.one_type:
-        return ("several edge types at once",)
-    reason = fit.too_small(known, tensors) or fit.unfit(tensors)
+    reason = fit.unfit_ends(graphs.known(gidx), u, v, LEAST_WIDTH, least_on_gpu=0)
     if reason is not None:
         return reason
-    if u.shape[1:] != v.shape[1:]:
-        return ("operands of different shapes",)
-    width = u.numel() // max(u.size(0), 1)
-    if width < LEAST_WIDTH and not u.is_cuda:
-        return "features too narrow to gain", f"{width} elements"
     entry = fit.entry_for(gidx, {"u": [u], "v": [v]})
     if isinstance(entry, tuple):
         return entry

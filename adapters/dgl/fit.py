@@ -69,6 +69,24 @@ def unfit(tensors: list[Any]) -> Reason | None:
     return None if reason is None else (reason,)
 
 
+def unfit_ends(known: graphs.Known, a: Any, b: Any, least_width: int, least_on_gpu: int) -> Reason | None:
+    """Return a reason if an operation on the features of two ends of the edges is left to DGL, else None.
+
+    Args:
+        least_width, least_on_gpu: narrowest feature row, in elements, for which it is faster than DGL's, by device.
+    """
+    if not known.one_type:
+        return ("several edge types at once",)
+    reason = too_small(known, [a, b]) or unfit([a, b])
+    if reason is not None:
+        return reason
+    if a.shape[1:] != b.shape[1:]:
+        return ("operands of different shapes",)
+    width = a.numel() // max(a.size(0), 1)
+    least = least_on_gpu if a.is_cuda else least_width
+    return ("features too narrow to gain", f"{width} elements") if width < least else None
+
+
 def entry_for(gidx: Any, ends: dict[str, list[Tensor]]) -> graphs.Entry | Reason:
     """Return the graph's edges, or a reason if the tensors do not fit them.
 

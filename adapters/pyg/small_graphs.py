@@ -26,7 +26,8 @@ _FIRST_USE_EDGES = _FIRST_USE / 64
 # elements (H200; benchmarks/layers.py on pubmed).
 _COMPOSED = 16
 _composed: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # layers whose messages were found to be such
-BELOW, COMES_ONCE, COMPOSED = report.BELOW, report.COMES_ONCE, report.COMPOSED
+BELOW, COMES_ONCE = report.BELOW, report.COMES_ONCE
+COMPOSED = f"too small to gain on a GPU from a message of several operations (below {_COMPOSED} x min_work)"
 _is_repeated = torch.ops.gnna.is_repeated.default
 
 

@@ -10,23 +10,23 @@ _MOST = 2**31 - 1
 
 def positive(text):
     """Return a whole number of 1 or more."""
-    return _whole(text, 1)
+    return _whole(text, 1, _MOST)
 
 
 def natural(text):
-    """Return a whole number of 0 or more."""
-    return _whole(text, 0)
+    """Return a whole number of 0 or more, such as a seed."""
+    return _whole(text, 0, None)
 
 
-def _whole(text, least):
+def _whole(text, least, most):
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
     if value < least:
         raise argparse.ArgumentTypeError(f"{text} is too small; it must be {least} or more")
-    if value > _MOST:
-        raise argparse.ArgumentTypeError(f"{text} is too large; it must be {_MOST:,} or less")
+    if most is not None and value > most:
+        raise argparse.ArgumentTypeError(f"{text} is too large; it must be {most:,} or less")
     return value
 
 

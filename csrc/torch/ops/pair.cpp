@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <array>
 
-#include "ops/autograd.h"
+#include "ops/winners.h"
 
 namespace gnna {
 
@@ -150,14 +150,6 @@ at::Tensor of_left(const at::Tensor& grad, const MaybeTensor& left) {
   return left.has_value() && left->sym_size(0) == 1 ? grad.sum(0, /*keepdim=*/true) : grad;
 }
 
-// The gradient of every message of a max or min, [E, *S], in differentiable operations (see pair_extremum_backward_on).
-at::Tensor winners_share(const at::Tensor& grad, const at::Tensor& best, const PairCall& call) {
-  const at::Tensor messages = ops::pair_map(call).detach();
-  const at::Tensor wins = messages.eq(best.detach().index_select(0, call.dst)).to(grad.scalar_type());
-  const at::Tensor sharers = ops::segment_reduce(wins, call.dst, call.num_dst, "sum", call.cache) + best.detach().eq(0);
-  return wins * (grad / sharers).index_select(0, call.dst);
-}
-
 struct PairReduce : torch::autograd::Function<PairReduce> {
   static at::Tensor forward(AutogradContext* ctx, const MaybeTensor& rows, const MaybeTensor& cols,
                             const MaybeTensor& edges, const MaybeTensor& weight, const MaybeTensor& left,
@@ -185,7 +177,8 @@ struct PairReduce : torch::autograd::Function<PairReduce> {
     variable_list out(15);
     if (!grad.defined()) return out;
     if ((reduce == "max" || reduce == "min") && c10::GradMode::is_enabled()) {
-      call.weight = winners_share(grad, saved[8], call);
+      const at::Tensor messages = ops::pair_map(call);
+      call.weight = winners_share(grad, saved[8], messages, call.dst, call.num_dst, call.cache);
       Differentiated{call}.write_terms(ctx, out);
       return out;
     }

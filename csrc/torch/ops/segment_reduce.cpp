@@ -2,7 +2,7 @@
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
-#include "ops/autograd.h"
+#include "ops/winners.h"
 
 namespace gnna {
 namespace {
@@ -34,12 +34,7 @@ struct SegmentReduce : torch::autograd::Function<SegmentReduce> {
       if (!c10::GradMode::is_enabled()) {
         return {ops::segment_extremum_backward(grad, messages, out, index, cache), {}, {}, {}, {}};
       }
-      // The same in differentiable operations.
-      const auto dtype = compute_dtype(grad.scalar_type());
-      const at::Tensor wins = messages.eq(ops::gather_rows(out, index, cache)).to(dtype).detach();
-      const at::Tensor sharers = ops::segment_reduce(wins, index, num_rows, "sum", cache) + out.eq(0);
-      const at::Tensor share = ops::gather_rows(grad / sharers.detach(), index, cache);
-      return {(wins * share).to(grad.scalar_type()), {}, {}, {}, {}};
+      return {winners_share(grad, out, messages, index, num_rows, cache), {}, {}, {}, {}};
     }
     return {ops::gather_rows(grad, index, cache), {}, {}, {}, {}};
   }
