@@ -25,7 +25,7 @@ import gnna_plugin
 from gnna_plugin.data import load_graph
 from gnna_plugin.extractor import graph_summary, modularity
 from gnna_plugin.orders import rabbit_order
-from gnna_plugin.report import status
+from gnna_plugin.status import status
 from gnna_plugin.tools.bench.timing import Rounds, buffers, time_calls
 
 KINDS = ("sorted", "community")

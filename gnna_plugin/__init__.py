@@ -16,10 +16,11 @@ from gnna_plugin._version import __version__  # noqa: E402
 from gnna_plugin.decider import Config  # noqa: E402
 from gnna_plugin.explain import Explanation, explain  # noqa: E402
 from gnna_plugin.ops import clear_cache, release_captures, sddmm, spmm, spmm_csc, spmm_csr  # noqa: E402
+from gnna_plugin.profiling import Profile, profile  # noqa: E402
 from gnna_plugin.renumber import renumber  # noqa: E402
-from gnna_plugin.report import Status, status  # noqa: E402
 from gnna_plugin.report import reset as reset_status  # noqa: E402
 from gnna_plugin.settings import Fallback  # noqa: E402
+from gnna_plugin.status import Status, status  # noqa: E402
 from gnna_plugin.switch import (  # noqa: E402
     disable,
     disabled,
@@ -28,11 +29,14 @@ from gnna_plugin.switch import (  # noqa: E402
     load_ipython_extension,  # noqa: F401
     unload_ipython_extension,  # noqa: F401
 )
+from gnna_plugin.verifying import Mismatch  # noqa: E402
 
 __all__ = [
     "Config",
     "Explanation",
     "Fallback",
+    "Mismatch",
+    "Profile",
     "Status",
     "__version__",
     "clear_cache",
@@ -41,6 +45,7 @@ __all__ = [
     "enable",
     "enabled",
     "explain",
+    "profile",
     "release_captures",
     "renumber",
     "reset_status",

@@ -11,6 +11,7 @@ from gnna_plugin import decider, notebook, report, settings, switch
 from gnna_plugin.decider import PARAMETERS
 from gnna_plugin.extractor import THREADS_PER_WARP, GraphSummary, PaperModel, graph_summary, paper_model
 from gnna_plugin.schedules import Schedule
+from gnna_plugin.status import status as take_status
 
 _PASSES = 10  # more than the uses of a small edge list after which it is accelerated
 
@@ -139,7 +140,7 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
             for _ in range(_PASSES):
                 with report.fresh():
                     model(*(inputs or (data.x, edge_index)))
-                    status = report.status()
+                    status = take_status()
                 if not status.fallback_calls:
                     break
             min_work = settings.current.least_work(edge_index.device.type)
@@ -179,6 +180,8 @@ def _settings_in_force() -> dict:
         "only": now.only,
         "skip": now.skip,
         "strict": False,
+        "verify": False,
+        "rewrite": now.rewrite,
         "min_work": now.min_work,
         "max_plan_bytes": now.max_plan_bytes,
         "schedule": now.schedule,

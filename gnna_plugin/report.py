@@ -1,35 +1,70 @@
 """Counters per layer class, the reasons why calls were not fused, and the decisions of launches.
 
-The adapters write here on every call, which is a dictionary update. Everything else happens in status().
+The adapters write here on every call, which is a dictionary update. Everything else happens in status.py.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from gnna_plugin import allocator, decider, notebook, settings
-from gnna_plugin.schedules import Schedule, schedules
+from gnna_plugin import decider, settings
 
 logger = logging.getLogger("gnna_plugin")
 
 
 # Reasons that the adapters share.
-BELOW = "too small to gain (below min_work)"
 COMES_ONCE = "too small to gain on the first uses of an edge list"
 EXCLUDED = "excluded by only=, skip= or conv.gnna = False"
 OUTLIVES = "neighbours' features are used after the layer"
 
 
-def _calls(n: int) -> str:
-    return f"{n} call{'' if n == 1 else 's'}"
+@functools.lru_cache(maxsize=64)
+def below(min_work: int) -> str:
+    """Return the reason for calls of fewer than min_work elements."""
+    return f"too small to gain (below min_work, {min_work:,} elements)"
+
+
+def calls(n: int) -> str:
+    return f"{n:,} call{'' if n == 1 else 's'}"
+
+
+@dataclass
+class Comparison:
+    """What verify mode found for one layer class (gnna_plugin/verifying.py).
+
+    Attributes:
+        calls: number of calls that were compared with the framework's own path.
+        output_error, gradient_error: largest difference of any element, relative to the largest element of its tensor.
+        tolerance: the largest difference that was accepted.
+        differing: what differed in each call beyond the tolerance, such as "gradient of lin.weight: 0.3".
+        unchecked: number of calls that could not be compared, by reason.
+    """
+
+    calls: int = 0
+    output_error: float = 0.0
+    gradient_error: float = 0.0
+    tolerance: float = 0.0
+    differing: list[str] = field(default_factory=list)
+    unchecked: Counter = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        if self.differing:
+            shown = "; ".join(self.differing[:3])
+            return f"DIFFERS from the framework's own path in {len(self.differing)} of {calls(self.calls)}: {shown}"
+        text = f"{calls(self.calls)} compared with the framework's own path"
+        if self.calls:
+            text += f": outputs within {self.output_error:.0e}, gradients within {self.gradient_error:.0e}"
+            text += f" (accepted: {self.tolerance:.0e})"
+        return "; ".join([text, *(f"{calls(n)} not compared: {reason}" for reason, n in self.unchecked.items())])
 
 
 @dataclass
@@ -45,6 +80,8 @@ class LayerCounts:
         moved: functions of messages that were computed from the features of the nodes, by name.
         forms: of the messages that were fused, such as "w * x_j" or "relu(a_i + b_j)": j is a neighbour, i the node
             itself, e and w belong to the edge. Layers in compiled code and in DGL have no form.
+        fused_work, left_work: elements (edges x width) of the fused calls and reductions, and of the gathers that were
+            materialised or fell back. Calls in compiled code are not included, because their sizes are not known.
     """
 
     fused: int = 0
@@ -54,6 +91,8 @@ class LayerCounts:
     examples: dict[str, str] = field(default_factory=dict)
     moved: Counter = field(default_factory=Counter)
     forms: Counter = field(default_factory=Counter)
+    fused_work: int = 0
+    left_work: int = 0
 
     def notable_forms(self) -> list[str]:
         """Return the forms that are more than weighted features of the neighbours."""
@@ -62,15 +101,16 @@ class LayerCounts:
     def not_fused(self) -> list[str]:
         """Return a line for each reason why calls were not fused, the most frequent first."""
         return [
-            *(f"{_calls(n)} not fused: {_why_materialised(op)}" for op, n in self.materialised.most_common()),
+            *(f"{calls(n)} not fused: {_why_materialised(op)}" for op, n in self.materialised.most_common()),
             *(
-                f"{_calls(n)} not fused: {_with_example(reason, self.examples.get(reason, ''))}"
+                f"{calls(n)} not fused: {_with_example(reason, self.examples.get(reason, ''))}"
                 for reason, n in self.framework.most_common()
             ),
         ]
 
 
 _layers: dict[str, LayerCounts] = {}
+_comparisons: dict[str, Comparison] = {}
 _decisions: dict[tuple, dict] = {}
 _logged: set[tuple[str, str]] = set()
 _watcher: Callable | None = None
@@ -85,15 +125,20 @@ def _counts(layer: str) -> LayerCounts:
     return counts
 
 
-def fused(layer: str, calls: int = 1, form: str = "") -> None:
+def fused(layer: str, calls: int = 1, form: str = "", work: int = 0) -> None:
+    """Count fused calls. `work` is their number of elements, edges x width; 0 if it is not known."""
     counts = _counts(layer)
     counts.fused += calls
+    counts.fused_work += work
     if form:
         counts.forms[form] += calls
 
 
-def reduced(layer: str, calls: int = 1) -> None:
-    _counts(layer).reduced += calls
+def reduced(layer: str, calls: int = 1, work: int = 0) -> None:
+    """Count reductions of existing messages, which have `work` elements."""
+    counts = _counts(layer)
+    counts.reduced += calls
+    counts.fused_work += work
 
 
 def moved(layer: str, function: str) -> None:
@@ -101,20 +146,23 @@ def moved(layer: str, function: str) -> None:
     _counts(layer).moved[function] += 1
 
 
-def materialised(layer: str, operation: str) -> None:
-    """Count a gather that became a plain tensor because `operation` has no fused form."""
-    _counts(layer).materialised[operation] += 1
+def materialised(layer: str, operation: str, work: int = 0) -> None:
+    """Count a gather of `work` elements that became a plain tensor because `operation` has no fused form."""
+    counts = _counts(layer)
+    counts.materialised[operation] += 1
+    counts.left_work += work
     reason = _why_materialised(operation) + ("" if operation == OUTLIVES else ", which has no fused form")
     _log_once(layer, reason)
     if settings.current.strict:
         _refuse(layer, reason)
 
 
-def left_to_framework(layer: str, reason: str, example: Callable[[], str] = str) -> None:
+def left_to_framework(layer: str, reason: str, example: Callable[[], str] = str, work: int = 0) -> None:
     """Count a gather that falls back to the framework.
 
     Args:
         reason: one of few, because each is counted and logged.
+        work: elements of the gather, edges x width.
         example: returns the details of this case. It is called for the first case of each reason, and in strict mode.
 
     Raises:
@@ -122,6 +170,7 @@ def left_to_framework(layer: str, reason: str, example: Callable[[], str] = str)
     """
     counts = _counts(layer)
     counts.framework[reason] = n = counts.framework[reason] + 1
+    counts.left_work += work
     if n == 1:
         counts.examples[reason] = example()
         _log_once(layer, _with_example(reason, counts.examples[reason]))
@@ -159,11 +208,11 @@ def aggregated(
     kept per layer class, power of two of edges, width, reduction, dtype, device and config, because mini-batches differ
     in size a thousand times over.
     """
-    fused(layer, form="x_j" if weight is None else "w * x_j")
-    if _watcher is not None:
-        _watcher(layer, x, weight, src, dst, out, reduce)
     num_dst, edges = out.size(0), dst.numel()
     width = out.numel() // num_dst if num_dst else 0
+    fused(layer, form="x_j" if weight is None else "w * x_j", work=edges * width)
+    if _watcher is not None:
+        _watcher(layer, x, weight, src, dst, out, reduce)
     key = (layer, edges.bit_length(), width, reduce, weight is None, out.dtype, out.device, settings.current.config)
     if not edges or key in _decisions:
         return
@@ -198,10 +247,30 @@ def watched_by(watcher: Callable) -> Iterator[None]:
         _watcher = before
 
 
+def compared(layer: str) -> Comparison:
+    """Return what verify mode has found for a layer class so far, for verify mode to add to."""
+    with _lock:
+        return _comparisons.setdefault(layer, Comparison())
+
+
+def totals() -> tuple[int, int, int]:
+    """Return the numbers of fused calls, of reductions, and of gathers that were not fused, of all layers."""
+    every = list(_layers.values())
+    left = sum(sum(c.materialised.values()) + sum(c.framework.values()) for c in every)
+    return sum(c.fused for c in every), sum(c.reduced for c in every), left
+
+
+def snapshot() -> tuple[dict[str, LayerCounts], dict[str, Comparison], list[dict]]:
+    """Return copies of the counters and comparisons by layer class, and the decisions."""
+    with _lock:
+        return copy.deepcopy(_layers), copy.deepcopy(_comparisons), list(_decisions.values())
+
+
 def reset() -> None:
-    """Forget all counters and decisions."""
+    """Forget all counters, comparisons and decisions."""
     with _lock:
         _layers.clear()
+        _comparisons.clear()
         _decisions.clear()
         _logged.clear()
 
@@ -209,139 +278,12 @@ def reset() -> None:
 @contextlib.contextmanager
 def fresh() -> Iterator[None]:
     """Count from zero inside the block, and restore the counts from before afterwards."""
-    global _layers, _decisions, _logged
+    global _layers, _comparisons, _decisions, _logged
     with _lock:
-        before = _layers, _decisions, _logged
-        _layers, _decisions, _logged = {}, {}, set()
+        before = _layers, _comparisons, _decisions, _logged
+        _layers, _comparisons, _decisions, _logged = {}, {}, {}, set()
     try:
         yield
     finally:
         with _lock:
-            _layers, _decisions, _logged = before
-
-
-@dataclass(frozen=True)
-class Status:
-    """A snapshot of the counters, as status() returns it. str() is a summary for people, as_dict() for programs."""
-
-    frameworks: list[str]
-    layers: dict[str, LayerCounts]
-    decisions: list[dict]
-    plans: int
-    plan_bytes: int
-    plan_hits: int
-    plan_misses: int
-    capture_bytes: int  # held for captured CUDA graphs, see release_captures()
-    keeps_freed_memory: bool
-    schedules: list[Schedule]
-
-    @property
-    def fused_calls(self) -> int:
-        return sum(counts.fused for counts in self.layers.values())
-
-    @property
-    def fallback_calls(self) -> int:
-        return sum(c.materialised.total() + c.framework.total() for c in self.layers.values())
-
-    def as_dict(self) -> dict:
-        return {
-            "frameworks": self.frameworks,
-            "fused_calls": self.fused_calls,
-            "fallback_calls": self.fallback_calls,
-            "layers": {
-                name: {
-                    "fused": c.fused,
-                    "reduced": c.reduced,
-                    "materialised": dict(c.materialised),
-                    "framework": dict(c.framework),
-                    "examples": dict(c.examples),
-                    "moved": dict(c.moved),
-                    "forms": dict(c.forms),
-                }
-                for name, c in self.layers.items()
-            },
-            "decisions": self.decisions,
-            "plans": self.plans,
-            "plan_bytes": self.plan_bytes,
-            "plan_hits": self.plan_hits,
-            "plan_misses": self.plan_misses,
-            "capture_bytes": self.capture_bytes,
-            "keeps_freed_memory": self.keeps_freed_memory,
-            "schedules": [s.as_dict() for s in self.schedules],
-        }
-
-    def _headline(self) -> str:
-        on = ", ".join(self.frameworks) if self.frameworks else "off"
-        return (
-            f"gnna_plugin: {on}; {_calls(self.fused_calls)} fused, {self.fallback_calls} not; "
-            f"{self.plans} plans, {self.plan_bytes / 2**20:.1f} MiB"
-        )
-
-    def __str__(self) -> str:
-        lines = [self._headline()]
-        if self.frameworks and not self.layers:
-            lines.append("  no layer has reached the plug-in yet")
-        if self.capture_bytes:
-            lines.append(f"  held for captured CUDA graphs: {self.capture_bytes / 2**20:.1f} MiB")
-        for name, counts in sorted(self.layers.items()):
-            done = f"{counts.reduced} reductions in one kernel" if counts.reduced else f"{_calls(counts.fused)} fused"
-            lines.append(f"  {name}: {done}")
-            if counts.moved:
-                lines.append(f"    message moved to nodes: {', '.join(sorted(counts.moved))}")
-            if forms := counts.notable_forms():
-                lines.append(f"    messages: {'; '.join(forms)}")
-            lines += [f"    {text}" for text in counts.not_fused()]
-        for d in self.decisions:
-            call = f"{d['edges']:,} edges x {d['width']} {d['dtype']}, {d['reduce']} on {d['device']}"
-            lines.append(f"  {d['layer']}: {call}: {d['reason']}")
-        lines += [f"  schedule of {s}" for s in self.schedules if s.state != "watching"]
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        rows = [
-            (
-                name,
-                c.fused,
-                c.reduced,
-                [*sorted(c.forms), *(f"{f} moved to nodes" for f in sorted(c.moved))],
-                c.not_fused(),
-            )
-            for name, c in sorted(self.layers.items())
-        ]
-        return notebook.table(self._headline(), ("layer", "fused", "reduced", "messages", "not fused"), rows)
-
-
-def status() -> Status:
-    """Return a snapshot of what the plug-in has done in this process so far, as a gnna_plugin.Status.
-
-    `gnna_plugin.reset_status()` counts from zero again.
-    """
-    plans, plan_bytes, hits, misses, _ = torch.ops.gnna.cache_info()
-    with _lock:
-        layers = {
-            n: LayerCounts(
-                c.fused,
-                c.reduced,
-                Counter(c.materialised),
-                Counter(c.framework),
-                dict(c.examples),
-                Counter(c.moved),
-                Counter(c.forms),
-            )
-            for n, c in _layers.items()
-        }
-        decisions = list(_decisions.values())
-    return Status(
-        list(settings.enabled_frameworks),
-        layers,
-        decisions,
-        plans,
-        plan_bytes,
-        hits,
-        misses,
-        torch.ops.gnna.captures()[1],
-        allocator.kept(),
-        schedules(),
-    )
+            _layers, _comparisons, _decisions, _logged = before

@@ -35,6 +35,7 @@ class Settings:
     only: frozenset[str] | None = None
     skip: frozenset[str] = frozenset()
     strict: bool = False
+    verify: bool = False
     min_work: int | None = None  # None: DEFAULT_MIN_WORK of the device kind
     max_plan_bytes: int = 4 << 30
     keep_memory: bool = True
@@ -82,15 +83,20 @@ def layers_from_environment(name: str) -> list[str] | None:
     return None if text is None else [layer for part in text.split(",") if (layer := part.strip())]
 
 
-def from_environment(strict: bool | None, min_work: int | None) -> tuple[bool, int | None]:
-    """Fills what the caller left open from GNNA_STRICT and GNNA_MIN_WORK."""
-    if strict is None:
-        named = os.environ.get("GNNA_STRICT", "0")
-        if named not in ("", "0", "1"):
-            raise ValueError(f"GNNA_STRICT is {named!r}; it must be 0 or 1")
-        strict = named == "1"
-    elif not isinstance(strict, bool):
-        raise ValueError(f"strict is {strict!r}; it must be True or False")
+def switch_from_environment(name: str, value: bool | None) -> bool:
+    """Return a switch such as `strict`, from GNNA_STRICT if the caller left it open."""
+    if value is None:
+        text = os.environ.get(f"GNNA_{name.upper()}", "0")
+        if text not in ("", "0", "1"):
+            raise ValueError(f"GNNA_{name.upper()} is {text!r}; it must be 0 or 1")
+        return text == "1"
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be True or False")
+    return value
+
+
+def min_work_from_environment(min_work: int | None) -> int | None:
+    """Return min_work, from GNNA_MIN_WORK if the caller left it open."""
     if min_work is None and (text := os.environ.get("GNNA_MIN_WORK")):
         try:
             min_work = int(text)
@@ -100,4 +106,4 @@ def from_environment(strict: bool | None, min_work: int | None) -> tuple[bool, i
             ) from None
     if min_work is not None and (not isinstance(min_work, numbers.Integral) or min_work < 0):
         raise ValueError(f"min_work is {min_work!r}; it must be a whole number of elements (edges x width), 0 or more")
-    return strict, min_work
+    return min_work

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
-from gnna_plugin import allocator, decider, replays, settings, tuned
+from gnna_plugin import allocator, decider, replays, settings, tuned, verifying
 from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.report import logger
 
@@ -24,6 +24,7 @@ def enable(
     only: Iterable[str] | None = None,
     skip: Iterable[str] = (),
     strict: bool | None = None,
+    verify: bool | None = None,
     min_work: int | None = None,
     max_plan_bytes: int = settings.Settings.max_plan_bytes,
     keep_memory: bool = True,
@@ -42,6 +43,9 @@ def enable(
         skip: layer class names that run as the framework's own code. One layer opts out with `conv.gnna = False`.
             Default: GNNA_SKIP.
         strict: raise gnna_plugin.Fallback if a call would fall back to the framework. Default: GNNA_STRICT.
+        verify: repeat every call of a layer on the framework's own path, and compare outputs and gradients. A
+            difference is logged and shown by status(), with the layer's name; with strict=True it raises
+            gnna_plugin.Mismatch. Takes three to four times as long. Default: GNNA_VERIFY.
         min_work: smallest edges x feature width to accelerate. Default: GNNA_MIN_WORK, else what `gnna tune` measured
             here, else a measured value per device. By default, small edge lists on a CPU are accelerated only after a
             few uses; an explicit value turns that off.
@@ -90,13 +94,16 @@ def enable(
         raise ValueError(f"max_plan_bytes is {max_plan_bytes!r}; it must be a whole number of bytes, 0 to 2**63 - 1")
     if config is not None and not isinstance(config, (Mapping, decider.Config)):
         raise ValueError(f"config is {config!r}; it must be a dictionary of launch parameters, a Config or None")
-    strict, min_work = settings.from_environment(strict, min_work)
+    strict = settings.switch_from_environment("strict", strict)
+    verify = settings.switch_from_environment("verify", verify)
+    min_work = settings.min_work_from_environment(min_work)
     parameters = config.parameters() if isinstance(config, decider.Config) else dict(config or {})
     decider.overrides_of(parameters)  # raises here rather than in a layer
     chosen = settings.Settings(
         only=None if only is None else frozenset(only),
         skip=frozenset(skip),
         strict=strict,
+        verify=verify,
         min_work=min_work,
         max_plan_bytes=max_plan_bytes,
         keep_memory=keep_memory,
@@ -154,6 +161,7 @@ def _install(name: str, asked_for: bool) -> bool:
 
 
 def _put_in_force(chosen: settings.Settings) -> None:
+    verifying.put_in_force(chosen.verify)
     settings.current = chosen
     torch.ops.gnna.set_max_plan_bytes(chosen.max_plan_bytes)
     torch.ops.gnna.set_overrides(decider.overrides_of(dict(chosen.config)))
@@ -205,6 +213,7 @@ def enabled(
     only: Iterable[str] | None = None,
     skip: Iterable[str] = (),
     strict: bool | None = None,
+    verify: bool | None = None,
     min_work: int | None = None,
     max_plan_bytes: int = settings.Settings.max_plan_bytes,
     keep_memory: bool = True,
@@ -217,8 +226,8 @@ def enabled(
     Inside a disabled() block, the plug-in is on again for this block.
 
     Args:
-        frameworks, only, skip, strict, min_work, max_plan_bytes, keep_memory, config, schedule, rewrite: as for
-            enable().
+        frameworks, only, skip, strict, verify, min_work, max_plan_bytes, keep_memory, config, schedule, rewrite: as
+            for enable().
 
     Raises:
         ValueError, ImportError: as for enable().
@@ -234,6 +243,7 @@ def enabled(
             only=only,
             skip=skip,
             strict=strict,
+            verify=verify,
             min_work=min_work,
             max_plan_bytes=max_plan_bytes,
             keep_memory=keep_memory,

@@ -129,7 +129,7 @@ def test_disabled_blocks_settings_and_a_layers_own_choice_apply_to_compiled_code
     gnna_plugin.enable(min_work=layers.EDGES * layers.WIDTH + 1)
     assert fused_calls() == 0
     reasons = gnna_plugin.status().layers["SAGEConv"].framework
-    assert set(reasons) == {gnna_plugin.report.EXCLUDED, gnna_plugin.report.BELOW}
+    assert set(reasons) == {gnna_plugin.report.EXCLUDED, gnna_plugin.report.below(layers.EDGES * layers.WIDTH + 1)}
 
 
 @pytest.mark.parametrize("layer", [GCNConv, GATConv, SAGEConv])

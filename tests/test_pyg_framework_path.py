@@ -45,7 +45,7 @@ def test_a_call_below_min_work_falls_back_with_this_reason(case):
     layer, x, edge_index, expected = case
     gnna_plugin.enable(min_work=10_000)
     assert torch.equal(layer(x, edge_index), expected)
-    assert reasons() == {report.BELOW: 1}
+    assert reasons() == {report.below(10_000): 1}
     assert "1 call not fused: 240 edges x 16, " in str(gnna_plugin.status())
 
 
@@ -54,7 +54,7 @@ def test_mini_batches_of_many_sizes_share_one_reason_and_few_decisions():
     layer = SAGEConv(16, 8)
     for edges in range(900, 1300, 20):
         layer(torch.randn(50, 16), torch.randint(0, 50, (2, edges)))
-    assert reasons() == {report.BELOW: 5}
+    assert reasons() == {report.below(16 * 1000): 5}
     assert len(gnna_plugin.status().decisions) == 2  # one below 1024 edges, one from there
 
 

@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("torch_geometric")
 
+from gnna_plugin import layer_calls
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import os, subprocess, sys
@@ -85,3 +87,21 @@ def test_requests_that_cannot_be_met(script):
     for arguments in ((), ("missing.py",), ("-m",), ("-c",)):
         status, _, err = run(*arguments, cwd=script)
         assert status == 2 and err.startswith("gnna: ") and err.count("\n") == 1
+
+
+TRAINING = """
+import torch
+from torch_geometric.nn import GCNConv
+layer = GCNConv(16, 8)
+for _ in range(3):
+    layer(torch.randn(100, 16), torch.randint(0, 100, (2, 900))).sum().backward()
+"""
+
+
+@pytest.mark.skipif(not layer_calls.SUPPORTED, reason="this torch gives its hooks no keyword arguments")
+def test_profile_and_verify_print_at_the_end(tmp_path):
+    status, out, err = run("--profile", "-c", TRAINING, cwd=tmp_path)
+    assert (status, out) == (0, "") and "GCNConv(16, 8)" in err and "ms" in err
+    status, out, err = run("--verify", "-c", TRAINING, cwd=tmp_path)
+    assert (status, out) == (0, "") and "GCNConv: 3 calls compared" in err
+    assert run("--verify", "--profile", "-c", TRAINING, cwd=tmp_path)[0] == 2

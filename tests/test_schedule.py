@@ -12,7 +12,6 @@ import reference
 import torch
 
 import gnna_plugin
-from gnna_plugin import report
 
 OPS = torch.ops.gnna
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -94,11 +93,11 @@ def test_a_schedule_can_be_set_by_hand_and_removed(device):
         OPS.set_schedule(src, dst, num_src, num_dst, torch.arange(3))
     x = torch.randn(num_src, 4, device=device)
     OPS.spmm(x, None, src, dst, num_dst, "sum")
-    (plain,) = report.status().schedules
+    (plain,) = gnna_plugin.status().schedules
     assert (plain.state, plain.kind) == ("watching", "ascending")
     bytes_before = OPS.cache_info()[1]
     assert OPS.set_schedule(src, dst, num_src, num_dst, torch.arange(num_dst).flip(0))
-    (by_hand,) = report.status().schedules
+    (by_hand,) = gnna_plugin.status().schedules
     assert (by_hand.state, by_hand.kind, by_hand.reason) == ("kept", "by hand", "set by hand")
     assert OPS.cache_info()[1] == bytes_before + 4 * num_dst  # the order; perm existed, because the list was not sorted
     assert OPS.set_schedule(src, dst, num_src, num_dst, None)
@@ -135,9 +134,9 @@ def test_a_gpu_sorts_uneven_rows_by_degree_at_the_sixth_call(n):
     expected = step()
     for _ in range(4):
         step()
-    assert {s.kind for s in report.status().schedules} == {"ascending"}
+    assert {s.kind for s in gnna_plugin.status().schedules} == {"ascending"}
     assert same_bits(step(), expected)
-    kinds = {(s.kind, s.state) for s in report.status().schedules}
+    kinds = {(s.kind, s.state) for s in gnna_plugin.status().schedules}
     assert ("degree", "watching") in kinds, kinds
     assert same_bits(step(), expected)
 
@@ -158,7 +157,7 @@ def shuffled_communities(n=24_000, size=60, degree=16):
 
 
 def states():
-    return [s.state for s in report.status().schedules]
+    return [s.state for s in gnna_plugin.status().schedules]
 
 
 def call_until(wanted, call, seconds=60.0):
@@ -188,7 +187,7 @@ def test_a_schedule_is_found_applied_and_judged_while_results_stay_the_same():
 
     call_until((*SETTLED, "on trial"), checked)
     call_until(SETTLED, checked)
-    schedules = report.status().schedules
+    schedules = gnna_plugin.status().schedules
     assert len(schedules) == 2
     for s in schedules:
         assert s.state in ("kept", "dropped") and (s.kind == "community") == (s.state == "kept"), s
@@ -200,7 +199,7 @@ def test_a_schedule_is_found_applied_and_judged_while_results_stay_the_same():
     assert max(s.found_in for s in schedules) > 0
     plain = torch.ops.gnna.cache_info()[1]
     assert plain <= 2 * (8 * (n + 1) + 12 * edge_index.size(1) + 4 * n)  # the plans before the schedules are gone
-    text = str(report.status())
+    text = str(gnna_plugin.status())
     assert "by community" in text and "measured" in text
 
 
@@ -222,7 +221,7 @@ def test_a_schedule_that_measures_slower_is_dropped():
         with ThreadPoolExecutor(8) as pool:
             call = lambda _, e=edge_index, x=apart: gnna_plugin.spmm(x, e)  # noqa: E731
             call_until(SETTLED, lambda call=call, pool=pool: list(pool.map(call, range(16))))
-        (s,) = report.status().schedules
+        (s,) = gnna_plugin.status().schedules
         assert (s.state == "dropped") == (s.kind == "ascending") == (s.gain_measured < 1.02), s
         assert torch.equal(gnna_plugin.spmm(x, edge_index), expected)
         if s.state == "dropped":
@@ -236,7 +235,7 @@ def test_a_graph_with_local_ids_is_not_reordered():
     src = (dst + torch.randint(-20, 20, dst.shape)).clamp(0, n - 1)
     x, edge_index = torch.randn(n, WIDTH), torch.stack([src, dst])
     call_until(SETTLED, lambda: gnna_plugin.spmm(x, edge_index))
-    (s,) = report.status().schedules
+    (s,) = gnna_plugin.status().schedules
     assert s.state == "unchanged" and "at best" in s.reason and s.kind == "ascending"
 
 
@@ -244,7 +243,7 @@ def test_the_plan_of_a_small_graph_is_not_reordered():
     x, edge_index = torch.randn(300, 16), torch.randint(0, 300, (2, 3000))
     for _ in range(400):
         gnna_plugin.spmm(x, edge_index)
-    (s,) = report.status().schedules
+    (s,) = gnna_plugin.status().schedules
     assert s.state == "watching" and "rows ascend" in s.reason and s.calls == 400
 
 

@@ -39,9 +39,10 @@ def too_small(known: graphs.Known, tensors: list[Tensor], gains: bool = False) -
         if rows:
             width = max(width, t.numel() // rows)
     on_gpu = tensors[0].is_cuda
-    if known.num_edges * width >= settings.current.least_work("cuda" if on_gpu else "cpu"):
+    least = settings.current.least_work("cuda" if on_gpu else "cpu")
+    if known.num_edges * width >= least:
         return None
-    reason = report.BELOW
+    reason = report.below(least)
     if gains and not on_gpu and settings.current.min_work is None:
         if known.small_uses >= _FIRST_USES:
             return None

@@ -113,7 +113,7 @@ def segment_reduce(layer: str, messages: Tensor, index: Any, num_rows: int, dim:
         if not messages.is_cuda:
             return NotImplemented  # PyG's own function raises its error
         raise IndexError(str(error)) from None  # Aggregation turns it into PyG's ValueError
-    report.reduced(layer)
+    report.reduced(layer, work=messages.numel())
     return out.movedim(0, dim).contiguous() if dim else out
 
 

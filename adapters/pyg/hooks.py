@@ -126,8 +126,17 @@ def _left_as_small(conv: Any, src: Any, index: Any, call: layer_call.Call | None
     reason = small_graphs.too_small(work, index, cuda, pays) or small_graphs.too_small_to_compose(conv, work, cuda)
     if reason is None:
         return False
-    report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges:,} edges x {width}")
+    report.left_to_framework(type(conv).__name__, reason, lambda: f"{edges:,} edges x {width}", work)
     return True
+
+
+def _work(conv: Any, src: Any, index: Any) -> int:
+    """Return the elements of a gather that is left to PyG, or 0 if the operands are unusual."""
+    if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or surroundings.tracing():
+        return 0
+    dims = src.dim()
+    nodes = src.size(conv.node_dim) if -dims <= conv.node_dim < dims else 0
+    return index.numel() * (src.numel() // nodes) if nodes else 0
 
 
 def _is_score(conv: Any, src: Tensor) -> bool:
@@ -160,7 +169,7 @@ def index_select_hook(original: Callable) -> Callable:
             return original(conv, src, index)
         reason = why_not(conv, src, index, call) if call is not None else "gathered outside propagate()"
         if reason is not None:
-            report.left_to_framework(type(conv).__name__, reason)
+            report.left_to_framework(type(conv).__name__, reason, work=_work(conv, src, index))
             return original(conv, src, index)
         rows: Any = consume.plain_index(index)  # not None, because why_not() accepted the index
         if call is not None and call.updates_edges and _is_score(conv, src):
@@ -201,7 +210,8 @@ def reduce_hook(original: Callable) -> Callable:
             return NotImplemented
         if not _choices.get(aggregation, True):
             return NotImplemented
-        return consume.segment_reduce(type(aggregation).__name__, x, index, num_rows(index, dim_size), dim, reduce)
+        layer = type(aggregation if call is None else call.layer).__name__
+        return consume.segment_reduce(layer, x, index, num_rows(index, dim_size), dim, reduce)
 
     def reduce(self, x, index=None, ptr=None, dim_size=None, dim=-2, reduce="sum"):
         if compiling():

@@ -172,11 +172,9 @@ def run_plainly(function: Callable, conv: MessagePassing, args: tuple, kwargs: d
 def count_left(conv: MessagePassing, reason: str, edges: Tensor, given: dict) -> None:
     """Count a call that is left to PyG, and report its size."""
 
-    def size() -> str:
-        x: Any = small_graphs.features_of(given)  # not None, because the call's size was judged by it
-        return f"{edges.size(-1):,} edges x {small_graphs.width_of(x)}"
-
-    report.left_to_framework(type(conv).__name__, reason, size)
+    x: Any = small_graphs.features_of(given)  # not None, because the call's size was judged by it
+    count, width = edges.size(-1), small_graphs.width_of(x)
+    report.left_to_framework(type(conv).__name__, reason, lambda: f"{count:,} edges x {width}", count * width)
 
 
 def _wrap(original: Callable) -> Callable:

@@ -125,7 +125,7 @@ class Value:
             messages = self.compute()
             self.settled = True
             _fill(handle, messages)
-        report.materialised(self.layer, operation)
+        report.materialised(self.layer, operation, messages.numel())
 
     def _settle_products(self, operation: str) -> None:
         """Settle the products that record a gradient.

@@ -113,6 +113,10 @@ class Expression(Value):
         super().__init__(template, like.src, like.conv, like.source, like.index, None, 0, like.call)
         self.bases = bases
 
+    def work(self) -> int:
+        """Return the number of elements of the messages."""
+        return self.src.numel() * self.x.numel()
+
     def check_versions(self) -> None:
         for base in self.bases:
             base.check_versions()
@@ -131,7 +135,7 @@ class Expression(Value):
         self.settled = True
         with _plain(), surroundings.outside_transforms():
             _become(handle, messages, self.layer)
-        report.materialised(self.layer, operation)
+        report.materialised(self.layer, operation, messages.numel())
 
 
 def _become(handle: Tensor, tensor: Tensor, layer: str) -> None:
@@ -192,7 +196,7 @@ class Pair(Expression):
     def reduce(self, dst: Tensor, num_dst: int, reduce: str) -> Tensor | Any:
         out = self.reduced(dst, num_dst, reduce)
         if out is not NotImplemented:
-            report.fused(self.layer, form=self.form.describe(dst))
+            report.fused(self.layer, form=self.form.describe(dst), work=self.work())
         return out
 
     def reduced(self, dst: Tensor, num_dst: int, reduce: str) -> Tensor | Any:
@@ -234,7 +238,7 @@ class Pair(Expression):
             num_src, _ops.pair_dot, rows, cols, edges, left, right, src, dst, num_src, num_dst, form.function,
             form.parameter, 0, kept, True,
         )  # fmt: skip
-        report.fused(self.layer, form=f"scores sum({form.describe(dst)})")
+        report.fused(self.layer, form=f"scores sum({form.describe(dst)})", work=self.work())
         return out
 
     def _ends(self) -> tuple[Tensor, Tensor] | None:

@@ -286,7 +286,7 @@ def _sum(func: Callable, args: tuple, kwargs: dict) -> Any:
         scores = torch.ops.gnna.sddmm(a, b, product.first.src, product.second.src, last - 1, True)
     except ValueError as error:
         raise as_index_error(str(error), product.call, a.size(0)) from None
-    report.fused(product.layer, form="scores sum(a_i * b_j)")
+    report.fused(product.layer, form="scores sum(a_i * b_j)", work=math.prod(product.shape))
     return scores
 
 

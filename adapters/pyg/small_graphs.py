@@ -26,7 +26,7 @@ _FIRST_USE_EDGES = _FIRST_USE / 64
 # elements (H200; benchmarks/layers.py on pubmed).
 _COMPOSED = 16
 _composed: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # layers whose messages were found to be such
-BELOW, COMES_ONCE = report.BELOW, report.COMES_ONCE
+COMES_ONCE, below = report.COMES_ONCE, report.below
 COMPOSED = f"too small to gain on a GPU from a message of several operations (below {_COMPOSED} x min_work)"
 _is_repeated = torch.ops.gnna.is_repeated.default
 
@@ -41,7 +41,7 @@ def too_small(work: int, index: Any, cuda: bool, known: bool = False) -> str | N
     """
     least = settings.current.least_work("cuda" if cuda else "cpu")
     if work < least:
-        return BELOW
+        return below(least)
     if cuda or known or settings.current.min_work is not None or work >= _FIRST_USE * least:
         return None
     if surroundings.saved_tensor_hooks():  # a checkpoint's second pass must take the path of its first

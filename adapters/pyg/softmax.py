@@ -55,7 +55,7 @@ def _softmax_hook(original: Callable) -> Callable:
             if not src.is_cuda:
                 return None  # PyG's own function raises its error
             raise IndexError(str(error)) from None
-        report.reduced("softmax")
+        report.reduced("softmax", work=src.numel())
         return out
 
     def softmax(src, index=None, ptr=None, num_nodes=None, dim=0):

@@ -35,6 +35,7 @@ environment variables:
   GNNA_ONLY      default of enable(only=...): layer classes to accelerate, separated by commas
   GNNA_SKIP      default of enable(skip=...): layer classes to leave to the framework
   GNNA_STRICT    default of enable(strict=...): 1 raises an error instead of falling back to the framework, 0 does not
+  GNNA_VERIFY    default of enable(verify=...): 1 compares every call of a layer with the framework's own path (slow)
   GNNA_MIN_WORK  default of enable(min_work=...): smallest edges x feature width that the plug-in accelerates
   GNNA_TUNED     file that `gnna tune` writes and enable() reads (default: ~/.cache/gnna_plugin/tuned.json); 0: none
   GNNA_DATASETS  folder for downloaded data sets such as planetoid:Cora (default: ~/.cache/gnna_plugin)"""

@@ -49,6 +49,11 @@ def _note(layer: str, reason: str) -> bool:
     return True
 
 
+@torch.compiler.assume_constant_result
+def _note_below(layer: str) -> bool:
+    return _note(layer, report.below(settings.current.min_work or 0))
+
+
 class _State:
     excluded = False  # whether the innermost layer is excluded by the user; changes during a trace only
 
@@ -105,7 +110,7 @@ def gather(conv: Any, src: Any, index: Any) -> Tensor | None:
         _note(type(conv).__name__, "torch.export" if _exporting() else "torch.compile")
         return None
     if _below_min_work(src, index):
-        _note(type(conv).__name__, report.BELOW)
+        _note_below(type(conv).__name__)
         return None
     _announce(type(conv).__name__)
     return torch.ops.gnna.gather_rows(src, index, False)

@@ -128,8 +128,11 @@ def run(args):
     device = torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
     graphs = load_graphs(args.graph, args.seed) if "graph" in args else [None]
     result = {"kind": args.kind, "about": show.about(device, command_line()), "rows": [], "left_out": {}}
+    missing = dict.fromkeys(getattr(args, "peers", None) or ())
     for rows, left_out in _cases(args, graphs, device):
-        _check_peers(getattr(args, "peers", None) or (), {row["peer"] for row in rows if "peer" in row}, left_out)
+        here = {row.get("peer") for row in rows} | set(left_out)
+        for peer in set(missing) & here:
+            del missing[peer]
         result["rows"] += rows
         result["left_out"].update({f"{show.title(rows[0])}: {peer}": why for peer, why in left_out.items()})
         console.print(show.case_table(rows))
@@ -137,15 +140,13 @@ def run(args):
             console.print(f"  {peer}: {why}", style="dim", highlight=False)
         if (taken := rows[0].get("missing_cores") or 0) > 0.1:
             console.print(f"  other processes took {taken:.1f} cores: do not rely on these times", style="yellow")
+        for peer in missing:
+            console.print(f"  {peer}: no library of this name in this case", style="yellow", highlight=False)
         console.print()
         show.store(result, args.json, args.csv)  # after every case, so that an interruption loses only one
+    if missing:
+        raise UsageError(f"no library {next(iter(missing))!r} for any of the cases; without --peers, all are timed")
     return 0
-
-
-def _check_peers(wanted, found, left_out):
-    unknown = [name for name in wanted if name not in found and name not in left_out]
-    if unknown:
-        raise UsageError(f"no library {unknown[0]!r} for this operation here; `--peers` left out times all of them")
 
 
 def _cases(args, graphs, device):

@@ -13,6 +13,8 @@ HELP = "run a Python script with the plug-in on, without changing the script"
 _EPILOG = """examples:
   gnna run train.py --epochs 100               as `python train.py --epochs 100`, accelerated
   gnna run --report train.py                   print what ran on the plug-in, and what did not, at the end
+  gnna run --profile train.py                  print the time of each graph layer at the end, and how it ran
+  gnna run --verify train.py                   compare every call of a layer with the framework's own path
   gnna run --skip GATConv,PNAConv train.py     leave these layers to the framework
   gnna run -m package.train --epochs 100       a module, as with `python -m`
   gnna run -m torch.distributed.run --nproc-per-node 2 train.py    processes that the script starts run on it too
@@ -27,8 +29,15 @@ def add_arguments(parser):
     parser.epilog = _EPILOG
     parser.usage = "gnna run [options] (SCRIPT | -m MODULE | -c CODE) [arguments of the script]"
     parser.add_argument("--report", action="store_true", help="print status() to stderr when the script ends")
+    parser.add_argument("--profile", action="store_true",
+                        help="print the time, the configuration and the reasons of each graph layer to stderr when the "
+                             "script ends")
+    parser.add_argument("--verify", action="store_true",
+                        help="repeat every call of a layer on the framework's own path, compare outputs and gradients, "
+                             "and print the result to stderr when the script ends (slow)")
     parser.add_argument("--strict", action="store_true",
-                        help="raise gnna_plugin.Fallback where a layer would fall back to the framework")
+                        help="raise gnna_plugin.Fallback where a layer would fall back to the framework, and with "
+                             "--verify gnna_plugin.Mismatch where its results differ")
     parser.add_argument("--only", metavar="LAYERS", help="accelerate these layer classes only: GCNConv,GINConv")
     parser.add_argument("--skip", metavar="LAYERS", help="leave these layer classes to the framework")
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module")
@@ -40,9 +49,11 @@ def run(args):
     """Replace this process by Python running the script. It returns only if that fails.
 
     Raises:
-        UsageError: no script was given, or it can't be found.
+        UsageError: no script was given, it can't be found, or two options exclude each other.
     """
     program = _program(args)
+    if args.profile and args.verify:
+        raise UsageError("--verify repeats every call, which would be part of --profile's times; give one of them")
     sys.stdout.flush()
     sys.stderr.flush()
     flags = subprocess._args_from_interpreter_flags()  # -O, -W, -X, ... of this interpreter, as multiprocessing does
@@ -64,7 +75,10 @@ def _program(args):
 
 
 def _environment(args):
-    environment = dict(os.environ, GNNA_ENABLE="report" if args.report else "1")
+    summaries = [name for name in ("report", "profile", "verify") if getattr(args, name)]
+    environment = dict(os.environ, GNNA_ENABLE=",".join(summaries) or "1")
+    if args.verify:
+        environment["GNNA_VERIFY"] = "1"
     startup = str(Path(__file__).with_name("startup"))
     paths = [startup, *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)

@@ -50,10 +50,11 @@ class _Loader(importlib.abc.Loader):
             import gnna_plugin
 
             gnna_plugin.enable(self._framework)
-            if os.environ["GNNA_ENABLE"] == "report":
+            summaries = {"report", "profile", "verify"}.intersection(os.environ["GNNA_ENABLE"].split(","))
+            if summaries:
                 from gnna_plugin.tools.run import report
 
-                report.at_exit()
+                report.at_exit(summaries)
         except Exception as error:  # the script runs without the plug-in
             warnings.warn(f"gnna_plugin stays off for {module.__name__}: {error}", stacklevel=2)
 

@@ -1,0 +1,187 @@
+"""Verify mode compares layers with the framework's own path, names those that differ, and changes nothing else."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+pytest.importorskip("torch_geometric")
+
+from torch.utils.checkpoint import checkpoint
+from torch_geometric.nn import GATConv, GCNConv, GINConv, MessagePassing, SAGEConv
+
+import gnna_plugin
+from gnna_plugin import layer_calls
+from gnna_plugin.verifying import relative_error
+
+pytestmark = pytest.mark.skipif(not layer_calls.SUPPORTED, reason="this torch gives its hooks no keyword arguments")
+NODES, EDGES = 200, 3000
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = GCNConv(16, 8)
+        self.second = GATConv(8, 4, heads=2, dropout=0.5)
+        inner = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU())
+        self.third = GINConv(inner, train_eps=True)
+        self.fourth = SAGEConv(8, 3, aggr="max")
+
+    def forward(self, x, edge_index):
+        x = self.second(self.first(x, edge_index).relu(), edge_index=edge_index)
+        return self.fourth(self.third(x, edge_index), edge_index)
+
+
+@pytest.fixture
+def graph(device):
+    return torch.randn(NODES, 16, device=device), torch.randint(0, NODES, (2, EDGES), device=device)
+
+
+def train(x, edge_index, steps=3):
+    """Return the losses, the buffers and the next random number of a training with dropout and BatchNorm."""
+    torch.manual_seed(3)
+    model = Net().to(x.device)
+    optimizer = torch.optim.Adam(model.parameters())
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(x, edge_index).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, [b.clone() for b in model.buffers()], torch.rand(3)
+
+
+def distorted_by(change, monkeypatch):
+    """Change the results of every SpMM."""
+    right = torch.ops.gnna.spmm
+    monkeypatch.setattr(torch.ops.gnna, "spmm", lambda *args: change(right(*args)))
+
+
+def test_a_training_is_unchanged_and_all_its_layers_agree(graph):
+    gnna_plugin.enable("pyg", min_work=0)
+    losses, buffers, number = train(*graph)
+    gnna_plugin.enable("pyg", min_work=0, verify=True)
+    gnna_plugin.reset_status()
+    again, buffers_again, number_again = train(*graph)
+    assert losses == again and torch.equal(number, number_again)
+    assert all(map(torch.equal, buffers, buffers_again))
+    found = gnna_plugin.status().comparisons
+    assert set(found) == {"GCNConv", "GATConv", "GINConv", "SAGEConv"}
+    for comparison in found.values():
+        assert comparison.calls == 3 and not comparison.differing and not comparison.unchecked
+        assert comparison.output_error <= comparison.tolerance and comparison.gradient_error <= comparison.tolerance
+
+
+def test_a_wrong_layer_is_named(graph, monkeypatch, caplog):
+    gnna_plugin.enable("pyg", min_work=0, verify=True, skip=["GATConv", "GINConv", "SAGEConv"])
+    distorted_by(lambda out: out * 1.01, monkeypatch)
+    with caplog.at_level(logging.WARNING, "gnna_plugin"):
+        train(*graph, steps=2)
+    found = gnna_plugin.status().comparisons
+    assert len(found["GCNConv"].differing) == 2 and "output" in found["GCNConv"].differing[0]
+    assert not found["SAGEConv"].differing
+    assert "GCNConv" in str(gnna_plugin.status()).partition("DIFFERS")[0].splitlines()[-1]
+    assert len([record for record in caplog.records if "GCNConv" in record.getMessage()]) == 1
+
+
+def test_strict_raises(graph, monkeypatch):
+    gnna_plugin.enable("pyg", min_work=0, verify=True, strict=True)
+    layer = GCNConv(16, 8).to(graph[0].device)
+    layer(*graph)
+    distorted_by(lambda out: out * 1.01, monkeypatch)
+    with pytest.raises(gnna_plugin.Mismatch, match="GCNConv"):
+        layer(*graph)
+
+
+def test_a_wrong_gradient_is_found(graph, monkeypatch):
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 2 * grad
+
+    distorted_by(Doubled.apply, monkeypatch)
+    gnna_plugin.enable("pyg", min_work=0, verify=True)
+    GCNConv(16, 8).to(graph[0].device)(*graph)
+    (differing,) = gnna_plugin.status().comparisons["GCNConv"].differing
+    assert "gradient of lin.weight" in differing and "output" not in differing
+
+
+def test_a_layer_whose_results_vary_is_not_blamed(graph):
+    class Noisy(MessagePassing):
+        def forward(self, x, edge_index):
+            noise = torch.randn(1, generator=self.generator).item()
+            return self.propagate(edge_index, x=x) * noise
+
+    layer = Noisy()
+    layer.generator = torch.Generator().manual_seed(1)
+    gnna_plugin.enable("pyg", min_work=0, verify=True)
+    layer(*graph)
+    (found,) = gnna_plugin.status().comparisons.values()
+    assert not found.differing and found.unchecked.total() == 1
+
+
+def test_checkpoints_and_blocks_without_the_plug_in_are_left_alone(graph):
+    x, edge_index = graph
+    gnna_plugin.enable("pyg", min_work=0, verify=True)
+    layer = GCNConv(16, 8).to(x.device)
+    checkpoint(layer, x.requires_grad_(), edge_index, use_reentrant=False).sum().backward()
+    with gnna_plugin.disabled():
+        layer(x, edge_index)
+    found = gnna_plugin.status().comparisons["GCNConv"]
+    assert found.calls == 0 and found.unchecked.total() >= 1
+
+
+def test_it_ends_with_the_plug_in(graph):
+    gnna_plugin.enable("pyg", min_work=0, verify=True)
+    gnna_plugin.disable()
+    GCNConv(16, 8).to(graph[0].device)(*graph)
+    assert not gnna_plugin.status().comparisons
+    with gnna_plugin.enabled("pyg", verify=True, min_work=0):
+        GCNConv(16, 8).to(graph[0].device)(*graph)
+    assert gnna_plugin.status().comparisons["GCNConv"].calls == 1
+    GCNConv(16, 8).to(graph[0].device)(*graph)
+    assert gnna_plugin.status().comparisons["GCNConv"].calls == 1
+
+
+def test_bad_values_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="verify"):
+        gnna_plugin.enable("pyg", verify="yes")
+    monkeypatch.setenv("GNNA_VERIFY", "maybe")
+    with pytest.raises(ValueError, match="GNNA_VERIFY"):
+        gnna_plugin.enable("pyg")
+
+
+def test_models_of_dgl():
+    pytest.importorskip("dgl")
+    import dgl
+
+    graph = dgl.graph((torch.randint(0, NODES, (EDGES,)), torch.randint(0, NODES, (EDGES,))), num_nodes=NODES)
+    layer = dgl.nn.GraphConv(16, 8, allow_zero_in_degree=True)
+    graph.ndata["h"] = torch.ones(NODES, 2)
+    gnna_plugin.enable("dgl", min_work=0, verify=True)
+    layer(graph, torch.randn(NODES, 16, requires_grad=True)).sum().backward()
+    found = gnna_plugin.status().comparisons["GraphConv"]
+    assert found.calls == 1 and not found.differing and set(graph.ndata) == {"h"}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "error"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.0, 2.5], [1.0, 2.0], 0.25),
+        ([float("nan"), 2.0], [float("nan"), 2.0], 0.0),
+        ([float("nan"), 2.0], [1.0, 2.0], float("inf")),
+        ([float("inf"), 1.0], [float("inf"), 1.0], 0.0),
+        ([0.0], [0.0, 0.0], float("inf")),
+        ([], [], 0.0),
+    ],
+)
+def test_relative_error(found, expected, error):
+    assert relative_error(torch.tensor(found), torch.tensor(expected)) == error
