@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 
@@ -50,8 +50,8 @@ class Status:
             "frameworks": self.frameworks,
             "fused_calls": self.fused_calls,
             "fallback_calls": self.fallback_calls,
-            "layers": {name: asdict(counts) for name, counts in self.layers.items()},
-            "comparisons": {name: asdict(comparison) for name, comparison in self.comparisons.items()},
+            "layers": {name: _plain(counts) for name, counts in self.layers.items()},
+            "comparisons": {name: _plain(comparison) for name, comparison in self.comparisons.items()},
             "decisions": self.decisions,
             "plans": self.plans,
             "plan_bytes": self.plan_bytes,
@@ -106,6 +106,10 @@ class Status:
             for name, c in sorted(self.layers.items())
         ]
         return notebook.table(self._headline(), ("layer", "fused", "reduced", "messages", "not fused"), rows)
+
+
+def _plain(counts: LayerCounts | Comparison) -> dict:
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in vars(counts).items()}
 
 
 def _done(counts: LayerCounts) -> str:

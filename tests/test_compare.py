@@ -138,9 +138,9 @@ def results():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GNNA_MIN_WORK", "0")
         found = runner.measure_cases(
-            cases, threads=1, command="the command", on_progress=lambda arm, event: events.append((arm, event["phase"]))
+            cases, threads=1, command="the command", on_progress=lambda *event: events.append(event)
         )
-    assert {arm for arm, _ in events} == {"baseline", "allocator", "accelerated"}
+    assert all(any(arm in what for what, _, _ in events) for arm in ("baseline", "allocator", "accelerated"))
     return found
 
 
@@ -287,11 +287,10 @@ def test_cuda_that_cannot_be_used_is_refused_when_asked_for_and_told_otherwise(m
         runner.choose_device("cuda")
 
 
-@pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--dim", "x"], ["--seed", "-1"], ["--model", "gat"], []])
+@pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--dim", "x"], ["--seed", "-1"], ["--model", "gat"]])
 def test_misuse_of_the_command_line_exits_with_2(arguments, capsys):
-    graph = ["--graph", "community"] if arguments else []
     with pytest.raises(SystemExit) as caught:
-        cli.main(["compare", *graph, *arguments])
+        cli.main(["compare", "--graph", "community", *arguments])
     assert caught.value.code == 2
 
 

@@ -10,18 +10,25 @@ import sys
 
 from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare.spec import CHOICES, LABELS, MODEL_DEFAULTS, Case, UsageError
+from gnna_plugin.tools.script import program
 
-HELP = "train a model with and without the plug-in, side by side"
+HELP = "run your script, or a built-in model on a graph, with and without the plug-in, side by side"
 
 _EPILOG = """examples:
+  gnna compare train.py --epochs 20                    your own script, unchanged
+  gnna compare --html report.html train.py --epochs 20      and a page with plots
+  gnna compare --rounds 3 -m package.train                  a module, three runs of each
   gnna compare --graph community
   gnna compare --model gin --graph edges.csv --epochs 20
   GNNA_DATA=/data/graphs gnna compare --model gcn --graph cora pubmed --json results.json
   gnna compare --framework both --model gin --graph com-dblp
   gnna compare --graph community:20000x400000 --dim 128 --hidden 64 --layers 3 --device cuda
 
-The model is trained in separate processes from the same seeds and weights: by the plain framework, with the plug-in,
-and on a CPU also by the plain framework with the plug-in's setting of the C allocator."""
+A script runs in turn without and with the plug-in, each time in its own process. Its steps are those of its optimizers.
+Options of `gnna compare` come before the script's name, and what follows it are the script's own arguments.
+
+A built-in model (--graph) is trained in separate processes from the same seeds and weights: by the plain framework,
+with the plug-in, and on a CPU also by the plain framework with the plug-in's setting of the C allocator."""
 
 
 def add_arguments(parser):
@@ -29,11 +36,18 @@ def add_arguments(parser):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add("--graph", nargs="+", required=True, metavar="G",
-        help="one or more graphs, each a .npz graph, a .mtx matrix, a .txt/.tsv/.csv edge list, a name in the folder "
-             "GNNA_DATA, a data set to download (planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601, "
-             "ogb:ogbn-arxiv), 'standin:NAME' (generated, with the published size of NAME, such as amazon0601), "
-             "'community' (generated, 100,000 nodes and 1.5 million edges) or 'community:NODESxEDGES'")
+    parser.usage = ("gnna compare [options] (SCRIPT | -m MODULE | -c CODE) [arguments of the script]\n"
+                    "       gnna compare [options] --graph G [G ...]")
+    add("--rounds", type=positive, default=1, help="of a script: runs of each kind (default: %(default)s)")
+    add("--allocator", action="store_true",
+        help="of a script: run it without the plug-in, but with its setting of the C allocator, too")
+    add("--html", type=output_file, metavar="FILE", help="of a script: write a page with plots to FILE")
+    add("--graph", nargs="+", metavar="G",
+        help="train a built-in model on one or more graphs, each a .npz graph, a .mtx matrix, a .txt/.tsv/.csv edge "
+             "list, a name in the folder GNNA_DATA, a data set to download (planetoid:Cora, tu:DD, reddit, "
+             "suitesparse:SNAP/amazon0601, ogb:ogbn-arxiv), 'standin:NAME' (generated, with the published size of "
+             "NAME, such as amazon0601), 'community' (generated, 100,000 nodes and 1.5 million edges) or "
+             "'community:NODESxEDGES'")
     add("--framework", choices=sorted(CHOICES), default="pyg",
         help="framework to train in; both: PyG and DGL, each with and without the plug-in (default: %(default)s)")
     add("--model", choices=("gcn", "gin"), default="gcn", help="model to train (default: %(default)s)")
@@ -54,6 +68,7 @@ def add_arguments(parser):
     add_config(parser)
     add("--json", type=output_file, metavar="FILE", help="write rows, decisions and versions to FILE, as JSON")
     add("--csv", type=output_file, metavar="FILE", help="write the rows to FILE, as CSV")
+    program.add_arguments(parser)
 
 
 def run(args):
@@ -64,9 +79,41 @@ def run(args):
     """
     from rich.console import Console
 
+    console = Console()
+    if program.is_given(args) == bool(args.graph):
+        raise UsageError("give a script or --graph: `gnna compare train.py` or `gnna compare --graph community`")
+    if not args.graph:
+        return _compare_script(args, console)
+    if args.html or args.allocator or args.rounds != 1:
+        raise UsageError("--html, --allocator and --rounds are options for scripts; --json and --csv work with --graph")
+    return _compare_models(args, console)
+
+
+def _compare_script(args, console):
+    from gnna_plugin.tools.script import arms, page, show
+
+    if args.html:
+        page.check()
+    with progress(console) as on_progress:
+        found = arms.measure(args, args.rounds, args.allocator, args.seed, on_progress)
+    result = show.result(found, command_line())
+    console.print(show.table(found))
+    for line in show.sentences(found):
+        console.print(line, highlight=False)
+    if args.json:
+        show.write_json(result, args.json)
+    if args.csv:
+        show.write_csv(result, args.csv)
+    if args.html:
+        script = shlex.join(program.script_of(args))
+        page.write(result, script, found[-1].record["status_text"], args.html)
+        console.print(f"written: {args.html}", highlight=False, style="dim")
+    return 0
+
+
+def _compare_models(args, console):
     from gnna_plugin.tools.compare import report, runner
 
-    console = Console()
     frameworks = CHOICES[args.framework]
     for framework in frameworks:
         runner.check_framework(framework)
@@ -137,10 +184,8 @@ def progress(console):
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
-        def on_progress(arm, event):
-            case = event["case"]
-            what = f"{case['graph']} {case['model']}, {arm}: {event['phase']}"
-            bar.update(task, description=what, completed=event["done"], total=event["total"] or None)
+        def on_progress(what, done, total):
+            bar.update(task, description=what, completed=done, total=total or None)
 
         yield on_progress
 

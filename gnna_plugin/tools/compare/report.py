@@ -226,7 +226,7 @@ def model_summary(case):
 def write_json(results, path):
     """Write the rows as a JSON list. Numbers that are not finite become null."""
     with open(path, "w", encoding="utf-8") as file:
-        json.dump([_finite(result.row) for result in results], file, indent=1, default=str)
+        json.dump([finite(result.row) for result in results], file, indent=1, default=str)
         file.write("\n")
 
 
@@ -235,16 +235,17 @@ def write_csv(results, path):
 
     The nested columns decisions and versions are left out. Numbers that are not finite become empty cells.
     """
-    rows = [{key: value for key, value in _finite(r.row).items() if key not in _NOT_FLAT} for r in results]
+    rows = [{key: value for key, value in finite(r.row).items() if key not in _NOT_FLAT} for r in results]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _finite(value):
+def finite(value):
+    """Return nested dicts and lists in which numbers that are not finite are None, which JSON can hold."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -83,7 +83,7 @@ def measure_cases(cases, *, device="cpu", threads=None, command="", on_progress=
         device: "cpu" or "cuda".
         threads: number of CPU threads; None for torch's choice.
         command: the command line, to be stored in the rows.
-        on_progress: called with the arm and a dict that has case (a dict), phase, done and total.
+        on_progress: called with what is under way, in words, and with how much of it is done, of what total.
 
     Raises:
         WorkerError: a worker failed. The text holds what it wrote.
@@ -94,7 +94,7 @@ def measure_cases(cases, *, device="cpu", threads=None, command="", on_progress=
     framework = cases[0][1].framework
     with tempfile.TemporaryDirectory(prefix="gnna-compare-") as folder:
         resolved = _stage(cases, Path(folder))
-        run = _Runner(Path(folder), framework, device, threads, on_progress or (lambda arm, event: None))
+        run = _Runner(Path(folder), framework, device, threads, on_progress or (lambda what, done, total: None))
         plain = run(BASELINE, resolved)
         for case, result in zip(resolved, plain["cases"], strict=True):
             case.update(epochs=result["epochs"], budget_s=None)  # the other arms train as many epochs
@@ -164,7 +164,9 @@ class _Runner:
             event["case"] = cases[event["case"]]
         except (ValueError, TypeError, KeyError, IndexError):
             return  # no event, such as a line that a library printed
-        self.on_progress(arm, event)
+        case = event["case"]
+        what = f"{case['graph']} {case['model']}, {arm}: {event['phase']}"
+        self.on_progress(what, event["done"], event["total"])
 
 
 def _environment(threads):

@@ -2,11 +2,10 @@
 
 import argparse
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 from gnna_plugin.tools.compare.spec import UsageError
+from gnna_plugin.tools.script import program
 
 HELP = "run a Python script with the plug-in on, without changing the script"
 
@@ -40,9 +39,7 @@ def add_arguments(parser):
                              "--verify gnna_plugin.Mismatch where its results differ")
     parser.add_argument("--only", metavar="LAYERS", help="accelerate these layer classes only: GCNConv,GINConv")
     parser.add_argument("--skip", metavar="LAYERS", help="leave these layer classes to the framework")
-    parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module")
-    parser.add_argument("-c", dest="code", nargs=argparse.REMAINDER, metavar="CODE", help="run code")
-    parser.add_argument("script", nargs=argparse.REMAINDER, metavar="SCRIPT", help="the script and its arguments")
+    program.add_arguments(parser)
 
 
 def run(args):
@@ -51,40 +48,14 @@ def run(args):
     Raises:
         UsageError: no script was given, it can't be found, or two options exclude each other.
     """
-    program = _program(args)
+    command = program.command(args)
     if args.profile and args.verify:
         raise UsageError("--verify repeats every call, which would be part of --profile's times; give one of them")
     sys.stdout.flush()
     sys.stderr.flush()
-    flags = subprocess._args_from_interpreter_flags()  # -O, -W, -X, ... of this interpreter, as multiprocessing does
-    os.execve(sys.executable, [sys.executable, *flags, *program], _environment(args))
-
-
-def _program(args):
-    """Return the arguments of the Python interpreter."""
-    for flag, given in (("-m", args.module), ("-c", args.code)):
-        if given is not None:
-            if not given:
-                raise UsageError(f"{flag} needs the name of a module" if flag == "-m" else "-c needs code to run")
-            return [flag, *given]
-    if not args.script:
-        raise UsageError("no script was given; `gnna run train.py` runs train.py")
-    if not Path(args.script[0]).exists():
-        raise UsageError(f"no script {args.script[0]!r} here")
-    return args.script
-
-
-def _environment(args):
     summaries = [name for name in ("report", "profile", "verify") if getattr(args, name)]
-    environment = dict(os.environ, GNNA_ENABLE=",".join(summaries) or "1")
-    if args.verify:
-        environment["GNNA_VERIFY"] = "1"
-    startup = str(Path(__file__).with_name("startup"))
-    paths = [startup, *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
-    if args.strict:
-        environment["GNNA_STRICT"] = "1"
-    for name, layers in (("GNNA_ONLY", args.only), ("GNNA_SKIP", args.skip)):
-        if layers is not None:
-            environment[name] = layers
-    return environment
+    switches = {"GNNA_VERIFY": args.verify, "GNNA_STRICT": args.strict}
+    given = {name: "1" for name, wanted in switches.items() if wanted}
+    layers = {"GNNA_ONLY": args.only, "GNNA_SKIP": args.skip}
+    given.update((name, names) for name, names in layers.items() if names is not None)
+    os.execve(command[0], command, program.environment(",".join(summaries) or "1", **given))

@@ -1,8 +1,8 @@
-"""Turns the plug-in on in a Python process in which PyTorch Geometric or DGL is imported.
+"""Turns the plug-in on in a Python process in which PyTorch Geometric or DGL is imported, and starts the recorder.
 
-`gnna run` puts this folder on PYTHONPATH, so Python imports this module when it starts, in the script's process and in
-those that the script starts. It imports neither torch nor the plug-in: processes without a framework start as fast as
-before. A sitecustomize module of the user's own runs as well.
+`gnna run` and `gnna compare SCRIPT` put this folder on PYTHONPATH, so Python imports this module when it starts, in the
+script's process and in those that the script starts. It imports neither torch nor the plug-in: processes without a
+framework start as fast as before. A sitecustomize module of the user's own runs as well.
 """
 
 import importlib.abc
@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 
+_ENABLE = os.environ.get("GNNA_ENABLE", "0").strip().removeprefix("0")  # "" for off
 _FRAMEWORKS = {"torch_geometric": "pyg", "dgl": "dgl"}  # package -> the name that enable() takes
 
 
@@ -47,16 +48,25 @@ class _Loader(importlib.abc.Loader):
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         try:
-            import gnna_plugin
+            if _ENABLE:
+                _enable(self._framework)
+            if "GNNA_RECORD" in os.environ:
+                from gnna_plugin.tools.script import recorder
 
-            gnna_plugin.enable(self._framework)
-            summaries = {"report", "profile", "verify"}.intersection(os.environ["GNNA_ENABLE"].split(","))
-            if summaries:
-                from gnna_plugin.tools.run import report
-
-                report.at_exit(summaries)
+                recorder.start(os.environ["GNNA_RECORD"])
         except Exception as error:  # the script runs without the plug-in
             warnings.warn(f"gnna_plugin stays off for {module.__name__}: {error}", stacklevel=2)
+
+
+def _enable(framework):
+    import gnna_plugin
+
+    gnna_plugin.enable(framework)
+    summaries = {"report", "profile", "verify"}.intersection(_ENABLE.split(","))
+    if summaries:
+        from gnna_plugin.tools.script import summaries as at_end
+
+        at_end.at_exit(summaries)
 
 
 def _run_users_own():
@@ -70,6 +80,6 @@ def _run_users_own():
         spec.loader.exec_module(module)
 
 
-if os.environ.get("GNNA_ENABLE", "0") not in ("", "0"):
+if _ENABLE or "GNNA_RECORD" in os.environ:
     sys.meta_path.insert(0, _Watcher())
 _run_users_own()

@@ -1,1 +1,0 @@
-"""A folder that `gnna run` puts on PYTHONPATH, for its sitecustomize.py."""

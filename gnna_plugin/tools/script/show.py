@@ -1,0 +1,128 @@
+"""Presents the comparison of a script: a table and sentences for people, JSON and CSV for programs."""
+
+import csv
+import datetime
+import json
+import math
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from gnna_plugin.tools.compare.report import finite
+from gnna_plugin.tools.compare.spec import ACCELERATED, ALLOCATOR, BASELINE
+from gnna_plugin.tools.script.arms import loss_gap
+
+LABELS = {BASELINE: "plain", ALLOCATOR: "same allocator", ACCELERATED: "accelerated"}
+# Above this share of the largest loss, two loss curves are no longer called equal.
+_EQUAL_LOSSES = 1e-3
+
+
+def result(arms, command):
+    """Return the stored form of a comparison: {"kind", "about", "rows", "step_ms", "losses", "status"}."""
+    ours = arms[-1]
+    about = {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "device": ours.record["device"],
+        "threads": ours.record["threads"],
+        "versions": ours.record["versions"],
+    }
+    return {
+        "kind": "script",
+        "about": about,
+        "rows": [arm.row(arms[0]) for arm in arms],
+        "step_ms": {arm.name: arm.step_ms for arm in arms},
+        "losses": {arm.name: arm.losses for arm in arms},
+        "status": ours.record["status"],
+    }
+
+
+def table(arms):
+    """Return a rich Table with a row per arm, at most 80 columns wide."""
+    caption = (
+        "Median time from one optimizer step to the next ± interquartile range. Peak: memory above that after the "
+        "import of the framework, on a GPU of torch's tensors. Total: from the import to the end."
+    )
+    if len(arms) > 2:
+        caption += (
+            " Same allocator: the plain framework with the allocator setting of enable(); the speed-up in brackets is "
+            "relative to it."
+        )
+    found = Table(box=box.SIMPLE_HEAD, show_edge=False, caption=caption, caption_justify="left", padding=(0, 1, 0, 0))
+    found.add_column("", no_wrap=True)
+    for heading in ("steps", "ms/step", "speed-up", "peak\nMiB", "last\nloss", "total\ns"):
+        found.add_column(heading, justify="right", no_wrap=True)
+    for arm in arms:
+        row = arm.row(arms[0])
+        time = "" if row["step_ms"] is None else f"{row['step_ms']:,.2f} ± {row['spread_ms']:,.2f}"
+        speedup = _speedup(arm, arms)
+        loss = "" if row["last_loss"] is None else f"{row['last_loss']:.6g}"
+        found.add_row(LABELS[arm.name], f"{arm.steps:,}", time, speedup, f"{row['peak_mib']:,.0f}", loss,
+                      f"{row['seconds']:,.1f}")  # fmt: skip
+    return found
+
+
+def _speedup(arm, arms):
+    if arm is arms[0] or arm.step_time() is None or arms[0].step_time() is None:
+        return ""
+    ratios = [base.step_time()[0] / arm.step_time()[0] for base in arms if base.step_time() and base is not arm]
+    text = f"{ratios[0]:.2f}x"
+    return f"{text} ({ratios[1]:.2f}x)" if arm is arms[-1] and len(ratios) > 1 else text
+
+
+def sentences(arms):
+    """Yield what else was found, as rich markup: losses, printed results, and what ran on the plug-in."""
+    plain, ours = arms[0], arms[-1]
+    if not ours.steps:
+        yield "[yellow]no step of an optimizer was seen, so only the total times can be compared[/yellow]"
+    yield from _loss_sentences(plain, ours)
+    if plain.last_line[-1] == ours.last_line[-1]:
+        if ours.last_line[-1]:
+            yield f"both print, last: {escape(ours.last_line[-1])}"
+    else:
+        yield f"plain prints, last:       {escape(plain.last_line[-1])}"
+        yield f"accelerated prints, last: {escape(ours.last_line[-1])}"
+    yield escape(ours.record["status_text"] or "the plug-in was not enabled")
+
+
+def _loss_sentences(plain, ours):
+    gap = loss_gap(ours.losses[-1], plain.losses[-1])
+    if gap is None:
+        return
+    own = loss_gap(plain.losses[0], plain.losses[-1]) if len(plain.losses) > 1 else None
+    text = f"loss curves with and without the plug-in: within {gap[0]:.1e} of the largest loss"
+    if math.isinf(gap[0]):
+        text = "loss curves with and without the plug-in: of different lengths, or finite in one only"
+    if own is not None:
+        text += f" (two plain runs: {own[0]:.1e})"
+    if gap[0] <= max(_EQUAL_LOSSES, own[0] if own else 0.0):
+        yield text
+        return
+    yield f"[yellow]{text}, first at step {first_difference(ours.losses[-1], plain.losses[-1]) + 1}[/yellow]"
+    if own is None:
+        yield "  a script that draws other random numbers in each run differs from itself too: --rounds 2 shows it"
+
+
+def first_difference(found, expected):
+    """Return the first step whose losses differ by more than the limit for equal curves."""
+    scale = max((abs(b) for b in expected if b is not None and math.isfinite(b)), default=1.0) or 1.0
+    for step, (a, b) in enumerate(zip(found, expected, strict=False)):
+        if a is not None and b is not None and not abs(a - b) <= _EQUAL_LOSSES * scale:
+            return step
+    return min(len(found), len(expected))
+
+
+def write_json(found, path):
+    """Write the stored form. Numbers that are not finite become null."""
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(finite(found), file, indent=1, default=str)
+        file.write("\n")
+
+
+def write_csv(found, path):
+    """Write the rows, one per arm."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(found["rows"][0]))
+        writer.writeheader()
+        writer.writerows(found["rows"])
