@@ -46,6 +46,11 @@ class Facts:
 
 
 STANDINS = {
+    "citeseer": Facts(3_327, 9_464, "symmetric", 2.8, 99, 50, 0.9, "shuffled", _PAPER),
+    "cora": Facts(2_708, 10_858, "symmetric", 2.8, 168, 100, 0.85, "shuffled", _PAPER),
+    "pubmed": Facts(19_717, 88_676, "symmetric", 2.4, 171, 300, 0.85, "shuffled", _PAPER),
+    "PROTEINS_full": Facts(43_471, 162_088, "symmetric", None, None, 39, 1.0, "ordered", _PAPER),
+    "DD": Facts(334_925, 1_686_092, "symmetric", None, None, 284, 1.0, "ordered", _PAPER),
     "amazon0505": Facts(410_236, 4_878_875, "directed", 2.8, 2_760, 200, 0.8, "noisy", _PAPER),
     "amazon0601": Facts(403_394, 3_387_388, "even", 2.8, 2_750, 200, 0.8, "noisy", _PAPER),
     "artist": Facts(50_515, 1_638_396, "symmetric", 2.5, 1_470, 500, 0.6, "shuffled", _PAPER),

@@ -13,11 +13,13 @@ from gnna_plugin.tools.bench import command as bench
 from gnna_plugin.tools.compare import command as compare
 from gnna_plugin.tools.compare.spec import UsageError, WorkerError
 from gnna_plugin.tools.run import command as run
+from gnna_plugin.tools.study import command as study
 from gnna_plugin.tools.tune import command as tune
 
 # A subcommand is a module with HELP, add_arguments(parser) and run(args) -> exit status.
 COMMANDS = {
-    "bench": bench, "compare": compare, "demo": demo, "doctor": doctor, "explain": explain, "run": run, "tune": tune,
+    "bench": bench, "compare": compare, "demo": demo, "doctor": doctor, "explain": explain, "run": run,
+    "study": study, "tune": tune,
 }
 
 _EPILOG = """examples:

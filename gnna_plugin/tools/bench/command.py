@@ -109,23 +109,12 @@ def run(args):
         from gnna_plugin.tools.bench import page
 
         return page.run(args)
-    import torch
     from rich.console import Console
 
     from gnna_plugin.tools.bench import show
-    from gnna_plugin.tools.compare import runner
 
     console = Console()
-    name, remark = runner.choose_device(args.device)
-    if remark:
-        console.print(remark, style="dim")
-    if getattr(args, "cpu_time", False):
-        if name != "cpu" or args.threads not in (None, 1) or os.environ.get("OMP_NUM_THREADS") != "1":
-            raise UsageError("--cpu-time measures one thread of a CPU: set OMP_NUM_THREADS=1, and use --device cpu")
-        args.threads = 1
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
+    device = prepare_device(args, console)
     graphs = load_graphs(args.graph, args.seed) if "graph" in args else [None]
     result = {"kind": args.kind, "about": show.about(device, command_line()), "rows": [], "left_out": {}}
     missing = dict.fromkeys(getattr(args, "peers", None) or ())
@@ -147,6 +136,28 @@ def run(args):
     if missing:
         raise UsageError(f"no library {next(iter(missing))!r} for any of the cases; without --peers, all are timed")
     return 0
+
+
+def prepare_device(args, console):
+    """Return the torch.device that the arguments device, cpu_time and threads ask for, and set the threads.
+
+    Raises:
+        UsageError: the device cannot be used, or CPU time cannot be measured as asked.
+    """
+    import torch
+
+    from gnna_plugin.tools.compare import runner
+
+    name, remark = runner.choose_device(args.device)
+    if remark:
+        console.print(remark, style="dim")
+    if getattr(args, "cpu_time", False):
+        if name != "cpu" or args.threads not in (None, 1) or os.environ.get("OMP_NUM_THREADS") != "1":
+            raise UsageError("--cpu-time measures one thread of a CPU: set OMP_NUM_THREADS=1, and use --device cpu")
+        args.threads = 1
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
 
 
 def _cases(args, graphs, device):

@@ -16,7 +16,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -35,7 +34,7 @@ PLAIN = {name: framework.label for name, framework in FRAMEWORKS.items()}
 AS_RUN = {name: f"{label}, as run" for name, label in PLAIN.items()}
 MEMO, FUSED = "PyG + memo", "PyG + memo + fused gather (torch.sparse.mm)"
 _ESSENTIAL = {*OURS.values(), *PLAIN.values(), *AS_RUN.values()}
-_TOLERANCE = 1e-3  # of outputs and gradients; ten times the plain framework's float32 error if that is larger
+TOLERANCE = 1e-3  # of outputs and gradients; ten times the plain framework's float32 error if that is larger
 _TAKEN_CORES = 0.1  # a round in which other processes used more cores is repeated
 _SLICE_S = 0.25  # seconds of steps per arm and round
 
@@ -100,8 +99,9 @@ class Case:
     rounds: int
     seed: int
     split: bool
-    peers: tuple[str, ...]
+    peers: tuple[str, ...] | None  # other arms to time; None means all, and () only the frameworks and the plug-in
     cpu_time: bool = False
+    frameworks: tuple[str, ...] = tuple(FRAMEWORKS)
 
 
 def cases(args, graphs, device):
@@ -124,7 +124,7 @@ def cases(args, graphs, device):
                     args.rounds,
                     args.seed,
                     args.split,
-                    tuple(args.peers or ()),
+                    tuple(args.peers) if args.peers else None,
                     args.cpu_time,
                 )
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
@@ -139,15 +139,15 @@ def measure(case: Case) -> tuple[list[dict], dict]:
     """
     torch.set_num_threads(case.threads)
     arms, left_out = _arms(case)
-    data, training, reference, timings = _Data(case), {}, {}, {}
+    data, training, reference, timings = Data(case), {}, {}, {}
     as_run = [arm for arm in arms if arm.name in AS_RUN.values()]
     for arm in as_run:  # first, because the plug-in changes the allocator
-        training[arm.name] = _Training(arm, case, data)
-    timings.update(_time(training, case, keeps_memory=False))
+        training[arm.name] = Training(arm, case, data)
+    timings.update(time_steps(training, case, keeps_memory=False))
     for arm in arms:
         try:
             training.setdefault(arm.name, None)
-            training[arm.name] = training[arm.name] or _Training(arm, case, data)
+            training[arm.name] = training[arm.name] or Training(arm, case, data)
             with arm.around():
                 training[arm.name].check(reference)
         except Exception as problem:
@@ -156,7 +156,7 @@ def measure(case: Case) -> tuple[list[dict], dict]:
             training.pop(arm.name, None)
             left_out[arm.name] = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
     rest = {name: arm for name, arm in training.items() if name not in timings}
-    timings.update(_time(rest, case, keeps_memory=case.device.type == "cpu"))
+    timings.update(time_steps(rest, case, keeps_memory=case.device.type == "cpu"))
     return _rows(case, data, training, timings), left_out
 
 
@@ -164,7 +164,7 @@ def _arms(case: Case) -> tuple[list[Arm], dict]:
     enabled = gnna_plugin.enabled
     on_cpu = case.device.type == "cpu"
     arms, left_out = [], {}
-    for framework in FRAMEWORKS:
+    for framework in case.frameworks:
         module = peers.adapter(framework)
         if isinstance(module, str):
             left_out[PLAIN[framework]] = module
@@ -177,7 +177,7 @@ def _arms(case: Case) -> tuple[list[Arm], dict]:
         if framework == "pyg":
             arms += _pyg_arms(case, module, default)
         arms.append(Arm(OURS[framework], framework, default, around=lambda f=framework: enabled(f, min_work=0)))
-    return [arm for arm in arms if not case.peers or arm.name in _ESSENTIAL or arm.name in case.peers], left_out
+    return [arm for arm in arms if case.peers is None or arm.name in _ESSENTIAL or arm.name in case.peers], left_out
 
 
 def _pyg_arms(case: Case, module, default: str) -> list[Arm]:
@@ -200,20 +200,22 @@ def _pyg_arms(case: Case, module, default: str) -> list[Arm]:
     return arms
 
 
-class _Data:
+class Data:
+    """The edges of a case, and random features and labels on its device, which draws them itself."""
+
     def __init__(self, case: Case):
-        rng = np.random.default_rng(case.seed)
         graph = case.graph
         self.src, self.dst, self.num_nodes = graph.src, graph.dst, graph.num_nodes
-        x = rng.standard_normal((graph.num_nodes, case.dim), dtype=np.float32)
-        self.x = torch.from_numpy(x).to(case.device)
-        self.y = torch.from_numpy(rng.integers(0, case.classes, graph.num_nodes)).to(case.device)
+        generator = torch.Generator(case.device).manual_seed(case.seed)
+        options = {"generator": generator, "device": case.device}
+        self.x = torch.randn(graph.num_nodes, case.dim, **options)
+        self.y = torch.randint(0, case.classes, (graph.num_nodes,), **options)
 
 
-class _Training:
+class Training:
     """The training of one arm: its model, its optimizer and its graph."""
 
-    def __init__(self, arm: Arm, case: Case, data: _Data):
+    def __init__(self, arm: Arm, case: Case, data: Data):
         module = peers.adapter(arm.framework)
         self.arm, self.case, self.data, self.error = arm, case, data, None
         self.graph = module.STRUCTURES[arm.structure](data.src, data.dst, data.num_nodes, case.device, case.model)
@@ -245,19 +247,20 @@ class _Training:
             WorkerError: the result is wrong.
         """
         self.plain_model.load_state_dict(self.start)
-        found = self._outputs_and_gradients(self.data.x)
+        found = self.outputs_and_gradients(self.data.x)
         framework = self.arm.framework
         if self.arm.name == PLAIN[framework]:
-            reference[framework] = self._in_double()
+            reference[framework] = self.in_double()
         expected = reference[framework]
         if expected is None:
             return
         self.error = max_rel_error(found, expected)
         usual = reference.setdefault((framework, "error"), self.error)
-        if not self.error <= max(_TOLERANCE, 10 * usual):
+        if not self.error <= max(TOLERANCE, 10 * usual):
             raise WorkerError(f"{self.arm.name} is wrong: relative error {self.error:.1e}")
 
-    def _outputs_and_gradients(self, x: torch.Tensor) -> dict:
+    def outputs_and_gradients(self, x: torch.Tensor) -> dict:
+        """Return outputs and gradients of the present weights without dropout, as NumPy arrays by name."""
         try:
             return outputs_and_gradients(
                 self.plain_model, lambda: self.model(x, self.graph), lambda out: F.cross_entropy(out, self.data.y)
@@ -266,18 +269,19 @@ class _Training:
             self.plain_model.zero_grad()
             self.plain_model.train()
 
-    def _in_double(self) -> dict | None:
+    def in_double(self) -> dict | None:
+        """Return outputs_and_gradients() in float64, or None if the messages do not fit into memory."""
         width = max(self.case.dim, self.case.shape.hidden, self.case.classes)
         if not double_fits(len(self.data.src), self.data.num_nodes, width, self.case.device.type):
             return None
         self.plain_model.double()
         try:
-            return self._outputs_and_gradients(self.data.x.double())
+            return self.outputs_and_gradients(self.data.x.double())
         finally:
             self.plain_model.float()
 
 
-def _time(training: dict[str, _Training], case: Case, keeps_memory: bool) -> dict[str, tuple]:
+def time_steps(training: dict[str, Training], case: Case, keeps_memory: bool) -> dict[str, tuple]:
     """Time the steps of all arms in turn.
 
     Rounds in which other processes were busy are repeated. The first step after a change of arms is not counted,
@@ -323,7 +327,7 @@ def _clocked(step: Callable, case: Case) -> float:
     return (clock() - start) * 1e3
 
 
-def _rows(case: Case, data: _Data, training: dict, timings: dict) -> list[dict]:
+def _rows(case: Case, data: Data, training: dict, timings: dict) -> list[dict]:
     ours = median_and_spread(timings[OURS["pyg"]][0])[0] if OURS["pyg"] in timings else None
     rows = []
     for name, (times, taken, first) in timings.items():
