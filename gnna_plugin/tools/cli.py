@@ -15,11 +15,12 @@ from gnna_plugin.tools.compare.spec import UsageError, WorkerError
 from gnna_plugin.tools.run import command as run
 from gnna_plugin.tools.study import command as study
 from gnna_plugin.tools.tune import command as tune
+from gnna_plugin.tools.verify import command as verify
 
 # A subcommand is a module with HELP, add_arguments(parser) and run(args) -> exit status.
 COMMANDS = {
     "bench": bench, "compare": compare, "demo": demo, "doctor": doctor, "explain": explain, "run": run,
-    "study": study, "tune": tune,
+    "study": study, "tune": tune, "verify": verify,
 }
 
 _EPILOG = """examples:

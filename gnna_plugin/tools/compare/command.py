@@ -10,6 +10,7 @@ import sys
 
 from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare.spec import CHOICES, LABELS, MODEL_DEFAULTS, Case, UsageError
+from gnna_plugin.tools.renumbering import add_renumber, as_asked
 from gnna_plugin.tools.script import program
 
 HELP = "run your script, or a built-in model on a graph, with and without the plug-in, side by side"
@@ -66,6 +67,7 @@ def add_arguments(parser):
         help="where to run (default: cuda if it can be used, else cpu)")
     add("--threads", type=positive, help="number of CPU threads (default: torch's choice)")
     add_config(parser)
+    add_renumber(parser)
     add("--json", type=output_file, metavar="FILE", help="write rows, decisions and versions to FILE, as JSON")
     add("--csv", type=output_file, metavar="FILE", help="write the rows to FILE, as CSV")
     program.add_arguments(parser)
@@ -118,7 +120,7 @@ def _compare_models(args, console):
     for framework in frameworks:
         runner.check_framework(framework)
     device, remark = runner.choose_device(args.device)
-    graphs = load_graphs(args.graph, args.seed)
+    graphs = load_graphs(args.graph, args.seed, args.renumber)
     if remark:
         console.print(remark, style="dim")
 
@@ -156,8 +158,10 @@ def _case(graph, args, framework):
                 config=args.config)
 
 
-def load_graphs(sources, seed):
+def load_graphs(sources, seed, renumber="no"):
     """Load all graphs, so that none is measured if one cannot be loaded.
+
+    ``renumber`` is a choice of the argument --renumber (gnna_plugin.tools.renumbering).
 
     Raises:
         UsageError: a graph cannot be loaded. The text is one sentence.
@@ -165,7 +169,7 @@ def load_graphs(sources, seed):
     from gnna_plugin.data import load_graph
 
     try:
-        return [load_graph(source, seed=seed) for source in sources]
+        return [as_asked(load_graph(source, seed=seed), renumber) for source in sources]
     except (ValueError, OSError, ImportError, MemoryError) as error:
         raise UsageError(str(error) or f"not enough memory for {' '.join(sources)}") from error
 
