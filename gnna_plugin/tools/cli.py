@@ -8,7 +8,7 @@ import argparse
 import sys
 
 import gnna_plugin
-from gnna_plugin.tools import demo, doctor, explain
+from gnna_plugin.tools import artifact, demo, doctor, explain
 from gnna_plugin.tools.bench import command as bench
 from gnna_plugin.tools.compare import command as compare
 from gnna_plugin.tools.compare.spec import UsageError, WorkerError
@@ -19,8 +19,8 @@ from gnna_plugin.tools.verify import command as verify
 
 # A subcommand is a module with HELP, add_arguments(parser) and run(args) -> exit status.
 COMMANDS = {
-    "bench": bench, "compare": compare, "demo": demo, "doctor": doctor, "explain": explain, "run": run,
-    "study": study, "tune": tune, "verify": verify,
+    "artifact": artifact, "bench": bench, "compare": compare, "demo": demo, "doctor": doctor, "explain": explain,
+    "run": run, "study": study, "tune": tune, "verify": verify,
 }
 
 _EPILOG = """examples:
@@ -31,6 +31,9 @@ _EPILOG = """examples:
   gnna explain --model gcn --graph edges.csv     see how each layer runs on that graph, and why
   gnna bench spmm --graph edges.csv              time one operation against every installed library
   gnna tune --graph edges.csv                    find the fastest GPU launches for that graph, for later runs
+  gnna verify --graph edges.csv                  check results and gradients on that graph against float64
+  gnna study fig10                               repeat a figure of the GNNAdvisor paper
+  gnna artifact --dataset amazon0601             run with the flags of the paper's artifact
   gnna compare --help                            see all options of a command
 
 environment variables:

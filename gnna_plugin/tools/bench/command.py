@@ -9,8 +9,9 @@ import argparse
 import os
 
 from gnna_plugin.tools.arguments import natural, output_file, positive
-from gnna_plugin.tools.compare.command import command_line, load_graphs
+from gnna_plugin.tools.compare.command import add_config, command_line, load_graphs
 from gnna_plugin.tools.compare.spec import UsageError
+from gnna_plugin.tools.renumbering import add_renumber
 
 HELP = "time kernels, training steps and plans against every installed library"
 
@@ -50,6 +51,7 @@ def add_arguments(parser):
         if kind == "spmm":
             help_text = "edge weights: none, without gradient (static) or with gradient (learned); default: %(default)s"
             sub.add_argument("--weight", default="none", choices=("none", "static", "learned"), help=help_text)
+            add_config(sub)
     epoch = _measurement(kinds, "epoch", "time training steps of whole models", graphs=True)
     help_text = "models to train (default: gcn gin)"
     epoch.add_argument(
@@ -82,6 +84,7 @@ def _measurement(kinds, name, text, graphs):
     if graphs:
         help_text = "graph files or names; `gnna compare --help` lists the forms"
         add("--graph", nargs="+", required=True, metavar="G", help=help_text)
+        add_renumber(sub)
         help_text = "seed of generated graphs, and of the models of `epoch` (default: 0)"
         add("--seed", type=natural, default=0, help=help_text)
         if name != "plan":
@@ -115,7 +118,7 @@ def run(args):
 
     console = Console()
     device = prepare_device(args, console)
-    graphs = load_graphs(args.graph, args.seed) if "graph" in args else [None]
+    graphs = load_graphs(args.graph, args.seed, args.renumber) if "graph" in args else [None]
     result = {"kind": args.kind, "about": show.about(device, command_line()), "rows": [], "left_out": {}}
     missing = dict.fromkeys(getattr(args, "peers", None) or ())
     for rows, left_out in _cases(args, graphs, device):
@@ -162,11 +165,18 @@ def prepare_device(args, console):
 
 def _cases(args, graphs, device):
     """Yield (rows, {peer: reason}) of one case after another."""
+    import torch
+
+    from gnna_plugin.decider import overrides_of
     from gnna_plugin.tools.bench.timing import Rounds
 
     rounds = Rounds(args.rounds, spare=args.rounds, cpu_time=getattr(args, "cpu_time", False))
     if args.kind in _KERNELS:
-        yield from _kernel_cases(args, graphs, device, rounds)
+        torch.ops.gnna.set_overrides(overrides_of(getattr(args, "config", None)))
+        try:
+            yield from _kernel_cases(args, graphs, device, rounds)
+        finally:
+            torch.ops.gnna.set_overrides(overrides_of(None))
     elif args.kind == "epoch":
         from gnna_plugin.tools.bench import epoch
 

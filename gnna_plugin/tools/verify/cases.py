@@ -109,20 +109,16 @@ def _spmm(edges, width, reduce, weighted, dtype, generator) -> list[Verdict]:
     grad = _normal((edges.nodes, width), dtype, generator)
     out = torch.ops.gnna.spmm(x, weight, edges.src, edges.dst, edges.nodes, reduce)
     inputs = [x] if weight is None else [x, weight]
-    gradients = torch.autograd.grad(out, inputs, grad)
+    found = [out, *torch.autograd.grad(out, inputs, grad)]
 
-    bare_x, bare_weight = x.detach(), None if weight is None else weight.detach()
+    bare = [x.detach(), None if weight is None else weight.detach()]
+    expected = [reference.reduced(edges, *bare, reduce), *reference.gradients(edges, *bare, reduce, grad)]
     into, out_of = edges.degrees(), Edges(edges.dst, edges.src, edges.nodes).degrees()
-    picks = reduce in ("max", "min")
-    parts = [("forward", out, reference.reduced(edges, bare_x, bare_weight, reduce), 0.0 if picks else into)]
-    of_x = reference.gradient_of_features(edges, bare_x, bare_weight, reduce, grad)
-    parts.append(("gradient of x", gradients[0], of_x, out_of))
-    if bare_weight is not None:
-        of_weight = reference.gradient_of_weights(edges, bare_x, bare_weight, reduce, grad)
-        parts.append(("gradient of weights", gradients[1], of_weight, float(width)))
+    terms = [0.0 if reduce in ("max", "min") else into, out_of, float(width)]
+    parts = ["forward", "gradient of x", "gradient of weights"]
     return [
-        Verdict("spmm", part, reduce, weighted, width, *judge(found, exact, tolerance(terms, dtype)))
-        for part, found, exact, terms in parts
+        Verdict("spmm", part, reduce, weighted, width, *judge(have, want, tolerance(count, dtype)))
+        for part, have, want, count in zip(parts, found, expected, terms, strict=False)
     ]
 
 

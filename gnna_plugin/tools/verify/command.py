@@ -32,8 +32,8 @@ def add_arguments(parser):
     add = parser.add_argument
     help_text = "graph files or names; `gnna compare --help` lists the forms"
     add("--graph", nargs="+", required=True, metavar="G", help=help_text)
-    help_text = "features per node (default: 16 33 64)"
-    add("--widths", nargs="+", type=positive, default=[16, 33, 64], metavar="D", help=help_text)
+    help_text = "features per node (default: 16 33)"
+    add("--widths", nargs="+", type=positive, default=[16, 33], metavar="D", help=help_text)
     reduces = ("sum", "mean", "max", "min")
     add("--reduce", nargs="+", choices=reduces, default=list(reduces), help="reductions (default: all)")
     add("--dtype", default="float32", choices=_DTYPES, help="dtype of the inputs (default: %(default)s)")

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 23  # elements of the float64 messages that exist at a time: 64 MiB
+# Elements of the float64 messages that exist at a time. On a CPU, chunks that fit the cache are twice as fast.
+CHUNK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25}
 
 
 class Exact(NamedTuple):
@@ -34,7 +35,7 @@ class Edges(NamedTuple):
 
     def chunks(self, width: int) -> Iterator[slice]:
         """Yield slices of the edges, whose messages of ``width`` elements fit CHUNK_ELEMENTS."""
-        step = max(1, CHUNK_ELEMENTS // max(width, 1))
+        step = max(1, CHUNK_ELEMENTS[self.src.device.type] // max(width, 1))
         for begin in range(0, self.src.numel(), step):
             yield slice(begin, begin + step)
 
@@ -55,25 +56,19 @@ def reduced(edges: Edges, x: Tensor, weight: Tensor | None, reduce: str) -> Exac
     return Exact(value, scale)
 
 
-def gradient_of_features(edges: Edges, x: Tensor, weight: Tensor | None, reduce: str, grad: Tensor) -> Exact:
-    """Return the gradient with respect to x for the gradient ``grad`` [N, F] of the result."""
+def gradients(edges: Edges, x: Tensor, weight: Tensor | None, reduce: str, grad: Tensor) -> list[Exact]:
+    """Return the gradients with respect to x and, if there is one, weight, for the gradient ``grad`` of the result."""
     if reduce in ("max", "min"):
-        return _winners(edges, x, weight, reduce, grad)[0]
-    grad = _per_edge_gradient(edges, reduce, grad)
-    return Exact(*(_summed(edges.src, edges.dst, edges, grad, weight, absolute) for absolute in (False, True)))
-
-
-def gradient_of_weights(edges: Edges, x: Tensor, weight: Tensor, reduce: str, grad: Tensor) -> Exact:
-    """Return the gradient with respect to weight [E] for the gradient ``grad`` [N, F] of the result."""
-    if reduce in ("max", "min"):
-        return _winners(edges, x, weight, reduce, grad)[1]
-    grad = _per_edge_gradient(edges, reduce, grad)
-    value = torch.empty(edges.src.shape, dtype=torch.float64, device=x.device)
-    scale = torch.empty_like(value)
-    for part in edges.chunks(x.size(1)):
-        products = x[edges.src[part]].double() * grad[edges.dst[part]]
-        value[part], scale[part] = products.sum(1), products.abs_().sum(1)
-    return Exact(value, scale)
+        return _gradients_of_winners(edges, x, weight, reduce, grad)
+    grad = grad.double() / edges.degrees().clamp_(min=1) if reduce == "mean" else grad.double()
+    found = [Exact(*(_summed(edges.src, edges.dst, edges, grad, weight, absolute) for absolute in (False, True)))]
+    if weight is not None:
+        of_weight = _zeros(edges.src)
+        for part in edges.chunks(x.size(1)):
+            products = x[edges.src[part]].double() * grad[edges.dst[part]]
+            of_weight.value[part], of_weight.scale[part] = products.sum(1), products.abs_().sum(1)
+        found.append(of_weight)
+    return found
 
 
 def softmax(edges: Edges, scores: Tensor) -> Tensor:
@@ -126,9 +121,9 @@ def _summed(into: Tensor, ends: Tensor, edges: Edges, x: Tensor, weight: Tensor 
     return out
 
 
-def _per_edge_gradient(edges: Edges, reduce: str, grad: Tensor) -> Tensor:
-    """Return the gradient of a message of every node, float64 [N, F]."""
-    return grad.double() / edges.degrees().clamp_(min=1) if reduce == "mean" else grad.double()
+def _zeros(like: Tensor) -> Exact:
+    """Return an Exact of zeros in the shape of a tensor, on its device."""
+    return Exact(*(torch.zeros(like.shape, dtype=torch.float64, device=like.device) for _ in range(2)))
 
 
 # ---- max and min -----------------------------------------------------------------------------------------------------
@@ -143,22 +138,22 @@ def _extreme(edges: Edges, x: Tensor, weight: Tensor | None, reduce: str) -> Ten
     return out.masked_fill_(edges.degrees() == 0, 0.0)
 
 
-def _winners(edges: Edges, x: Tensor, weight: Tensor | None, reduce: str, grad: Tensor) -> tuple[Exact, Exact]:
-    """Return the gradients with respect to x and weight. Equal messages share the gradient of their maximum equally."""
+def _gradients_of_winners(edges: Edges, x: Tensor, weight: Tensor | None, reduce: str, grad: Tensor) -> list[Exact]:
+    """As gradients(). The messages that equal a row's maximum share its gradient equally."""
     out = _extreme(edges, x, weight, reduce)
     count, width = torch.zeros_like(out), x.size(1)
     for part in edges.chunks(width):
         wins = _messages(edges, part, x, weight, edges.src) == out[edges.dst[part]]
         count.index_add_(0, edges.dst[part], wins.double())
-    of_x = Exact(torch.zeros(x.shape, dtype=torch.float64, device=x.device), torch.zeros_like(out))
-    of_weight = Exact(*(torch.zeros(edges.src.shape, dtype=torch.float64, device=x.device) for _ in range(2)))
+    shares = grad.double() / count.clamp_(min=1)
+    of_x, of_weight = _zeros(x), _zeros(edges.src)
     for part in edges.chunks(width):
         src, dst = edges.src[part], edges.dst[part]
-        wins = _messages(edges, part, x, weight, edges.src) == out[dst]
-        share = torch.where(wins, grad[dst].double() / count[dst].clamp(min=1), 0.0)
-        to_x = share if weight is None else share * weight[part].double()[:, None]
+        won = shares[dst].mul_(_messages(edges, part, x, weight, edges.src) == out[dst])
+        to_x = won if weight is None else won * weight[part].double()[:, None]
         of_x.value.index_add_(0, src, to_x)
         of_x.scale.index_add_(0, src, to_x.abs())
-        products = share * x[src].double()
-        of_weight.value[part], of_weight.scale[part] = products.sum(1), products.abs_().sum(1)
-    return of_x, of_weight
+        if weight is not None:
+            products = won.mul_(x[src])
+            of_weight.value[part], of_weight.scale[part] = products.sum(1), products.abs_().sum(1)
+    return [of_x] if weight is None else [of_x, of_weight]
