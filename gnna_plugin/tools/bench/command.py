@@ -163,6 +163,13 @@ def prepare_device(args, console):
     return torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
 
 
+def check_peers(wanted, found, left_out):
+    """Raise UsageError if a library of ``wanted`` neither gave a row (``found``) nor said why not (``left_out``)."""
+    unknown = [name for name in wanted if name not in found and name not in left_out]
+    if unknown:
+        raise UsageError(f"no library {unknown[0]!r} for this operation here; `--peers` left out times all of them")
+
+
 def _cases(args, graphs, device):
     """Yield (rows, {peer: reason}) of one case after another."""
     import torch

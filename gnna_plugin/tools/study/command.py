@@ -160,6 +160,7 @@ def _count(args, sources):
 
 def _measure(args, sources, framework, device, advance):
     """Yield (rows, {what: why it could not be measured}) of one case after another."""
+    from gnna_plugin.tools.bench.command import check_peers
     from gnna_plugin.tools.study import launches, spmm, training
 
     if args.study in _PARAMETERS:
@@ -168,6 +169,7 @@ def _measure(args, sources, framework, device, advance):
         return
     if args.study == "spmm":
         for rows, left_out in spmm.tables(sources, device, args, advance):
+            check_peers(args.peers or (), {row["peer"] for row in rows}, left_out)
             where = f"{rows[0]['graph']}, width {rows[0]['width']}"
             yield rows, {f"{where}: {peer}": why for peer, why in left_out.items()}
         return
