@@ -186,6 +186,15 @@ def test_a_sweep_holds_every_value_of_the_papers_kernel_and_the_deciders_choice(
     assert table.row_count == len(rows)
 
 
+def test_a_swept_launch_is_the_sum_over_the_graph():
+    graph = load_graph(SMALL)
+    launch = launches.launch_of(graph, 16, torch.device("cpu"))
+    facts = launch.facts
+    assert (facts.rows, facts.edges, facts.width, facts.weighted, facts.reduce) == (300, 2000, 16, False, "sum")
+    assert facts.max_degree == np.bincount(graph.dst).max() and launch.feature_shape == (16,)
+    assert torch.equal(launch.row, torch.from_numpy(graph.dst))
+
+
 @pytest.mark.parametrize("name", ["fig11a", "dimension-workers"])
 def test_sweeps_need_a_gpu(name, capsys):
     assert cli.main(["study", name, "--graph", SMALL, "--device", "cpu"]) == 2

@@ -112,6 +112,8 @@ def equivalent(args) -> Request:
     common = ["--graph", graph, "--device", args.device]
     if args.enable_rabbit == "True":
         common += ["--renumber", "rabbit" if manual else "rule"]
+        if not manual:
+            notes.append("--enable_rabbit: by the paper's rule, which rounds sqrt(nodes) / 100 down; the artifact does not")
     if manual:
         common += ["--config", _config(args)]
         if choose_device(args.device)[0] == "cpu":

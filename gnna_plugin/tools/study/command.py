@@ -7,7 +7,7 @@ import argparse
 from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare.spec import UsageError
-from gnna_plugin.tools.study.graphs import TYPES, paper_sources, resolve
+from gnna_plugin.tools.study.graphs import TYPES, given_sources, paper_sources
 from gnna_plugin.tools.study.plot import check_matplotlib, plot_file
 
 HELP = "repeat the evaluation of the GNNAdvisor paper, figure by figure"
@@ -108,7 +108,7 @@ def run(args):
     framework = {"fig9": "dgl", "fig10": "pyg"}.get(args.study, getattr(args, "framework", None))
     if framework:
         _check_framework(args.study, framework, device)
-    sources = [resolve(name) for name in args.graph] if args.graph else paper_sources(args.types)
+    sources = given_sources(args.graph, args.seed) if args.graph else paper_sources(args.types)
     result = {"kind": args.study, "about": show.about(device, command_line()), "rows": [], "left_out": {}}
     try:
         with bar_of(console, _count(args, sources)) as advance:
@@ -116,8 +116,6 @@ def run(args):
                 result["rows"] += rows
                 result["left_out"].update(left_out)
                 show.store(result, args.json, args.csv)  # after every case, so that an interruption loses only one
-    except (ValueError, OSError, ImportError) as error:
-        raise UsageError(str(error)) from error
     finally:
         _show(args, result, framework, console)
     timed = args.study in _PARAMETERS or args.study == "spmm" or any("speedup" in row for row in result["rows"])

@@ -7,10 +7,11 @@ numbers of nodes and edges.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gnna_plugin.data import Graph, load_graph
+from gnna_plugin.data import Graph
+from gnna_plugin.tools.compare.command import load_graphs
 
 TYPES = ("I", "II", "III")
 DEFAULT_DIM, DEFAULT_CLASSES = 96, 22  # the artifact's own defaults, for graphs that are not the paper's
@@ -51,10 +52,11 @@ class Source:
 
     Attributes:
         name: name in the tables.
-        source: what load_graph() takes.
+        source: what gnna_plugin.data.load_graph() takes.
         origin: "file" (a graph of this name in GNNA_DATA), "stand-in" (generated) or "given" (named by the user).
         type: the paper's type, or "" for other graphs.
         dim, classes: features per node and classes to train with.
+        graph: the graph if it is already loaded, else None.
     """
 
     name: str
@@ -63,10 +65,15 @@ class Source:
     type: str = ""
     dim: int = DEFAULT_DIM
     classes: int = DEFAULT_CLASSES
+    graph: Graph | None = None
 
     def load(self, seed: int) -> Graph:
-        """Load the graph. Raises as gnna_plugin.data.load_graph does."""
-        return load_graph(self.source, seed=seed)
+        """Return the graph, and load it if that has not been done.
+
+        Raises:
+            UsageError: it cannot be loaded.
+        """
+        return self.graph or load_graphs([self.source], seed)[0]
 
     def facts(self, graph: Graph) -> dict:
         """Return the first fields of a row about the graph."""
@@ -84,11 +91,23 @@ def paper_sources(types: tuple[str, ...] | list[str]) -> list[Source]:
     return [resolve(name) for name, known in PAPER.items() if known.type in types]
 
 
+def given_sources(names: list[str], seed: int) -> list[Source]:
+    """Return the Sources of the graphs that a user names.
+
+    Those that are not the paper's are loaded now, so that nothing is measured if one cannot be loaded.
+
+    Raises:
+        UsageError: a graph cannot be loaded.
+    """
+    sources = [resolve(name) for name in names]
+    return [replace(s, graph=s.load(seed)) if s.origin == AS_GIVEN else s for s in sources]
+
+
 def resolve(name: str) -> Source:
     """Return the Source of a graph that a user names.
 
     A name of the paper's is a file of that name in the folder GNNA_DATA if there is one, else the stand-in. Any other
-    text is left to load_graph().
+    text is left to gnna_plugin.data.load_graph().
     """
     known = PAPER.get(name.removeprefix("standin:"))
     if known is None:

@@ -7,7 +7,7 @@ import importlib.util
 
 from gnna_plugin.tools.arguments import output_file
 from gnna_plugin.tools.compare.spec import UsageError
-from gnna_plugin.tools.study import launches
+from gnna_plugin.tools.study import graphs, launches
 
 _SUFFIXES = (".svg", ".png")
 
@@ -30,7 +30,7 @@ def bars(path: str, rows: list[dict], title: str, label: str) -> None:
 
     Args:
         path: the file to write.
-        rows: rows with graph, model and speedup. Rows without a speed-up are left out.
+        rows: rows with graph, origin, model and speedup. Rows without a speed-up are left out.
         title: title of the plot.
         label: label of the vertical axis.
     """
@@ -43,8 +43,12 @@ def bars(path: str, rows: list[dict], title: str, label: str) -> None:
         heights = [row["speedup"] for row in _of(rows, model)]
         axes.bar(places, heights, 0.8 / len(models), label=model)
     axes.axhline(1.0, color="grey", linewidth=0.8)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    drawn = {row["graph"] for row in rows if row["origin"] == graphs.STAND_IN}
+    labels = [f"{name}*" if name in drawn else name for name in names]
+    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right")
     axes.legend()
+    if drawn:
+        axes.set_xlabel("* generated, with the published numbers of nodes and edges", fontsize=8, loc="right")
     _save(figure, path)
 
 
@@ -58,12 +62,14 @@ def sweep_lines(path: str, rows: list[dict], title: str) -> None:
     for graph, width in dict.fromkeys((row["graph"], row["width"]) for row in rows):
         mine = [row for row in rows if (row["graph"], row["width"]) == (graph, width) and row["us"] is not None]
         points = [(row["value"], row["us"]) for row in mine if row["value"] != launches.DECIDER]
-        (line,) = axes.plot(*zip(*points, strict=True), marker="o", label=f"{graph}, width {width}")
+        values, times = [value for value, _ in points], [us for _, us in points]
+        (line,) = axes.plot(values, times, marker="o", label=f"{graph}, width {width}")
         for row in mine:
             if row["value"] == launches.DECIDER:
                 axes.axhline(row["us"], color=line.get_color(), linestyle="--", linewidth=0.8)
     axes.plot([], [], color="grey", linestyle="--", linewidth=0.8, label="the decider's own choice")
-    _logarithmic(axes, rows[0]["parameter"].replace("_", " "), [v for v in launches.SWEEPS[rows[0]["parameter"]]])
+    parameter = rows[0]["parameter"]
+    _logarithmic(axes, parameter.replace("_", " "), list(launches.SWEEPS[parameter]))
     _save(figure, path)
 
 
@@ -84,7 +90,7 @@ def hidden_lines(path: str, rows: list[dict], title: str, baseline: str) -> None
 def spmm_bars(path: str, rows: list[dict], title: str) -> None:
     """Draw each library's time relative to the plug-in's, as bars per graph."""
     named = [
-        {"graph": f"{row['graph']} x {row['width']}", "model": row["peer"], "speedup": row["times_of_ours"]}
+        {**row, "graph": f"{row['graph']} x {row['width']}", "model": row["peer"], "speedup": row["times_of_ours"]}
         for row in rows
     ]
     bars(path, named, title, "time / gnna's time")
@@ -104,6 +110,8 @@ def _logarithmic(axes, label: str, ticks: list[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_formatter("{x:g}")
     axes.set_xlabel(label)
     axes.legend(fontsize=8)
 
