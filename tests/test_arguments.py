@@ -15,6 +15,9 @@ FILES = (
     ("bench", "spmm", *GRAPH, "--csv"),
     ("bench", "page", "rows.json", "--output"),
     ("doctor", "--json"),
+    ("study", "fig10", *GRAPH, "--json"),
+    ("study", "spmm", *GRAPH, "--csv"),
+    ("verify", *GRAPH, "--json"),
 )
 COUNTS = (
     ("compare", *GRAPH, "--epochs"),
@@ -26,6 +29,9 @@ COUNTS = (
     ("bench", "spmm", *GRAPH, "--rounds"),
     ("tune", *GRAPH, "--hidden"),
     ("demo", "--threads"),
+    ("study", "hidden-width", *GRAPH, "--hidden"),
+    ("verify", *GRAPH, "--widths"),
+    ("artifact", "--partSize"),
 )
 
 

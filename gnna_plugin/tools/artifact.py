@@ -113,7 +113,7 @@ def equivalent(args) -> Request:
     if args.enable_rabbit == "True":
         common += ["--renumber", "rabbit" if manual else "rule"]
         if not manual:
-            notes.append("--enable_rabbit: by the paper's rule, which rounds sqrt(nodes) / 100 down; the artifact does not")
+            notes.append("--enable_rabbit: by the paper's rule, which the artifact applies without rounding down")
     if manual:
         common += ["--config", _config(args)]
         if choose_device(args.device)[0] == "cpu":

@@ -33,7 +33,7 @@ _STUDIES = {
     "fig11a": ("group-size", "kernel `group` with group sizes 2 to 512, on a GPU (figure 11a)", ("III",)),
     "fig11b": ("dimension-workers", "kernel `group` with 1 to 32 dimension workers, on a GPU (figure 11b)", ("III",)),
     "fig11c": ("renumbering", "training steps with and without renumbered nodes (figure 11c)", ("III",)),
-    "fig12a": ("hidden-width", "training steps with hidden widths 16 to 1024 (figure 12a)", ("III",)),
+    "fig12a": ("hidden-width", "training steps over the hidden width, 16 to 1024 (figure 12a)", ("III",)),
     "spmm": ("single-spmm", "one SpMM against every installed library, in place of Gunrock", ("III",)),
 }
 _MODELS = {"fig9": ["gcn", "gin"], "fig10": ["gcn", "gin"], "fig11c": ["gin"], "fig12a": ["gcn"]}

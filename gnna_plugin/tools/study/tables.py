@@ -52,7 +52,7 @@ def training_table(rows: list[dict], framework: str) -> tuple[Table, str]:
         table.add_section()
         for mean in means:
             kind = "all" if mean["type"] is None else mean["type"]
-            what = f"geometric mean of {mean['count']}"
+            what = f"geom. mean of {mean['count']}"
             table.add_row(kind, what, "", mean["model"], "", "", f"[bold]{mean['speedup']:.2f}x[/bold]")
     return table, caption
 
