@@ -3,10 +3,11 @@
 An element is right if its error is at most tolerance * scale. The scale is the sum of the absolute values of the terms
 that it sums, so that cancellation, which no order of summation avoids, does not count as an error. The tolerance of a
 sum of n terms is (CONSTANT + FACTOR * sqrt(n)) * u, where u is the unit roundoff of the accumulator, 6e-8 for float32.
-The rounding errors of n additions in any order exceed FACTOR * sqrt(n) * u with a probability below 1e-13 (Higham and
-Mary, SIAM J. Sci. Comput. 41, 2019). The worst-case bound n * u would hide a dropped edge in rows of 4,000 edges, this
-one does up to some 16,000. CONSTANT covers the products and divisions of a term. Results of 16-bit dtypes are summed in
-float32 and rounded when they are stored, which adds STORES * u of the 16-bit dtype.
+If rounding errors are independent with mean 0, those of n additions in any order exceed FACTOR * sqrt(n) * u with a
+probability below 1e-13 per element (Higham and Mary, SIAM J. Sci. Comput. 41, 2019). The worst-case bound n * u would
+hide a dropped edge of average size in rows of 4,000 edges or more, this one in rows of some 16,000 or more. CONSTANT
+covers the products and divisions of a term. Results of 16-bit dtypes are summed in float32 and rounded when they are
+stored, which adds STORES * u of the 16-bit dtype.
 
 Inputs of sums are normally distributed, so that wrong weights, rows and edges show (an input of ones would hide them).
 Inputs of max and min are multiples of a power of two whose products are exact, so that float64 has the same winners.

@@ -20,8 +20,9 @@ _EPILOG = """examples:
 SpMM and its gradients with respect to features and edge weights, and the softmax over the edges of every node and its
 gradient, run on fresh random inputs. torch computes the expected results in float64 from the plain list of edges. An
 error is relative to the sum of the absolute values of the terms of a sum. Its tolerance is (4 + 8 sqrt(n)) u for n
-terms, the longest row's n being the largest, where u is 6e-8 for float32: rounding exceeds it with a probability below
-1e-13. The table shows the element that is closest to its tolerance. The exit status is 1 if any result is wrong."""
+terms, so it is largest for the longest row; u is 6e-8 for float32. Independent rounding errors exceed it with a
+probability below 1e-13 per element. The table shows the element that is closest to its tolerance. The exit status is 1
+if any result is wrong."""
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 
