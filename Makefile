@@ -19,7 +19,7 @@ SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml gnna_p
 CLANG_TIDY := clang-tidy==23.1.4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint ruff format types tidy build environment tools clean
+.PHONY: help demo test test-oldest lint ruff format types tidy docs figures build environment tools clean
 
 help:
 	@echo "make demo          show what the plug-in does, in a minute or two"
@@ -27,6 +27,8 @@ help:
 	@echo "make test-oldest   run the tests with the oldest torch, PyG and DGL, in $(OLDEST) (Python 3.10 or 3.11)"
 	@echo "make lint          check the Python files with ruff and mypy, and the C++ files with clang-format"
 	@echo "make tidy          look for mistakes in the C++ files with clang-tidy (minutes)"
+	@echo "make docs          build the documentation as build/docs/index.html, in a few seconds"
+	@echo "make figures       draw the charts and write the tables of README.md and docs/ from docs/results, in seconds"
 	@echo "make build         make only the environment and the compiled library"
 	@echo "make clean         remove what was built, $(VENV) and $(OLDEST)"
 	@echo "TORCH=torch==X.Y.Z selects another torch, PYTHON=python3.12 another Python"
@@ -69,6 +71,20 @@ types: environment
 	@rm -rf build/types/gnna_plugin && mkdir -p build/types/gnna_plugin
 	@ln -s $(CURDIR)/gnna_plugin/* $(CURDIR)/adapters build/types/gnna_plugin/
 	cd build/types && ../../$(PY) -m mypy --config-file ../../pyproject.toml -p gnna_plugin
+
+# Links and anchors are checked. The pages use nothing from the network.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "built build/docs/index.html"
+
+figures: $(VENV)/.docs
+	$(PY) benchmarks/figures.py
+
+# Neither needs torch, so that the pages can be built in an environment that has only these tools.
+$(VENV)/.docs: .ci/requirements-docs.txt | $(VENV)/.torch
+	@echo "installing the tools of the documentation into $(VENV): only once, about half a minute"
+	@$(PIP) install --quiet -r .ci/requirements-docs.txt
+	@touch $@
 
 build: $(VENV)/.built
 environment: $(VENV)/.stamp
