@@ -1,0 +1,418 @@
+"""Draws the charts and writes the marked tables of README.md and docs/ from the measurements in docs/results/.
+
+    python benchmarks/figures.py                     all of it, as `make figures` does (needs matplotlib)
+    python benchmarks/figures.py --tables            the tables only
+    python benchmarks/figures.py store FILE NAME     keep what `gnna compare --json` or `gnna bench epoch --json` wrote
+
+A marked table is the text between `<!-- figures: NAME -->` and `<!-- end -->`. NAME is a function of this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+CHARTS = ROOT / "docs" / "figures"
+MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
+
+GRAPH = "com-dblp"  # of the chart and of the figures on the front page
+LARGE = 1_500_000  # edges from which the front page gives a range of speed-ups
+BUSY = 0.1  # cores that other processes used, from which a table says so
+MODELS = {"gcn": "GCN", "gin": "GIN", "sage": "SAGE", "gat": "GAT"}
+PLAIN, COMPILED, OURS = "PyG", "PyG compiled", "gnna"  # arms of `gnna bench epoch`
+
+
+# ---- stored measurements ---------------------------------------------------------------------------------------------
+
+
+def load(name: str) -> dict:
+    """Return {"about", "rows"} of docs/results/NAME.json."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def store(path: Path, name: str, machine: str | None = None, partial: bool = False) -> None:
+    """Keep a file that gnna wrote. Columns that are not flat are left out.
+
+    Args:
+        path: what `--json` wrote.
+        name: the name in docs/results/.
+        machine: the processor, if the file does not have it.
+        partial: accept a run that did not finish. Graphs without all their cases are left out, in the command too.
+
+    Raises:
+        SystemExit: the run did not finish.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = found if isinstance(found, list) else found["rows"]
+    about = {} if isinstance(found, list) else dict(found["about"])
+    for key in ("command", "versions", "device", "threads"):
+        if key not in about and key in rows[0]:
+            about[key] = rows[0][key]
+    about.setdefault("date", datetime.date.fromtimestamp(path.stat().st_mtime).isoformat())
+    about.setdefault("processor", machine or about["versions"].get("processor"))
+    about["command"] = _public(about["command"])
+    if lacking := _unfinished(about["command"], rows):
+        if not partial:
+            raise SystemExit(f"{path} lacks cases of {', '.join(lacking)}: let the run finish, or use --partial")
+        rows = [row for row in rows if row["graph"] not in lacking]
+        about["command"] = " ".join(word for word in about["command"].split() if word not in lacking)
+    flat = [
+        {key: value for key, value in row.items() if key != "command" and not isinstance(value, (dict, list))}
+        for row in rows
+    ]
+    lines = ",\n".join("  " + json.dumps(row) for row in flat)
+    text = f'{{\n "about": {json.dumps(about)},\n "rows": [\n{lines}\n ]\n}}\n'
+    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def _public(command: str) -> str:
+    """Return a command without the paths of its outputs, as a user would type it."""
+    command = re.sub(r" --(json|csv|html) \S+", "", command)
+    return re.sub(r"^\S*python\S* -m gnna_plugin", "gnna", command)
+
+
+def _unfinished(command: str, rows: list[dict]) -> list[str]:
+    """Return the graphs of a command that have fewer cases in the rows than it asks for."""
+    words = command.split()
+
+    def given(option: str) -> list[str]:
+        start = words.index(option) + 1 if option in words else len(words)
+        return list(itertools.takewhile(lambda word: not word.startswith("--"), words[start:]))
+
+    wanted = max(1, len(given("--models"))) * max(1, len(given("--shapes")))
+    cases = {graph: {row["model"] for row in rows if row["graph"] == graph} for graph in given("--graph")}
+    return [graph for graph, models in cases.items() if len(models) < wanted]
+
+
+def epochs(name: str) -> dict[tuple[str, str], dict[str, dict]]:
+    """Return {(graph, model with shape): {arm: row}} of a file that `gnna bench epoch` wrote."""
+    cases: dict[tuple[str, str], dict[str, dict]] = {}
+    for row in load(name)["rows"]:
+        cases.setdefault((row["graph"], row["model"]), {})[row["peer"]] = row
+    return cases
+
+
+def _graphs(cases: dict) -> list[str]:
+    """Return the graphs of cases by their number of edges."""
+    edges = {graph: next(iter(arms.values()))["edges"] for (graph, _), arms in cases.items()}
+    return sorted(edges, key=edges.__getitem__)
+
+
+def _shapes(cases: dict) -> list[str]:
+    """Return the models with their shapes, in the order of MODELS."""
+    found = dict.fromkeys(model for _, model in cases)
+    return sorted(found, key=lambda model: list(MODELS).index(model.split()[0]))
+
+
+# ---- words and numbers -----------------------------------------------------------------------------------------------
+
+
+def ms(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
+
+
+def times(value: float) -> str:
+    return f"{value:.1f}x"
+
+
+def size(count: int) -> str:
+    """Return a count as "11 k" or "2.1 M"."""
+    if count >= 999_500:
+        return f"{count / 1e6:.1f} M"
+    return f"{count / 1e3:.0f} k" if count >= 9_950 else f"{count / 1e3:.1f} k"
+
+
+def label(model: str) -> str:
+    """Return "gcn 2x16" as "GCN 2x16"."""
+    name, *shape = model.split()
+    return " ".join([MODELS.get(name, name), *shape])
+
+
+def described(graph: str, row: dict) -> str:
+    return f"{graph} ({size(row['nodes'])} / {size(row['edges'])})"
+
+
+def table(heading: list[str], lines: list[list[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(heading) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [heading, rule, *lines])
+
+
+def _machine(about: dict) -> str:
+    if about.get("gpu"):
+        return f"one {about['gpu']}"
+    return f"{about['threads']} threads of an {about['processor']}"
+
+
+def conditions(name: str) -> str:
+    """Return machine, versions and date of a file as a sentence, and a second one if the machine was busy."""
+    result = load(name)
+    about, versions = result["about"], result["about"]["versions"]
+    pyg = f" and torch-geometric {versions['torch_geometric']}" if "torch_geometric" in versions else ""
+    text = f"Measured on {_machine(about)} with torch {versions['torch']}{pyg}, on {about['date']}."
+    taken = max((row.get("missing_cores") or 0.0 for row in result["rows"]), default=0.0)
+    if taken > BUSY:
+        text += f" Other processes used up to {taken:.1f} CPU cores meanwhile, so ratios are more reliable than times."
+    return text
+
+
+def _commands(*names: str) -> str:
+    return "\n".join(f"    {load(name)['about']['command']}" for name in names)
+
+
+# ---- the marked tables -----------------------------------------------------------------------------------------------
+
+
+def _ratio(arms: dict[str, dict], key: str = "ms") -> float:
+    return arms[PLAIN][key] / arms[OURS][key]
+
+
+def headline(folder: str) -> str:
+    """Three figures: speed and memory on a GPU, speed on a CPU."""
+    cases = epochs("h200-epoch")
+    large = {case: arms for case, arms in cases.items() if arms[OURS]["edges"] >= LARGE}
+    speed = sorted(_ratio(arms) for arms in large.values())
+    memory = sorted(1 / _ratio(arms, "peak_mib") for arms in large.values())
+    models = list(dict.fromkeys(MODELS[model.split()[0]] for model in _shapes(large)))
+    about = load("h200-epoch")["about"]
+    gpu = about["gpu"].removeprefix("NVIDIA ")
+    graphs = len(_graphs(large))
+    cpu = {row["graph"]: row for row in load("cpu-gcn")["rows"]}
+    row = cpu.get(GRAPH) or next(iter(cpu.values()))
+    plain = row["baseline_ms"] / row["accelerated_ms"]
+    same = row["baseline_same_allocator_ms"] / row["accelerated_ms"]
+    return (
+        f"- **{times(statistics.median(speed))} the speed of PyG on an {gpu}** (median; {times(speed[0])} to "
+        f"{times(speed[-1])}): training epochs of {', '.join(models[:-1])} and {models[-1]} on {graphs} graphs of "
+        f"{size(LARGE)} edges and more.\n"
+        f"- **{statistics.median(memory):.2f} of PyG's peak memory** in the same runs (median; {memory[0]:.2f} to "
+        f"{memory[-1]:.2f}).\n"
+        f"- **{times(plain)} the speed of PyG on {load('cpu-gcn')['about']['threads']} CPU threads**, and {times(same)} "
+        f"that of PyG with the same memory allocator: an epoch of GCN on {row['graph']}."
+    )
+
+
+def chart(folder: str) -> str:
+    """The chart and its conditions."""
+    row = next(arms[OURS] for (graph, _), arms in epochs("h200-epoch").items() if graph == _chart_graph())
+    alt = f"Time of a training epoch and peak memory on {row['graph']}, PyG and gnna_plugin"
+    return (
+        f"![{alt}]({folder}epoch-h200.svg)\n\n"
+        f"{row['graph']}: {size(row['nodes'])} nodes, {size(row['edges'])} edges, {row['dim']} features. Medians, "
+        f"float32, eager mode, with the optimizer's step. {conditions('h200-epoch')}"
+    )
+
+
+def h200_epochs(folder: str) -> str:
+    """Times of a graph in a row and of a model in a column."""
+    cases = epochs("h200-epoch")
+    shapes, lines = _front_shapes(cases), []
+    for graph in _graphs(cases)[-8:]:
+        of_graph = {model: arms for (name, model), arms in cases.items() if name == graph}
+        cells = [
+            f"{ms(arms[PLAIN]['ms'])}, {ms(arms[OURS]['ms'])} ({times(_ratio(arms))})" if arms else ""
+            for arms in map(of_graph.get, shapes)
+        ]
+        lines.append([described(graph, next(iter(of_graph.values()))[OURS]), *cells])
+    return table(["graph (nodes / edges)", *map(label, shapes)], lines)
+
+
+def h200_memory(folder: str) -> str:
+    """Peak memory of a graph in a row and of a model in a column."""
+    cases = epochs("h200-epoch")
+    shapes, lines = _shapes(cases), []
+    for graph in _graphs(cases):
+        cells = []
+        for model in shapes:
+            arms = cases.get((graph, model))
+            cells.append(f"{arms[PLAIN]['peak_mib']:,.0f} / {arms[OURS]['peak_mib']:,.0f}" if arms else "")
+        lines.append([graph, *cells])
+    return table(["graph", *map(label, shapes)], lines)
+
+
+def h200_all(folder: str) -> str:
+    """Every case of the GPU, with torch.compile if it was measured."""
+    cases = epochs("h200-epoch")
+    compiled, lines = any(COMPILED in arms for arms in cases.values()), []
+    for graph in _graphs(cases):
+        for model in _shapes(cases):
+            arms = cases.get((graph, model))
+            if arms is None:
+                continue
+            cells = [ms(arms[PLAIN]["ms"]), ms(arms[OURS]["ms"]), times(_ratio(arms))]
+            if compiled:
+                other = arms.get(COMPILED)
+                cells[1:1] = [ms(other["ms"]) if other else "-"]
+                cells += [times(other["ms"] / arms[OURS]["ms"]) if other else "-"]
+            peaks = f"{arms[PLAIN]['peak_mib']:,.0f} / {arms[OURS]['peak_mib']:,.0f}"
+            lines.append([f"{graph}, {label(model)}", *cells, peaks])
+    heading = ["graph, model", "PyG", "gnna_plugin", "over PyG"]
+    if compiled:
+        heading = ["graph, model", "PyG", "PyG compiled", "gnna_plugin", "over PyG", "over compiled"]
+    return table([*heading, "peak MiB, PyG / ours"], lines)
+
+
+def h200_conditions(folder: str) -> str:
+    return f"{conditions('h200-epoch')}\n\n{_commands('h200-epoch')}"
+
+
+def cpu_epochs(folder: str) -> str:
+    """Times on a CPU, with the factors over the two forms of plain PyG side by side."""
+    lines = []
+    for name in ("cpu-gcn", "cpu-gin"):
+        for row in sorted(load(name)["rows"], key=lambda row: -row["edges"])[:4]:
+            plain, same, ours = row["baseline_ms"], row["baseline_same_allocator_ms"], row["accelerated_ms"]
+            peaks = f"{row['baseline_peak_mib']:,.0f} / {row['accelerated_peak_mib']:,.0f}"
+            cells = [ms(plain), ms(same), ms(ours), times(plain / ours), times(same / ours), peaks]
+            lines.append([described(row["graph"], row), label(row["model"]), *cells])
+    heading = [
+        "graph (nodes / edges)",
+        "model",
+        "PyG",
+        "PyG, same allocator",
+        "gnna_plugin",
+        "over PyG",
+        "over same allocator",
+        "peak MiB, PyG / ours",
+    ]
+    return table(heading, lines)
+
+
+def cpu_conditions(folder: str) -> str:
+    return f"{conditions('cpu-gcn')}\n\n{_commands('cpu-gcn', 'cpu-gin')}"
+
+
+def commands(folder: str) -> str:
+    return _commands("h200-epoch", "cpu-gcn", "cpu-gin")
+
+
+def _front_shapes(cases: dict) -> list[str]:
+    """Return one shape per model: the one that most graphs have, of those the first."""
+    shapes: dict[str, str] = {}
+    for model in _shapes(cases):
+        shapes.setdefault(model.split()[0], model)
+    return list(shapes.values())
+
+
+def _chart_graph() -> str:
+    cases = epochs("h200-epoch")
+    return GRAPH if any(graph == GRAPH for graph, _ in cases) else _graphs(cases)[-1]
+
+
+TABLES = {
+    "headline": headline,
+    "chart": chart,
+    "h200-epochs": h200_epochs,
+    "h200-memory": h200_memory,
+    "h200-all": h200_all,
+    "h200-conditions": h200_conditions,
+    "cpu-epochs": cpu_epochs,
+    "cpu-conditions": cpu_conditions,
+    "commands": commands,
+}
+
+
+def pages() -> list[Path]:
+    """Return the files that may have marked tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def rewritten(page: Path) -> str:
+    """Return the text of a page with its marked tables made again.
+
+    Raises:
+        KeyError: a mark names no table.
+    """
+    folder = "docs/figures/" if page.parent == ROOT else "figures/"
+
+    def made(match: re.Match) -> str:
+        return f"{match[1]}{TABLES[match[2]](folder)}\n{match[4]}"
+
+    return MARKED.sub(made, page.read_text(encoding="utf-8"))
+
+
+# ---- the chart -------------------------------------------------------------------------------------------------------
+
+
+def draw() -> None:
+    """Draw docs/figures/epoch-h200.svg: time and memory of every model on one graph."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "gnna_plugin", "font.family": "DejaVu Sans", "font.size": 11})
+    from matplotlib import pyplot as plt
+
+    graph, cases = _chart_graph(), epochs("h200-epoch")
+    models = [model for model in _front_shapes(cases) if (graph, model) in cases]
+    arms = [arm for arm in (PLAIN, OURS) if all(arm in cases[graph, model] for model in models)]
+    colours = {PLAIN: "#b4bac4", OURS: "#1f6fb4"}
+    names = {PLAIN: "PyG", OURS: "PyG with gnna_plugin"}
+    figure, panels = plt.subplots(1, 2, figsize=(7.6, 0.72 * len(models) + 1.25), sharey=True)
+    figure.patch.set_facecolor("white")
+    shown = {"ms": "ms per training epoch", "peak_mib": "peak memory, MiB"}
+    for panel, (key, title) in zip(panels, shown.items(), strict=True):
+        most = max(cases[graph, model][PLAIN][key] for model in models)
+        for place, model in enumerate(models):
+            for offset, arm in enumerate(arms):
+                value = cases[graph, model][arm][key]
+                y = place + (offset - (len(arms) - 1) / 2) * 0.38
+                panel.barh(y, value, 0.36, color=colours[arm], label=names[arm] if place == 0 else None)
+                text = ms(value) if key == "ms" else f"{value:,.0f}"
+                if arm == OURS and (ratio := _ratio(cases[graph, model], key)) >= 1.05:
+                    text += f"   {ratio:.1f}x {'faster' if key == 'ms' else 'less'}"
+                panel.text(
+                    value + most * 0.015,
+                    y,
+                    text,
+                    va="center",
+                    fontsize=10,
+                    weight="bold" if arm == OURS else "normal",
+                    color="#1a1a1a",
+                )
+        panel.set_title(title, loc="left", fontsize=12, color="#1a1a1a")
+        panel.set_xlim(0, most * 1.2)
+        panel.xaxis.set_visible(False)
+        for side in ("top", "right", "bottom"):
+            panel.spines[side].set_visible(False)
+        panel.tick_params(length=0)
+    panels[0].set_yticks(range(len(models)), [label(model).replace(" ", "\n", 1) for model in models])
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=len(arms), frameon=False)
+    figure.tight_layout(rect=(0, 0.07, 1, 1), w_pad=2)
+    CHARTS.mkdir(exist_ok=True)
+    figure.savefig(CHARTS / "epoch-h200.svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", action="store_true", help="leave the charts as they are")
+    commands = parser.add_subparsers(dest="command")
+    keep = commands.add_parser("store", help="keep a file that gnna wrote in docs/results/")
+    keep.add_argument("file", type=Path)
+    keep.add_argument("name")
+    keep.add_argument("--machine", help="the processor, if the file does not have it")
+    keep.add_argument("--partial", action="store_true", help="accept a run that did not finish")
+    args = parser.parse_args()
+    if args.command == "store":
+        store(args.file, args.name, args.machine, args.partial)
+        return 0
+    for page in pages():
+        text = rewritten(page)
+        if text != page.read_text(encoding="utf-8"):
+            page.write_text(text, encoding="utf-8")
+            print(f"changed: {page.relative_to(ROOT)}")
+    if not args.tables:
+        draw()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
