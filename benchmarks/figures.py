@@ -157,6 +157,13 @@ def conditions(name: str) -> str:
     about, versions = result["about"], result["about"]["versions"]
     pyg = f" and torch-geometric {versions['torch_geometric']}" if "torch_geometric" in versions else ""
     text = f"Measured on {_machine(about)} with torch {versions['torch']}{pyg}, on {about['date']}."
+    spread = max(
+        row[f"{arm}spread_ms"] / row[f"{arm}ms"]
+        for row in result["rows"]
+        for arm in ("", "baseline_", "accelerated_")
+        if f"{arm}spread_ms" in row
+    )
+    text += f" Interquartile ranges are up to {100 * spread:.0f} % of the medians."
     taken = max((row.get("missing_cores") or 0.0 for row in result["rows"]), default=0.0)
     if taken > BUSY:
         text += f" Other processes used up to {taken:.1f} CPU cores meanwhile, so ratios are more reliable than times."
@@ -188,13 +195,14 @@ def headline(folder: str) -> str:
     row = cpu.get(GRAPH) or next(iter(cpu.values()))
     plain = row["baseline_ms"] / row["accelerated_ms"]
     same = row["baseline_same_allocator_ms"] / row["accelerated_ms"]
+    threads = load("cpu-gcn")["about"]["threads"]
     return (
         f"- **{times(statistics.median(speed))} the speed of PyG on an {gpu}** (median; {times(speed[0])} to "
         f"{times(speed[-1])}): training epochs of {', '.join(models[:-1])} and {models[-1]} on {graphs} graphs of "
         f"{size(LARGE)} edges and more.\n"
         f"- **{statistics.median(memory):.2f} of PyG's peak memory** in the same runs (median; {memory[0]:.2f} to "
         f"{memory[-1]:.2f}).\n"
-        f"- **{times(plain)} the speed of PyG on {load('cpu-gcn')['about']['threads']} CPU threads**, and {times(same)} "
+        f"- **{times(plain)} the speed of PyG on {threads} CPU threads**, and {times(same)} "
         f"that of PyG with the same memory allocator: an epoch of GCN on {row['graph']}."
     )
 
@@ -286,7 +294,7 @@ def cpu_epochs(folder: str) -> str:
 
 
 def cpu_conditions(folder: str) -> str:
-    return f"{conditions('cpu-gcn')}\n\n{_commands('cpu-gcn', 'cpu-gin')}"
+    return f"GCN: {conditions('cpu-gcn')}\n\nGIN: {conditions('cpu-gin')}\n\n{_commands('cpu-gcn', 'cpu-gin')}"
 
 
 def commands(folder: str) -> str:
