@@ -2,24 +2,22 @@
 
     python benchmarks/figures.py                     all of it, as `make figures` does (needs matplotlib)
     python benchmarks/figures.py --tables            the tables only
-    python benchmarks/figures.py store FILE NAME     keep what `gnna compare --json` or `gnna bench epoch --json` wrote
 
-A marked table is the text between `<!-- figures: NAME -->` and `<!-- end -->`. NAME is a function of this file.
+A marked table is the text between `<!-- figures: NAME -->` and `<!-- end -->`. TABLES has the function of each name.
+benchmarks/measurements.py keeps measurements.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import itertools
-import json
 import re
 import statistics
 import sys
 from pathlib import Path
 
+from measurements import load
+
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "results"
 CHARTS = ROOT / "docs" / "figures"
 MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
 
@@ -30,66 +28,7 @@ MODELS = {"gcn": "GCN", "gin": "GIN", "sage": "SAGE", "gat": "GAT"}
 PLAIN, COMPILED, OURS = "PyG", "PyG compiled", "gnna"  # arms of `gnna bench epoch`
 
 
-# ---- stored measurements ---------------------------------------------------------------------------------------------
-
-
-def load(name: str) -> dict:
-    """Return {"about", "rows"} of docs/results/NAME.json."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def store(path: Path, name: str, machine: str | None = None, partial: bool = False) -> None:
-    """Keep a file that gnna wrote. Columns that are not flat are left out.
-
-    Args:
-        path: what `--json` wrote.
-        name: the name in docs/results/.
-        machine: the processor, if the file does not have it.
-        partial: accept a run that did not finish. Graphs without all their cases are left out, in the command too.
-
-    Raises:
-        SystemExit: the run did not finish.
-    """
-    found = json.loads(path.read_text(encoding="utf-8"))
-    rows = found if isinstance(found, list) else found["rows"]
-    about = {} if isinstance(found, list) else dict(found["about"])
-    for key in ("command", "versions", "device", "threads"):
-        if key not in about and key in rows[0]:
-            about[key] = rows[0][key]
-    about.setdefault("date", datetime.date.fromtimestamp(path.stat().st_mtime).isoformat())
-    about.setdefault("processor", machine or about["versions"].get("processor"))
-    about["command"] = _public(about["command"])
-    if lacking := _unfinished(about["command"], rows):
-        if not partial:
-            raise SystemExit(f"{path} lacks cases of {', '.join(lacking)}: let the run finish, or use --partial")
-        rows = [row for row in rows if row["graph"] not in lacking]
-        about["command"] = " ".join(word for word in about["command"].split() if word not in lacking)
-    flat = [
-        {key: value for key, value in row.items() if key != "command" and not isinstance(value, (dict, list))}
-        for row in rows
-    ]
-    lines = ",\n".join("  " + json.dumps(row) for row in flat)
-    text = f'{{\n "about": {json.dumps(about)},\n "rows": [\n{lines}\n ]\n}}\n'
-    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
-
-
-def _public(command: str) -> str:
-    """Return a command without the paths of its outputs, as a user would type it."""
-    command = re.sub(r" --(json|csv|html) \S+", "", command)
-    return re.sub(r"^\S*python\S* -m gnna_plugin", "gnna", command)
-
-
-def _unfinished(command: str, rows: list[dict]) -> list[str]:
-    """Return the graphs of a command that have fewer cases in the rows than it asks for."""
-    words = command.split()
-
-    def given(option: str) -> list[str]:
-        start = words.index(option) + 1 if option in words else len(words)
-        return list(itertools.takewhile(lambda word: not word.startswith("--"), words[start:]))
-
-    wanted = max(1, len(given("--models"))) * max(1, len(given("--shapes")))
-    cases = {graph: {row["model"] for row in rows if row["graph"] == graph} for graph in given("--graph")}
-    return [graph for graph, models in cases.items() if len(models) < wanted]
+# ---- measurements ----------------------------------------------------------------------------------------------------
 
 
 def epochs(name: str) -> dict[tuple[str, str], dict[str, dict]]:
@@ -402,16 +341,7 @@ def draw() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", action="store_true", help="leave the charts as they are")
-    commands = parser.add_subparsers(dest="command")
-    keep = commands.add_parser("store", help="keep a file that gnna wrote in docs/results/")
-    keep.add_argument("file", type=Path)
-    keep.add_argument("name")
-    keep.add_argument("--machine", help="the processor, if the file does not have it")
-    keep.add_argument("--partial", action="store_true", help="accept a run that did not finish")
     args = parser.parse_args()
-    if args.command == "store":
-        store(args.file, args.name, args.machine, args.partial)
-        return 0
     for page in pages():
         text = rewritten(page)
         if text != page.read_text(encoding="utf-8"):

@@ -18,17 +18,20 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _ROW = re.compile(r"^\|", re.M)
 
 
-def figures():
-    """Return benchmarks/figures.py as a module."""
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "benchmarks" / "figures.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def module(name):
+    """Import a file of benchmarks/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
 @pytest.fixture(scope="module")
 def tool():
-    return figures()
+    """Return benchmarks/figures.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        return module("figures")
 
 
 def tables(text):
@@ -94,7 +97,8 @@ def test_every_command_has_a_section():
     assert not set(COMMANDS) - headings
 
 
-def test_a_run_that_did_not_finish_is_stored_only_on_request_and_without_its_open_graphs(tool, tmp_path, monkeypatch):
+def test_a_run_that_did_not_finish_is_stored_only_on_request_and_without_its_open_graphs(tmp_path, monkeypatch):
+    tool = module("measurements")
     monkeypatch.setattr(tool, "RESULTS", tmp_path)
     row = {"graph": "cora", "model": "gcn 2x16", "decisions": [1]}
     command = "python -m gnna_plugin bench epoch --graph cora DD --models gcn --json /x/y.json"
