@@ -55,7 +55,8 @@ def _shapes(cases: dict) -> list[str]:
 
 
 def ms(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
+    """Return a time with three significant digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def times(value: float) -> str:
@@ -96,13 +97,14 @@ def conditions(name: str) -> str:
     about, versions = result["about"], result["about"]["versions"]
     pyg = f" and torch-geometric {versions['torch_geometric']}" if "torch_geometric" in versions else ""
     text = f"Measured on {_machine(about)} with torch {versions['torch']}{pyg}, on {about['date']}."
-    spread = max(
+    spreads = [
         row[f"{arm}spread_ms"] / row[f"{arm}ms"]
         for row in result["rows"]
         for arm in ("", "baseline_", "accelerated_")
         if f"{arm}spread_ms" in row
-    )
-    text += f" Interquartile ranges are up to {100 * spread:.0f} % of the medians."
+    ]
+    if spreads:
+        text += f" Interquartile ranges are up to {100 * max(spreads):.0f} % of the medians."
     taken = max((row.get("missing_cores") or 0.0 for row in result["rows"]), default=0.0)
     if taken > BUSY:
         text += f" Other processes used up to {taken:.1f} CPU cores meanwhile, so ratios are more reliable than times."
@@ -207,7 +209,10 @@ def h200_all(folder: str) -> str:
 
 
 def h200_conditions(folder: str) -> str:
-    return f"{conditions('h200-epoch')}\n\n{_commands('h200-epoch')}"
+    small = "`gnna bench epoch` accelerates graphs of every size. By default, small ones run as PyG's own code."
+    if "bench epoch" not in load("h200-epoch")["about"]["command"]:
+        small = "Small graphs run as PyG's own code, except that the normalisation is cached."
+    return f"{conditions('h200-epoch')} {small}\n\n{_commands('h200-epoch')}"
 
 
 def cpu_epochs(folder: str) -> str:
