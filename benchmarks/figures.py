@@ -55,8 +55,8 @@ def _shapes(cases: dict) -> list[str]:
 
 
 def ms(value: float) -> str:
-    """Return a time with three significant digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Return a time with one decimal, with none from 100 on and with two below 1."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def times(value: float) -> str:
@@ -329,7 +329,7 @@ def draw() -> None:
                     color="#1a1a1a",
                 )
         panel.set_title(title, loc="left", fontsize=12, color="#1a1a1a")
-        panel.set_xlim(0, most * 1.2)
+        panel.set_xlim(0, most * 1.25)
         panel.xaxis.set_visible(False)
         for side in ("top", "right", "bottom"):
             panel.spines[side].set_visible(False)
