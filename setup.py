@@ -345,7 +345,7 @@ def check_environment(arguments):
 
 if __name__ == "__main__":
     check_environment(sys.argv)
-    rooms = {"gnna_plugin": "gnna_plugin", "gnna_plugin.adapters": "adapters"}
+    rooms = {"gnna_plugin": "gnna_plugin", "gnna_plugin.adapters": "adapters", "gnna_plugin.examples": "examples"}
     setup(
         package_dir=rooms,
         packages=[p for room, path in rooms.items() for p in (room, *(f"{room}.{q}" for q in find_packages(path)))],

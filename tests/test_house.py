@@ -96,12 +96,9 @@ def test_no_file_includes_torch_extension_h():
 
 
 def test_gnna_plugin_imports_no_framework():
-    """examples/ is exempt, because it holds scripts as a user would write them."""
-    examples = ROOT / "gnna_plugin" / "examples"
     offenders = [
         f"{path.relative_to(ROOT)}: {module}"
         for path in files("gnna_plugin", suffixes={".py"})
-        if examples not in path.parents
         for module in imported_modules(path.read_text())
         if module.split(".")[0] in FRAMEWORKS
     ]
@@ -122,7 +119,7 @@ def test_adapters_do_not_import_each_other():
 
 
 def test_no_file_exceeds_the_maximal_length():
-    rooms = ("csrc", "gnna_plugin", "adapters", "tests", "benchmarks")
+    rooms = ("csrc", "gnna_plugin", "adapters", "tests", "benchmarks", "examples")
     sources = [*files(*rooms, suffixes=CPP | {".py"}), ROOT / "setup.py"]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources}
     assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}
@@ -131,8 +128,7 @@ def test_no_file_exceeds_the_maximal_length():
 def test_packages_are_complete():
     """A folder without __init__.py works in the source tree but is missing from the wheel."""
     folders = {path.parent for path in files("gnna_plugin", "adapters", suffixes={".py"})}
-    data = {ROOT / "gnna_plugin" / "examples"}
-    assert not [str(f.relative_to(ROOT)) for f in folders - data if not (f / "__init__.py").is_file()]
+    assert not [str(f.relative_to(ROOT)) for f in folders if not (f / "__init__.py").is_file()]
 
 
 @pytest.mark.parametrize(
@@ -152,13 +148,12 @@ def test_the_import_finder_sees_every_form_of_import(source):
 
 
 def modules():
-    """Return {name as imported: path} of every module of gnna_plugin and the adapters, except the examples."""
+    """Return {name as imported: path} of every module of gnna_plugin and the adapters."""
     found = {}
     for path in files("gnna_plugin", "adapters", suffixes={".py"}):
         parts = path.relative_to(ROOT).with_suffix("").parts
         parts = ("gnna_plugin", *parts) if parts[0] == "adapters" else parts
-        if parts[1] != "examples":
-            found[".".join(parts).removesuffix(".__init__")] = path
+        found[".".join(parts).removesuffix(".__init__")] = path
     return found
 
 

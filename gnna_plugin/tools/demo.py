@@ -11,8 +11,11 @@ from gnna_plugin.tools.compare.spec import Case, WorkerError
 
 HELP = "show what the plug-in does, on this machine, in a minute or two"
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "gcn_pyg.py"
-ADDED_LINE = "gnna_plugin.enable()"
+PACKAGE = Path(__file__).resolve().parent.parent
+# A wheel holds examples/ inside the package. In a checkout, the folder stands beside it.
+EXAMPLE = next((path for folder in (PACKAGE, PACKAGE.parent)
+                if (path := folder / "examples" / "gcn_planetoid.py").is_file()), None)
+ADDED_LINE = "import gnna_plugin; gnna_plugin.enable()"
 
 # Chosen so that the whole demo takes about a minute on two cores, most of it for the plain framework.
 GENERATED = "community"
@@ -99,23 +102,26 @@ def _show_dgl(console, graphs, device, threads):
 def _show_script(console):
     from rich.syntax import Syntax
 
-    text = EXAMPLE.read_text(encoding="utf-8")
+    if EXAMPLE is None:
+        return
+    text = EXAMPLE.read_text(encoding="utf-8").replace(f"# {ADDED_LINE}", ADDED_LINE)
     lines = text.splitlines()
     added = next(number for number, line in enumerate(lines, 1) if ADDED_LINE in line)
     first = next(number for number, line in enumerate(lines, 1) if line.startswith("import torch"))
     last = next(number for number, line in enumerate(lines, 1) if line.startswith("def main"))
-    console.print(f"[bold]An ordinary PyG script, and the one added line[/bold] ({EXAMPLE}, line {added})")
+    console.print(f"[bold]An ordinary PyG script, and the one line to add[/bold] ({EXAMPLE}, line {added})")
     console.print(Syntax(text, "python", line_numbers=True, line_range=(first, last - 3), highlight_lines={added}))
 
 
 def _show_next(console, available):
     graph = available[0] if available else "YOUR_EDGES.csv"
     console.print("\n[bold]What to type next[/bold]")
+    script = [(f"python -m gnna_plugin run {EXAMPLE}", "the script above, accelerated without an edit")]
     for command, what in (
-        (f"python {EXAMPLE}", "the script above"),
+        *(script if EXAMPLE else []),
         ("python -m gnna_plugin compare --model gin --graph community", "another model on the generated graph"),
         (f"python -m gnna_plugin compare --model gcn --graph {graph} --json results.json", "your own graph"),
-        ("import gnna_plugin; gnna_plugin.enable()", "the lines to add to your own script"),
+        (ADDED_LINE, "the line to add to your own script"),
     ):
         console.print(f"  {command}", highlight=False, style="cyan", soft_wrap=True)
         console.print(f"      {what}", style="dim")
