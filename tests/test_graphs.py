@@ -99,6 +99,7 @@ def test_row_normalisation_makes_rows_sum_to_one_and_leaves_empty_rows():
         (dict(indices=np.array([[1, 2], [0, 3]])), "not a list of integers"),
         (dict(y=np.array([0, 1])), "'y' has 2 entries for 4 nodes"),
         (dict(y=np.array([0, 1, -1, 0])), "negative label -1"),
+        (dict(y=np.array([0, 1, 2**40, 0])), "'y' holds 1099511627776; labels are classes"),
         (dict(x=np.zeros((3, 2))), r"'x' is float64 \[3, 2\]"),
         (dict(train_mask=np.array([1, 0, 1, 0])), "'train_mask' is int64"),
         ({**FEATURES, "x_shape": np.array([4, 2])}, "'x_indices' holds 2 at position 0"),
@@ -195,7 +196,6 @@ def test_an_edge_list_may_use_spaces_tabs_or_commas_and_comments(tmp_path, conte
     [
         ("", "holds no edge"),
         ("# nothing\n\n", "holds no edge"),
-        ("source,target\n1,2\n", "line 1: 'source' is not an integer"),
         ("1 2\n\n# c\n3 x\n", "line 4: 'x' is not an integer"),
         ("1 2\n3\n", "line 2: one column"),
         ("1 2\n2 1.5\n", "line 2: '1.5' is not an integer"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gnna_plugin.data.community import DEFAULT_SIZE, community_graph
 from gnna_plugin.data.graph import Graph
+from gnna_plugin.data.known import advice
 from gnna_plugin.data.npz import load_npz
 from gnna_plugin.data.standin import standin_graph
 from gnna_plugin.data.text import load_edge_list, load_matrix_market
@@ -35,7 +36,8 @@ def load_graph(source, *, seed=0):
           * a path that ends in .mtx: a square Matrix Market coordinate matrix, whose entry (i, j) is the edge i -> j
             (needs SciPy);
           * a path that ends in .txt, .tsv or .csv: one edge "src dst" per line, separated by white space or commas.
-            Further columns are ignored, comments start with # or %, and the nodes are 0 to the largest id;
+            A header line may name the columns (src or source, dst or target, ...). Further columns are ignored,
+            comments start with # or %, and the nodes are 0 to the largest id;
           * a name: NAME.npz in the folder that the environment variable GNNA_DATA names;
           * a data set such as planetoid:Cora, tu:DD, reddit, suitesparse:SNAP/amazon0601 or ogb:ogbn-arxiv. PyTorch
             Geometric or ogb downloads it into the folder GNNA_DATASETS (default ~/.cache/gnna_plugin) and reads it;
@@ -68,9 +70,7 @@ def load_graph(source, *, seed=0):
         return load_npz(Path(folder) / f"{text}.npz")
     if prefix in DATASETS and (":" in text) != (prefix == "reddit"):
         return _load_dataset(text, FRAMEWORKS[DATASETS[prefix]])
-    near = difflib.get_close_matches(text, ["community", *available_graphs()], n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else f"; {_known_names(folder)}"
-    raise FileNotFoundError(f"no graph file or name '{text}'{hint}")
+    raise FileNotFoundError(f"no graph file or name '{text}'; {_hint(text, folder)}")
 
 
 def available_graphs():
@@ -89,6 +89,17 @@ def _load_dataset(source, framework):
     except ImportError as error:
         raise ValueError(f"{source}: loading it needs {package}: pip install {package} ({error})") from error
     return module.load(source, Path(os.environ.get("GNNA_DATASETS") or "~/.cache/gnna_plugin").expanduser())
+
+
+def _hint(text, folder):
+    """Return what to do about a name that was not found."""
+    here = ["community", *available_graphs()]
+    near = [name for name in here if name.lower() == text.lower()]
+    public = None if near else advice(Path(text).stem if Path(text).suffix in READERS else text)
+    near = near or difflib.get_close_matches(text, here, n=1)
+    if public:
+        return f"{public}; {_known_names(folder)}"
+    return f"did you mean '{near[0]}'?" if near else _known_names(folder)
 
 
 def _known_names(folder):

@@ -9,6 +9,8 @@ from gnna_plugin.data.graph import Graph, first_line, too_many_nodes
 
 # Limit of dense features, 16 GiB of float32, so that a damaged shape does not exhaust the memory.
 _MAX_DENSE_VALUES = 1 << 32
+# A label above this and above the number of nodes is no class. A model has an output for every class up to the largest.
+_MAX_LABEL = 1 << 16
 
 
 def load_npz(path):
@@ -115,6 +117,8 @@ def _labels(data, n):
         raise ValueError(f"{data.path}: 'y' has {len(y)} entries for {n} nodes")
     if y.min() < 0:
         raise ValueError(f"{data.path}: 'y' holds the negative label {y.min()}")
+    if y.max() > max(n, _MAX_LABEL):
+        raise ValueError(f"{data.path}: 'y' holds {y.max()}; labels are classes, numbered from 0: renumber them first")
     return y
 
 

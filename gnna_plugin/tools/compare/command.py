@@ -115,12 +115,15 @@ def _compare_script(args, console):
 
 def _compare_models(args, console):
     from gnna_plugin.tools.compare import report, runner
+    from gnna_plugin.tools.compare.data import nonfinite_features
 
     frameworks = CHOICES[args.framework]
     for framework in frameworks:
         runner.check_framework(framework)
     device, remark = runner.choose_device(args.device)
     graphs = load_graphs(args.graph, args.seed, args.renumber)
+    for sentence in filter(None, map(nonfinite_features, () if args.synthetic else graphs)):
+        console.print(sentence, style="yellow", highlight=False, soft_wrap=True)
     if remark:
         console.print(remark, style="dim")
 

@@ -71,6 +71,14 @@ def training_data(graph, case):
     )
 
 
+def nonfinite_features(graph):
+    """Return a sentence that says how many features of a Graph are NaN or infinite, or None if there are none."""
+    bad = 0 if graph.x is None else int((~np.isfinite(graph.x)).sum())
+    if not bad:
+        return None
+    return f"warning: {graph.name}: {bad:,} of {graph.x.size:,} features are NaN or infinite, and so will be the losses"
+
+
 def build_model(models, case, data, structure, device):
     """Return an untrained model for ``case`` on ``device``.
 
