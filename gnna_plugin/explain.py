@@ -112,11 +112,13 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
 
     Args:
         model: a framework's model; its modules are put into eval mode for the pass and back.
-        data: an object with edge_index [2, E], and x [N, F] (or num_nodes), such as PyG's Data.
-        inputs: what the model takes; none: data.x, data.edge_index.
+        data: an object with edge_index [2, E], and x [N, F] (or num_nodes), such as PyG's Data; or a homogeneous
+            DGLGraph.
+        inputs: what the model takes; none: data.x, data.edge_index. For a DGLGraph, what the model takes after the
+            graph, or everything if the graph is among it; none: the graph's node data "feat" or "x".
 
     Raises:
-        ValueError: data has no edge_index.
+        ValueError: data has no edge_index, or a DGLGraph is not homogeneous or has no features.
 
     >>> import torch, gnna_plugin
     >>> from torch_geometric.data import Data
@@ -125,25 +127,20 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
     >>> print(gnna_plugin.explain(GCNConv(16, 8), data).decisions[0]["width"])
     8
     """
-    edge_index = getattr(data, "edge_index", None)
-    if not isinstance(edge_index, torch.Tensor) or edge_index.dim() != 2:
-        raise ValueError(f"data is {type(data).__name__} without an edge_index [2, E]; explain reads the graph from it")
-    x = getattr(data, "x", None)
-    num_nodes = x.size(0) if isinstance(x, torch.Tensor) else int(data.num_nodes)
+    edges, num_nodes, arguments = _graph_and_arguments(data, inputs)
     training = [module for module in model.modules() if module.training]
     model.eval()
-    edges = edge_index.as_tensor() if hasattr(edge_index, "as_tensor") else edge_index  # PyG's EdgeIndex
     for part in (edges, *edges):  # what happens in the long run, not in the first passes over a small graph
         torch.ops.gnna.set_repeated(part)
     try:
         with switch.enabled(*switch.frameworks(), **_settings_in_force()), torch.no_grad():
             for _ in range(_PASSES):
                 with report.fresh():
-                    model(*(inputs or (data.x, edge_index)))
+                    model(*arguments)
                     status = take_status()
                 if not status.fallback_calls:
                     break
-            min_work = settings.current.least_work(edge_index.device.type)
+            min_work = settings.current.least_work(edges.device.type)
     finally:
         for module in training:
             module.training = True
@@ -151,6 +148,35 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
     paper = [paper_model(facts, decision["width"]) for decision in status.decisions]
     decisions = [{**decision, "schedule": _schedule(decision)} for decision in status.decisions]
     return Explanation(facts, decisions, paper, status.layers, min_work, _living(status.schedules, decisions))
+
+
+def _graph_and_arguments(data: Any, inputs: tuple[Any, ...]) -> tuple[torch.Tensor, int, tuple[Any, ...]]:
+    """Return (edge_index [2, E], the number of nodes, the arguments of the model) of what explain() was given."""
+    if hasattr(data, "ndata") and callable(getattr(data, "edges", None)):
+        return _of_dgl_graph(data, inputs)
+    edge_index = getattr(data, "edge_index", None)
+    if not isinstance(edge_index, torch.Tensor) or edge_index.dim() != 2:
+        raise ValueError(
+            f"data is {type(data).__name__} without an edge_index [2, E]; explain reads the graph from it, or from a "
+            "DGLGraph"
+        )
+    x = getattr(data, "x", None)
+    num_nodes = x.size(0) if isinstance(x, torch.Tensor) else int(data.num_nodes)
+    edges = edge_index.as_tensor() if hasattr(edge_index, "as_tensor") else edge_index  # PyG's EdgeIndex
+    return edges, num_nodes, inputs or (data.x, edge_index)
+
+
+def _of_dgl_graph(graph: Any, inputs: tuple[Any, ...]) -> tuple[torch.Tensor, int, tuple[Any, ...]]:
+    if graph.is_block or len(graph.ntypes) > 1 or len(graph.etypes) > 1:
+        kind = "a block" if graph.is_block else "heterogeneous"
+        raise ValueError(f"the DGLGraph is {kind}; explain takes a homogeneous one: pass dgl.to_homogeneous(graph)")
+    if not inputs:
+        names = [name for name in ("feat", "x") if name in graph.ndata]
+        if not names:
+            raise ValueError("the DGLGraph has no node data 'feat' or 'x'; pass the features: explain(model, graph, x)")
+        inputs = (graph.ndata[names[0]],)
+    arguments = inputs if any(value is graph for value in inputs) else (graph, *inputs)
+    return torch.stack(graph.edges()), graph.num_nodes(), arguments
 
 
 def _schedule(decision: dict) -> dict:
