@@ -118,6 +118,7 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
             graph, or everything if the graph is among it; none: the graph's node data "feat" or "x".
 
     Raises:
+        TypeError: model is no module.
         ValueError: data has no edge_index, or a DGLGraph is not homogeneous or has no features.
 
     >>> import torch, gnna_plugin
@@ -127,6 +128,8 @@ def explain(model: torch.nn.Module, data: Any, *inputs: Any) -> Explanation:
     >>> print(gnna_plugin.explain(GCNConv(16, 8), data).decisions[0]["width"])
     8
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model is of type {type(model).__name__}; explain takes a torch.nn.Module, and then its data")
     edges, num_nodes, arguments = _graph_and_arguments(data, inputs)
     training = [module for module in model.modules() if module.training]
     model.eval()

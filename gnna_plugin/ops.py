@@ -6,6 +6,9 @@ of its edge list, which is the list's CSR form. Plans stay in a cache as long as
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -41,10 +44,11 @@ def spmm(
             [0., 0., 0.],
             [1., 1., 0.]])
     """
+    _check_tensors(x=x, edge_index=edge_index)
+    _check_optional(weight=weight)
     src, dst = _ends(edge_index)
-    return torch.ops.gnna.spmm(
-        x, weight, src, dst, x.size(0) if num_dst is None else num_dst, reduce, not torch.compiler.is_compiling()
-    )
+    rows = _whole("num_dst", x.size(0) if num_dst is None else num_dst)
+    return torch.ops.gnna.spmm(x, weight, src, dst, rows, _name_of(reduce), not torch.compiler.is_compiling())
 
 
 def spmm_csr(
@@ -80,9 +84,11 @@ def spmm_csr(
     tensor([[1., 1., 0.],
             [0., 0., 0.]])
     """
+    _check_tensors(x=x, rowptr=rowptr, col=col)
+    _check_optional(weight=weight, perm=perm)
     cache = not torch.compiler.is_compiling()
     row, column = torch.ops.gnna.edges_of_csr(rowptr, col, perm, x.size(0), cache)
-    return torch.ops.gnna.spmm(x, weight, column, row, rowptr.size(0) - 1, reduce, cache)
+    return torch.ops.gnna.spmm(x, weight, column, row, rowptr.size(0) - 1, _name_of(reduce), cache)
 
 
 def spmm_csc(
@@ -113,14 +119,16 @@ def spmm_csc(
     Raises:
         ValueError, TypeError: as for spmm_csr.
     """
+    _check_tensors(x=x, colptr=colptr, row=row)
+    _check_optional(weight=weight, perm=perm)
     cache = not torch.compiler.is_compiling()
-    num_dst = x.size(0) if num_dst is None else num_dst
+    num_dst = _whole("num_dst", x.size(0) if num_dst is None else num_dst)
     column, dst = torch.ops.gnna.edges_of_csr(colptr, row, perm, num_dst, cache)
     if colptr.size(0) - 1 != x.size(0):
         raise ValueError(
             f"colptr has {colptr.size(0)} elements, but x has {x.size(0)} rows; colptr must have one element more"
         )
-    return torch.ops.gnna.spmm(x, weight, column, dst, num_dst, reduce, cache)
+    return torch.ops.gnna.spmm(x, weight, column, dst, num_dst, _name_of(reduce), cache)
 
 
 def sddmm(a: Tensor, b: Tensor, edge_index: Tensor, head_dims: int = 0) -> Tensor:
@@ -137,8 +145,10 @@ def sddmm(a: Tensor, b: Tensor, edge_index: Tensor, head_dims: int = 0) -> Tenso
     Raises:
         ValueError, TypeError: as for spmm.
     """
+    _check_tensors(a=a, b=b, edge_index=edge_index)
     src, dst = _ends(edge_index)
-    return torch.ops.gnna.sddmm(a, b, src, dst, head_dims, not torch.compiler.is_compiling())
+    kept = _whole("head_dims", head_dims)
+    return torch.ops.gnna.sddmm(a, b, src, dst, kept, not torch.compiler.is_compiling())
 
 
 def clear_cache() -> None:
@@ -153,6 +163,35 @@ def release_captures() -> None:
     destroyed, so it keeps the plans and normalised weights that the graph reads until this call.
     """
     torch.ops.gnna.release_captures()
+
+
+def _check_tensors(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__module__.partition(".")[0]
+            to_do = f"; torch.from_numpy({name}) makes one" if kind == "numpy" else ""
+            raise TypeError(f"{name} is of type {type(value).__qualname__}; it must be a torch.Tensor{to_do}")
+        if name == "x" and value.dim() == 0:
+            raise ValueError("x has no dimensions; the first must count the nodes")
+
+
+def _check_optional(**arguments: Any) -> None:
+    _check_tensors(**{name: value for name, value in arguments.items() if value is not None})
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a count as the ops take it. A SymInt of torch.compile stays one."""
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+        return value
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is {value!r}; it must be a whole number")
+    return int(value)
+
+
+def _name_of(reduce: Any) -> str:
+    if not isinstance(reduce, str):
+        raise TypeError(f"reduce is {reduce!r}; accepted are 'sum', 'mean', 'max' and 'min'")
+    return reduce
 
 
 def _ends(edge_index: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import numbers
 import sys
 import threading
 import warnings
@@ -90,7 +89,7 @@ def enable(
     for label, switch in (("keep_memory", keep_memory), ("schedule", schedule), ("rewrite", rewrite)):
         if not isinstance(switch, bool):
             raise ValueError(f"{label} is {switch!r}; it must be True or False")
-    if not isinstance(max_plan_bytes, numbers.Integral) or not 0 <= max_plan_bytes < 1 << 63:
+    if not settings.is_count(max_plan_bytes):
         raise ValueError(f"max_plan_bytes is {max_plan_bytes!r}; it must be a whole number of bytes, 0 to 2**63 - 1")
     if config is not None and not isinstance(config, (Mapping, decider.Config)):
         raise ValueError(f"config is {config!r}; it must be a dictionary of launch parameters, a Config or None")

@@ -77,6 +77,11 @@ def test_data_without_a_graph():
         gnna_plugin.explain(Net(), SimpleNamespace(x=torch.ones(2, 32)))
 
 
+def test_a_model_that_is_no_module(data):
+    with pytest.raises(TypeError, match="model is of type function; explain takes a torch.nn.Module"):
+        gnna_plugin.explain(lambda x, edge_index: x, data)
+
+
 def test_command_line(tmp_path, capsys):
     file = tmp_path / "why.json"
     assert cli.main(["explain", "--model", "gin", "--graph", "community:3000x30000", "--json", str(file)]) == 0

@@ -74,3 +74,48 @@ def test_an_unknown_reduce_is_refused(device):
 def test_tensors_on_two_devices_are_refused():
     with pytest.raises(ValueError, match="one device"):
         torch.ops.gnna.spmm(torch.ones(3, 4, device="cuda"), None, *torch.zeros(2, 2, dtype=torch.int64), 3, "sum")
+
+
+X, EDGES, POINTERS = torch.ones(3, 4), torch.tensor([[0, 1], [1, 2]]), torch.tensor([0, 1, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: gnna_plugin.spmm(X.numpy(), EDGES), r"x is of type ndarray; .* torch.from_numpy\(x\) makes one"),
+        (lambda: gnna_plugin.spmm(X, EDGES.numpy()), "edge_index is of type ndarray"),
+        (lambda: gnna_plugin.spmm(X, EDGES, torch.ones(2).numpy()), "weight is of type ndarray"),
+        (lambda: gnna_plugin.spmm(X.tolist(), EDGES), "x is of type list; it must be a torch.Tensor$"),
+        (lambda: gnna_plugin.spmm(X, EDGES, "sum"), "weight is of type str"),
+        (lambda: gnna_plugin.spmm(X, EDGES, reduce=None), "reduce is None; accepted are 'sum', 'mean'"),
+        (lambda: gnna_plugin.spmm(X, EDGES, num_dst="3"), "num_dst is '3'; it must be a whole number"),
+        (lambda: gnna_plugin.spmm(X, EDGES, num_dst=2.0), "num_dst is 2.0"),
+        (lambda: gnna_plugin.spmm_csr(X, POINTERS.numpy(), EDGES[0]), "rowptr is of type ndarray"),
+        (lambda: gnna_plugin.spmm_csr(X, POINTERS, EDGES[0], perm=[0, 1]), "perm is of type list"),
+        (lambda: gnna_plugin.spmm_csr(X, POINTERS, EDGES[0], reduce=3), "reduce is 3"),
+        (lambda: gnna_plugin.spmm_csc(X, POINTERS, None), "row is of type NoneType"),
+        (lambda: gnna_plugin.spmm_csc(X, POINTERS, EDGES[0], num_dst="3"), "num_dst is '3'"),
+        (lambda: gnna_plugin.sddmm(X, None, EDGES), "b is of type NoneType"),
+        (lambda: gnna_plugin.sddmm(X, X, EDGES, "1"), "head_dims is '1'"),
+    ],
+)  # fmt: skip
+def test_arguments_of_another_type_are_named(call, sentence):
+    with pytest.raises(TypeError, match=sentence) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_counts_may_be_of_any_type_of_whole_number():
+    numpy = pytest.importorskip("numpy")
+    assert gnna_plugin.spmm(X, EDGES, num_dst=numpy.int64(5)).shape == (5, 4)
+    with pytest.raises(ValueError, match="x has no dimensions"):
+        gnna_plugin.spmm(torch.tensor(1.0), EDGES)
+
+
+@pytest.mark.slow
+def test_the_checks_keep_sizes_symbolic(nothing_compiled):
+    compiled = torch.compile(gnna_plugin.spmm, backend="eager", fullgraph=True, dynamic=True)
+    for nodes in (7, 9, 11):
+        x, edges = torch.randn(nodes, 4), torch.randint(0, nodes, (2, 3 * nodes))
+        with torch.compiler.set_stance("default" if nodes == 7 else "fail_on_recompile"):
+            torch.testing.assert_close(compiled(x, edges), gnna_plugin.spmm(x, edges))

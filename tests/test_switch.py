@@ -153,6 +153,10 @@ def test_invalid_arguments_are_refused(monkeypatch):
         {"strict": "yes"},
         {"min_work": "many"},
         {"min_work": 1.5},
+        {"min_work": True},
+        {"min_work": 1 << 63},
+        {"max_plan_bytes": True},
+        {"rewrite": 0},
         {"keep_memory": 3},
         {"schedule": "x"},
     ):
@@ -165,9 +169,10 @@ def test_invalid_arguments_are_refused(monkeypatch):
         gnna_plugin.enable(min_work=-1)
     with pytest.raises(ValueError, match="max_plan_bytes is -5"):
         gnna_plugin.enable(max_plan_bytes=-5)
-    monkeypatch.setenv("GNNA_MIN_WORK", "much")
-    with pytest.raises(ValueError, match="GNNA_MIN_WORK is 'much'"):
-        gnna_plugin.enable()
+    for text in ("much", "-3", "1e6"):
+        monkeypatch.setenv("GNNA_MIN_WORK", text)
+        with pytest.raises(ValueError, match=f"GNNA_MIN_WORK is '{text}'"):
+            gnna_plugin.enable()
     absent = replace(FRAMEWORKS["pyg"], package="no_such_framework")
     monkeypatch.setitem(FRAMEWORKS, "pyg", absent)
     monkeypatch.delenv("GNNA_MIN_WORK")
