@@ -9,27 +9,26 @@ the public names.
 """
 
 from gnna_plugin import _load
+from gnna_plugin._version import __version__
 
-_load.load()
-
-from gnna_plugin._version import __version__  # noqa: E402
-from gnna_plugin.decider import Config  # noqa: E402
-from gnna_plugin.explain import Explanation, explain  # noqa: E402
-from gnna_plugin.ops import clear_cache, release_captures, sddmm, spmm, spmm_csc, spmm_csr  # noqa: E402
-from gnna_plugin.profiling import Profile, profile  # noqa: E402
-from gnna_plugin.renumber import renumber  # noqa: E402
-from gnna_plugin.report import reset as reset_status  # noqa: E402
-from gnna_plugin.settings import Fallback  # noqa: E402
-from gnna_plugin.status import Status, status  # noqa: E402
-from gnna_plugin.switch import (  # noqa: E402
-    disable,
-    disabled,
-    enable,
-    enabled,
-    load_ipython_extension,  # noqa: F401
-    unload_ipython_extension,  # noqa: F401
-)
-from gnna_plugin.verifying import Mismatch  # noqa: E402
+if _load.load_for_package():
+    from gnna_plugin.decider import Config
+    from gnna_plugin.explain import Explanation, explain
+    from gnna_plugin.ops import clear_cache, release_captures, sddmm, spmm, spmm_csc, spmm_csr
+    from gnna_plugin.profiling import Profile, profile
+    from gnna_plugin.renumber import renumber
+    from gnna_plugin.report import reset as reset_status
+    from gnna_plugin.settings import Fallback
+    from gnna_plugin.status import Status, status
+    from gnna_plugin.switch import (
+        disable,
+        disabled,
+        enable,
+        enabled,
+        load_ipython_extension,  # noqa: F401
+        unload_ipython_extension,  # noqa: F401
+    )
+    from gnna_plugin.verifying import Mismatch
 
 __all__ = [
     "Config",

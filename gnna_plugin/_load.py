@@ -3,6 +3,8 @@
 A library that was compiled against another torch may load and then crash or misread tensors. The versions are therefore
 compared before loading. If the library is missing or does not match, an ImportError names the command that builds it.
 Nothing here touches a CUDA device.
+
+The command line starts even if the library does not load, because `gnna doctor` has to say why.
 """
 
 from __future__ import annotations
@@ -13,23 +15,71 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-import torch
-
 HERE = Path(__file__).resolve().parent
 LIBRARY = "libgnna_plugin.so"
 
 _loaded = False
+# Why the library did not load. It is set only in a process of the command line; elsewhere the import fails.
+failure: Exception | None = None
+
+
+def load_for_package() -> bool:
+    """Load the library and return whether it is there.
+
+    Raises:
+        ImportError, OSError: the library cannot be loaded, and this process is not the command line.
+    """
+    global failure
+    try:
+        load()
+    except Exception as error:  # a torch that does not fit the system raises more than ImportError
+        if not _is_command_line(sys.argv, sys.orig_argv):
+            raise
+        failure = error
+    return failure is None
+
+
+def failure_message() -> str:
+    """Return what is wrong and what to do, in one sentence, if the library did not load."""
+    text = " ".join(str(failure).split())
+    if isinstance(failure, ImportError) and failure.name == "torch" and isinstance(failure, ModuleNotFoundError):
+        return f"torch is not installed for {sys.executable}: install torch, then build gnna_plugin for it"
+    if text.startswith(("gnna_plugin", "Python imported gnna_plugin")):
+        return text
+    return (
+        f"gnna_plugin cannot be loaded ({type(failure).__name__}: {text}): check that `import torch` works, then build "
+        f"gnna_plugin again with {_build_command()}"
+    )
+
+
+def _build_command() -> str:
+    where = _checkout_of(HERE) or "<path of the gnna_plugin checkout>"
+    return f"`pip install --no-build-isolation --force-reinstall --no-deps {where}`"
+
+
+def _is_command_line(argv: list[str], interpreter_argv: list[str]) -> bool:
+    """Return whether this process runs `gnna` or `python -m gnna_plugin`.
+
+    While Python looks for the module of `-m`, argv[0] is "-m".
+    """
+    program = argv[0] if argv else ""
+    if program == "-m":
+        return ("-m", "gnna_plugin") in zip(interpreter_argv[1:], interpreter_argv[2:], strict=False)
+    return Path(program).name == "gnna"
 
 
 def load() -> None:
     """Load the library and register its operators. Later calls do nothing.
 
     Raises:
-        ImportError: the library is missing, or was built for another torch.
+        ImportError: the library is missing, or was built for another torch; or torch is missing.
+        OSError: the library cannot be loaded by the system.
     """
     global _loaded
     if _loaded:
         return
+    import torch
+
     library = HERE / LIBRARY
     if not library.is_file() or not (HERE / "_build_info.py").is_file():
         raise ImportError(missing_library_message(HERE, sys.path))
@@ -73,10 +123,8 @@ def mismatch_message(info: dict, torch_version: str, torch_cuda: str | None) -> 
     built, found = (info["torch"], info["torch_cuda"]), (torch_version, torch_cuda)
     if kind(*built) == kind(*found):
         return None
-    where = _checkout_of(HERE) or "<path of the gnna_plugin checkout>"
     return (
-        f"gnna_plugin was built for torch {name(*built)}, found {name(*found)}: "
-        f"rebuild with `pip install --no-build-isolation --force-reinstall --no-deps {where}`"
+        f"gnna_plugin was built for torch {name(*built)}, found {name(*found)}: rebuild with {_build_command()}"
     )
 
 

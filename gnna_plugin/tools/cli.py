@@ -1,13 +1,17 @@
 """The command line: `python -m gnna_plugin` and the console script `gnna`.
 
 This file owns the list of subcommands and the exit statuses: 0 for success, 1 if a measuring process failed, 2 if the
-request cannot be met as given, 130 if it was interrupted. Each subcommand defines its own arguments.
+request cannot be met as given, 130 if it was interrupted. Each subcommand defines its own arguments. Modules that are
+imported here do not import torch, so that --help and `doctor` work without it.
 """
 
 import argparse
+import codecs
+import os
 import sys
 
-import gnna_plugin
+from gnna_plugin import _load
+from gnna_plugin._version import __version__
 from gnna_plugin.tools import artifact, demo, doctor, explain
 from gnna_plugin.tools.bench import command as bench
 from gnna_plugin.tools.compare import command as compare
@@ -22,6 +26,9 @@ COMMANDS = {
     "artifact": artifact, "bench": bench, "compare": compare, "demo": demo, "doctor": doctor, "explain": explain,
     "run": run, "study": study, "tune": tune, "verify": verify,
 }
+
+# Commands that do not need the library: doctor says what is wrong, and run leaves the script unaccelerated.
+_WITHOUT_LIBRARY = ("doctor", "run")
 
 _EPILOG = """examples:
   gnna run train.py                              run your own script, accelerated and otherwise unchanged
@@ -53,12 +60,29 @@ def build_parser():
         prog="gnna", description="Faster neighbour aggregation for PyTorch Geometric and DGL, with one added line.",
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"gnna_plugin {gnna_plugin.__version__}")
+    parser.add_argument("--version", action="version", version=f"gnna_plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         description = module.HELP[0].upper() + module.HELP[1:] + "."
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=description))
     return parser
+
+
+# What stands for a character that the terminal's encoding lacks.
+_PLAIN = {"\u00b1": "+-", "\u2026": "...", "\u00d7": "x", "\u00b5": "u"}
+
+
+def _print_anything():
+    """Print characters that the encoding of the output lacks as similar ones, instead of raising UnicodeEncodeError."""
+
+    def replace(error):
+        missing = error.object[error.start : error.end]
+        return "".join(_PLAIN.get(character, "?") for character in missing), error.end
+
+    codecs.register_error("gnna", replace)
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="gnna")
 
 
 def main(argv=None):
@@ -67,9 +91,18 @@ def main(argv=None):
     Raises:
         SystemExit: after --help, or if the arguments are wrong.
     """
+    _print_anything()
     args = build_parser().parse_args(argv)
+    if _load.failure is not None and args.command not in _WITHOUT_LIBRARY:
+        print(f"gnna: {_load.failure_message()} (`gnna doctor` says more)", file=sys.stderr)
+        return 1
     try:
-        return COMMANDS[args.command].run(args)
+        status = COMMANDS[args.command].run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of the output ended, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except UsageError as error:
         print(f"gnna: {error}", file=sys.stderr)
         return 2

@@ -81,8 +81,11 @@ def _verdict(checks, failed):
 
 def _checks():
     """Return (name, function) of every check. A function returns (state, what was found, the next step or "")."""
+    from gnna_plugin import _load
     from gnna_plugin.frameworks import FRAMEWORKS
 
+    if _load.failure is not None:  # nothing else can be tried
+        return [("gnna_plugin", _not_loaded), ("Python, torch", _torch)]
     return [
         ("gnna_plugin", _library),
         ("Python, torch", _torch),
@@ -100,6 +103,13 @@ def _safely(name, check):
     return {"name": name, "state": state, "found": found, "next": following}
 
 
+def _not_loaded():
+    from gnna_plugin import _load
+
+    found, _, following = _load.failure_message().rpartition(": ")
+    return FAILED, f"{found} (in {_load.HERE})", following
+
+
 def _library():
     import gnna_plugin
     from gnna_plugin import _load
@@ -111,8 +121,10 @@ def _library():
 
 
 def _torch():
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        return FAILED, f"Python {platform.python_version()}, torch cannot be imported: {error}", ""
     return OK, f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads", ""
 
 
