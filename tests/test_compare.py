@@ -1,22 +1,23 @@
 """The side-by-side comparison: what its numbers mean, what it writes, and how it refuses. No time is ever asserted."""
 
 import csv
-import importlib.util
 import json
 import os
-import subprocess
 import sys
 import types
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
+import gnna_plugin
 from gnna_plugin.data import Graph, load_graph
 from gnna_plugin.tools import cli, demo
 from gnna_plugin.tools.compare import measure, report, runner
 from gnna_plugin.tools.compare.data import read_graph, save_graph, training_data
 from gnna_plugin.tools.compare.spec import Case, UsageError, WorkerError
+from gnna_plugin.tools.pairs import time_in_pairs
 
 KEYS = """graph nodes edges framework model device baseline_ms accelerated_ms speedup baseline_same_allocator_ms
 baseline_peak_mib accelerated_peak_mib first_call_ms break_even_epochs max_rel_error loss_gap baseline_accuracy
@@ -342,23 +343,20 @@ def test_help_of_every_command_has_examples(capsys):
 def test_the_demo_covers_a_library_layer_and_a_users_own():
     models = [case.model for case in demo.cases([])]
     assert models == ["gcn", "gin", "weighted"]
-    assert [case.graph for case in demo.cases(["cora", "road-rome", "pubmed"])][:2] == ["cora", "pubmed"]
-
-
-def test_its_example_is_an_ordinary_script_with_one_added_line():
-    lines = demo.EXAMPLE.read_text().splitlines()
-    added = [line for line in lines if "gnna_plugin" in line]
-    assert len(added) == 1 and demo.ADDED_LINE in added[0]
+    assert [case.graph for case in demo.cases(["cora", "road-rome", "pubmed"])][0] == "pubmed"
 
 
 @pytest.mark.slow
-def test_its_example_runs_by_itself(tmp_path):
+def test_steps_are_timed_in_pairs_and_the_plug_in_is_off_afterwards():
     pytest.importorskip("torch_geometric")
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
-    done = subprocess.run([sys.executable, demo.EXAMPLE], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    losses = [float(line.split()[3]) for line in done.stdout.splitlines()]
-    assert len(losses) == 20 and losses[-1] < losses[0]
+    graph = load_graph("community:20000x200000")
+    threads = torch.get_num_threads()
+    plain, accelerated, ratio, pairs = time_in_pairs(graph, Case(graph=graph.name, hidden=16), seconds=0.1)
+    assert pairs >= 5 and plain > 0 and accelerated > 0 and ratio > 0
+    assert torch.get_num_threads() == threads and not gnna_plugin.status().frameworks
+    counts = gnna_plugin.status().layers["GCNConv"]
+    layers = 2
+    assert layers * pairs <= counts.fused <= layers * (pairs + 3)  # the plain steps are not among them
 
 
 @pytest.mark.slow
@@ -368,5 +366,4 @@ def test_the_demo_runs(capsys):
     text = capsys.readouterr().out
     for word in (demo.ADDED_LINE, "accelerated", "float64", "What to type next"):
         assert word in text
-    assert ("DGL script" in text) == (importlib.util.find_spec("dgl") is not None)
-    assert "does not run here" not in text
+    assert "speed-up" in text and "processor time" in " ".join(text.split())

@@ -1,13 +1,13 @@
 """The subcommand `demo`: shows on this machine what the plug-in does, in a minute or two.
 
-This file owns what is shown and in which order. gnna_plugin.tools.compare does the measurements.
+This file owns what is shown and in which order. gnna_plugin.tools.pairs measures the times, which must hold on a busy
+machine, and gnna_plugin.tools.compare the memory and the correctness.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from gnna_plugin.tools.arguments import positive
-from gnna_plugin.tools.compare.spec import Case, WorkerError
+from gnna_plugin.tools.compare.spec import Case
 
 HELP = "show what the plug-in does, on this machine, in a minute or two"
 
@@ -18,16 +18,18 @@ EXAMPLE = next((path for folder in (PACKAGE, PACKAGE.parent)
 ADDED_LINE = "import gnna_plugin; gnna_plugin.enable()"
 
 # Chosen so that the whole demo takes about a minute on two cores, most of it for the plain framework.
-GENERATED = "community"
-SMALL = ("cora", "pubmed")
-SECONDS = 1.5
+GENERATED = "community:40000x600000"
+SMALL = ("pubmed",)
+EPOCHS = 3  # for memory and correctness
+SECONDS = 5.0  # for the times of a case
 
 
 def add_arguments(parser):
     """Add the arguments to an argparse parser."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                         help="where to run (default: cuda if it can be used, else cpu)")
-    parser.add_argument("--threads", type=positive, help="number of CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=positive,
+                        help="number of CPU threads (default: 1 for times, else torch's choice)")
 
 
 def cases(available):
@@ -35,15 +37,10 @@ def cases(available):
 
     ``available`` are the names of the graphs that can be loaded.
     """
-    chosen = [Case(graph=name, model="gcn", epochs=30, budget_s=1.5) for name in SMALL if name in available]
+    chosen = [Case(graph=name, model="gcn", epochs=EPOCHS) for name in SMALL if name in available]
     for model in ("gcn", "gin", "weighted"):  # gcn also trains with reordered edges, to show what rounding does
-        chosen.append(Case(graph=GENERATED, model=model, epochs=30, budget_s=SECONDS, reorder=model == "gcn"))
+        chosen.append(Case(graph=GENERATED, model=model, epochs=EPOCHS, reorder=model == "gcn"))
     return chosen
-
-
-def dgl_cases():
-    """Return the Cases of the demo for DGL's models, on the generated graph."""
-    return [Case(graph=GENERATED, model="gcn", framework="dgl", epochs=10, budget_s=1.0, reorder=False)]
 
 
 def run(args):
@@ -57,6 +54,7 @@ def run(args):
     from gnna_plugin.data import available_graphs
     from gnna_plugin.tools.compare import report, runner
     from gnna_plugin.tools.compare.command import command_line, load_graphs, progress
+    from gnna_plugin.tools.pairs import time_in_pairs
 
     console = Console()
     runner.check_framework("pyg")
@@ -65,16 +63,17 @@ def run(args):
     chosen = cases(available_graphs())
     names = list(dict.fromkeys(case.graph for case in chosen))
     graphs = dict(zip(names, load_graphs(names, seed=0), strict=True))
+    pairs = [(graphs[case.graph], case) for case in chosen]
     console.print(f"\n[bold]The same training, with and without that line[/bold] ({remark or 'running on the CPU'})")
     with progress(console) as on_progress:
-        results = runner.measure_cases([(graphs[case.graph], case) for case in chosen], device=device,
-                                       threads=args.threads, command=command_line(), on_progress=on_progress)
-    console.print(report.comparison_table(results, accuracy=False))
-    for line in report.noise_lines(results):
-        console.print(line, highlight=False)
+        results = runner.measure_cases(pairs, device=device, threads=args.threads, command=command_line(),
+                                       on_progress=on_progress)
+        times = []
+        for graph, case in pairs:
+            on_progress("plain and accelerated", {"case": case.resolved(), "phase": "timing", "done": 0, "total": 0})
+            times.append(time_in_pairs(graph, case, device=device, threads=args.threads or 1, seconds=SECONDS))
+    console.print(_table(results, times, "wall" if device == "cuda" or (args.threads or 1) > 1 else "processor"))
     console.print("'weighted' is a user-written layer, known to no library: its message is w * x_j, with learned w.\n")
-    if find_spec("dgl") is not None:
-        results += _show_dgl(console, graphs, device, args.threads)
     console.print("[bold]Correctness[/bold]")
     for line in report.proof_lines(results):
         console.print(f"  {line}", highlight=False)
@@ -82,21 +81,24 @@ def run(args):
     return 0
 
 
-def _show_dgl(console, graphs, device, threads):
-    """Show the same line in DGL. Returns the Results, or [] if DGL cannot run here."""
-    from gnna_plugin.tools.compare import report, runner
-    from gnna_plugin.tools.compare.command import command_line, progress
+def _table(results, times, kind):
+    """Return the rich table of times and peak memory."""
+    from rich.markup import escape
+    from rich.table import Table
 
-    console.print("[bold]The same line in a DGL script[/bold]")
-    try:
-        with progress(console) as on_progress:
-            results = runner.measure_cases([(graphs[case.graph], case) for case in dgl_cases()], device=device,
-                                           threads=threads, command=command_line(), on_progress=on_progress)
-    except WorkerError as error:
-        console.print(f"  DGL is installed, but does not run here: {str(error).splitlines()[-1]}\n", markup=False)
-        return []
-    console.print(report.comparison_table(results, accuracy=False))
-    return results
+    caption = (f"Medians of the {kind} time of a training step. Plain and accelerated steps alternate in one process, "
+               "so that other processes slow both. Peak: memory above the loaded data, plain and accelerated.")
+    table = Table(caption=caption, caption_justify="left")
+    table.add_column("graph")
+    table.add_column("model")
+    for heading in ("plain\nms", "accelerated\nms", "\nspeed-up", "peak\nMiB"):
+        table.add_column(heading, justify="right")
+    for result, (plain, accelerated, ratio, _) in zip(results, times, strict=True):
+        row = result.row
+        table.add_row(escape(row["graph"]).replace(":", ":\n"), row["model"], f"{plain:,.1f}", f"{accelerated:,.1f}",
+                      f"[bold]{ratio:.1f}x[/bold]",
+                      f"{row['baseline_peak_mib']:,.0f}, {row['accelerated_peak_mib']:,.0f}")
+    return table
 
 
 def _show_script(console):
@@ -119,7 +121,7 @@ def _show_next(console, available):
     script = [(f"python -m gnna_plugin run {EXAMPLE}", "the script above, accelerated without an edit")]
     for command, what in (
         *(script if EXAMPLE else []),
-        ("python -m gnna_plugin compare --model gin --graph community", "another model on the generated graph"),
+        ("python -m gnna_plugin compare --framework both --graph community", "PyG and DGL, side by side"),
         (f"python -m gnna_plugin compare --model gcn --graph {graph} --json results.json", "your own graph"),
         (ADDED_LINE, "the line to add to your own script"),
     ):
