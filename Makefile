@@ -19,10 +19,10 @@ SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml gnna_p
 CLANG_TIDY := clang-tidy==23.1.4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint ruff format types tidy docs figures build environment tools clean
+.PHONY: help demo test test-oldest lint ruff format types tidy docs figures build dist wheels environment tools clean
 
 help:
-	@echo "make demo          show what the plug-in does, in a minute or two"
+	@echo "make demo          show what the plug-in does, in about two minutes"
 	@echo "make test          run all tests that this machine can run (GNNA_DATA=folder adds real graphs)"
 	@echo "make test-oldest   run the tests with the oldest torch, PyG and DGL, in $(OLDEST) (Python 3.10 or 3.11)"
 	@echo "make lint          check the Python files with ruff and mypy, and the C++ files with clang-format"
@@ -30,6 +30,9 @@ help:
 	@echo "make docs          build the documentation as build/docs/index.html, in a few seconds"
 	@echo "make figures       draw the charts and write the tables of README.md and docs/ from docs/results, in seconds"
 	@echo "make build         make only the environment and the compiled library"
+	@echo "make dist          make a source distribution, and from it a wheel for $(TORCH), in dist/ (minutes: it compiles anew)"
+	@echo "make wheels        make a wheel for each minor release of torch from 2.11 on (about ten minutes and 6 GB each);"
+	@echo "                   TORCHES='2.12.1 2.13.0' selects the releases"
 	@echo "make clean         remove what was built, $(VENV) and $(OLDEST)"
 	@echo "TORCH=torch==X.Y.Z selects another torch, PYTHON=python3.12 another Python"
 
@@ -86,6 +89,17 @@ $(VENV)/.docs: .ci/requirements-docs.txt | $(VENV)/.torch
 	@$(PIP) install --quiet -r .ci/requirements-docs.txt
 	@touch $@
 
+# The wheel is built from the source distribution, so that a file that is missing there is noticed. Its version names the
+# torch that it fits.
+dist: environment
+	@rm -rf dist/*.tar.gz
+	@$(PY) -W ignore setup.py --quiet sdist
+	@GNNA_LOCAL_VERSION=1 $(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir dist dist/*.tar.gz
+	@ls -l dist
+
+wheels: tools
+	@PYTHON=$(PYTHON) .ci/wheels $(TORCHES)
+
 build: $(VENV)/.built
 environment: $(VENV)/.stamp
 
@@ -117,4 +131,4 @@ tools:
 	  echo "gnna_plugin needs a C++ compiler: apt install g++, or give the name of another one: make CXX=clang++"; exit 1; }
 
 clean:
-	rm -rf build dist *.egg-info gnna_plugin/*.so gnna_plugin/_build_info.py $(VENV) $(OLDEST)
+	rm -rf build dist *.egg-info gnna_plugin/*.so gnna_plugin/_build_info.py $(VENV) $(OLDEST) .venv-wheels

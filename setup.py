@@ -9,6 +9,7 @@ Environment variables:
     CXX, CXXFLAGS, CUDACXX, CUDA_HOME (or CUDA_PATH), MAX_JOBS: as usual.
     GNNA_CUDA: 0 leaves the CUDA part out, 1 requires it.
     GNNA_CUDA_ARCHS: the architectures to build for, such as "80,90".
+    GNNA_LOCAL_VERSION: 1 adds the torch that the library fits to the version of a wheel, such as 0.1.0+torch2.13.
 """
 
 import os
@@ -27,6 +28,11 @@ import setuptools
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools before 70.1
+    from wheel.bdist_wheel import bdist_wheel
 
 # Decisions (decide_*, choose_*) are pure functions, so that tests can call them without a compiler.
 ROOT = Path(__file__).resolve().parent
@@ -68,6 +74,18 @@ def decide_cuda(nvcc, torch_cuda, wish, torch_version=""):
     if wish == "1":
         raise SystemExit(f"GNNA_CUDA=1 asks for the CUDA part, but {reason}. Unset it to build the C++ part only.")
     return False, reason
+
+
+def local_version(torch_version, cuda):
+    """Return the local part of a wheel's version, such as "+torch2.13" or "+torch2.13.cu13".
+
+    It names what gnna_plugin/_load.py compares: the minor release of torch, or the whole version of a pre-release, and
+    the major version of CUDA if the wheel has the CUDA part.
+    """
+    release = torch_version.partition("+")[0]
+    if re.fullmatch(r"\d+\.\d+\.\d+", release):
+        release = release.rpartition(".")[0]
+    return f"+torch{release}" + (f".cu{cuda.partition('.')[0]}" if cuda else "")
 
 
 def choose_archs(known, wish=None):
@@ -318,6 +336,13 @@ class BuildLibrary(build_ext):
         return [file for path in super().get_outputs() for file in (path, str(Path(path).with_name("_build_info.py")))]
 
 
+class Wheel(bdist_wheel):
+    """Tag the wheel for any Python 3, because the library is linked to torch only, not to Python."""
+
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
+
+
 class FreshBuild(build):
     """Empty the package folder before a build.
 
@@ -327,6 +352,15 @@ class FreshBuild(build):
     def run(self):
         shutil.rmtree(Path(self.build_lib, "gnna_plugin"), ignore_errors=True)
         super().run()
+
+
+def version():
+    """Return the version of the package, with its local part if GNNA_LOCAL_VERSION is 1."""
+    number = runpy.run_path(str(ROOT / "gnna_plugin" / "_version.py"))["__version__"]
+    if os.environ.get("GNNA_LOCAL_VERSION") != "1":
+        return number
+    plan = Plan()
+    return number + local_version(plan.torch, plan.torch_cuda if plan.cuda else None)
 
 
 def check_environment(arguments):
@@ -347,8 +381,9 @@ if __name__ == "__main__":
     check_environment(sys.argv)
     rooms = {"gnna_plugin": "gnna_plugin", "gnna_plugin.adapters": "adapters", "gnna_plugin.examples": "examples"}
     setup(
+        version=version(),
         package_dir=rooms,
         packages=[p for room, path in rooms.items() for p in (room, *(f"{room}.{q}" for q in find_packages(path)))],
         ext_modules=[Extension(f"gnna_plugin.{LIBRARY}", sources=[])],
-        cmdclass={"build": FreshBuild, "build_ext": BuildLibrary},
+        cmdclass={"build": FreshBuild, "build_ext": BuildLibrary, "bdist_wheel": Wheel},
     )

@@ -10,6 +10,7 @@ The command line starts even if the library does not load, because `gnna doctor`
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -109,13 +110,17 @@ def built_with_cuda() -> bool:
 def mismatch_message(info: dict, torch_version: str, torch_cuda: str | None) -> str | None:
     """Return the error text for a library of another torch, or None if it matches.
 
-    The torch release and the major version of CUDA must be equal, because torch's binary interface and the CUDA runtime
-    depend on them. The local part of the version is ignored, because the same build of torch is named 2.13.0+cu130 or
-    2.13.0, depending on where it was installed from.
+    The minor release of torch and the major version of CUDA must be equal, because torch's binary interface and the
+    CUDA runtime depend on them. Patch releases such as 2.13.1 keep the interface, pre-releases do not. The local part
+    of the version is ignored, because the same build of torch is named 2.13.0+cu130 or 2.13.0, depending on where it
+    was installed from.
     """
 
     def kind(version: str, cuda: str | None) -> tuple[str, str | None]:
-        return version.partition("+")[0], cuda.partition(".")[0] if cuda else None
+        release = version.partition("+")[0]
+        if re.fullmatch(r"\d+\.\d+\.\d+", release):
+            release = release.rpartition(".")[0]
+        return release, cuda.partition(".")[0] if cuda else None
 
     def name(version: str, cuda: str | None) -> str:
         return version if "+" in version else f"{version} (CUDA {cuda})" if cuda else f"{version} (no CUDA)"

@@ -93,6 +93,27 @@ def test_an_object_is_compiled_again_only_if_it_is_out_of_date(setup_py, tmp_pat
     assert not setup_py.is_current(result, depends, ["g++", "-c"])  # a deleted header
 
 
+@pytest.mark.parametrize(
+    ("torch_version", "cuda", "local"),
+    [
+        ("2.13.0+cpu", None, "+torch2.13"),
+        ("2.13.1", None, "+torch2.13"),
+        ("2.11.0+cu130", "13.0", "+torch2.11.cu13"),
+        ("2.14.0a0+git1234", None, "+torch2.14.0a0"),
+    ],
+)
+def test_the_local_version_names_what_the_library_fits(setup_py, torch_version, cuda, local):
+    assert setup_py.local_version(torch_version, cuda) == local
+
+
+def test_the_library_does_not_depend_on_the_version_of_python():
+    """The wheel's tag says so: py3-none."""
+    found = subprocess.run(["nm", "-D", "--undefined-only", _load.HERE / _load.LIBRARY], capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip("needs nm")
+    assert not [line for line in found.stdout.splitlines() if line.split()[-1].startswith(("Py", "_Py"))]
+
+
 # ---- the build that is running
 
 
@@ -141,6 +162,7 @@ GPU = {"torch": "2.11.0+cu130", "torch_cuda": "13.0"}
     [
         (CPU, "2.13.0+cpu", None),
         (CPU, "2.13.0", None),
+        (CPU, "2.13.1+cpu", None),
         (GPU, "2.11.0+cu130", "13.0"),
         (GPU, "2.11.0", "13.0"),
         (GPU, "2.11.0+cu132", "13.2"),
@@ -154,7 +176,7 @@ def test_a_library_fits_its_torch(built, version, cuda):
     ("built", "version", "cuda", "says"),
     [
         (CPU, "2.11.0+cpu", None, "was built for torch 2.13.0+cpu, found 2.11.0+cpu: rebuild with `pip install "),
-        (CPU, "2.13.1+cpu", None, "found 2.13.1+cpu"),
+        (CPU, "2.13.0rc1+cpu", None, "found 2.13.0rc1+cpu"),
         (CPU, "2.14.0a0+git1234", None, "found 2.14.0a0+git1234"),
         (CPU, "2.13.0", "13.0", "built for torch 2.13.0+cpu, found 2.13.0 (CUDA 13.0)"),
         (GPU, "2.11.0+cu128", "12.8", "found 2.11.0+cu128"),
