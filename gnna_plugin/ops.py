@@ -179,7 +179,7 @@ def _check_optional(**arguments: Any) -> None:
     _check_tensors(**{name: value for name, value in arguments.items() if value is not None})
 
 
-def _whole(name: str, value: Any) -> int:
+def _whole(name: str, value: Any) -> Any:
     """Return a count as the ops take it. A SymInt of torch.compile stays one."""
     if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
         return value

@@ -97,15 +97,15 @@ def switch_from_environment(name: str, value: bool | None) -> bool:
 
 def min_work_from_environment(min_work: int | None) -> int | None:
     """Return min_work, from GNNA_MIN_WORK if the caller left it open."""
-    name, given = "min_work", min_work
+    name, given = "min_work", repr(min_work)
     if min_work is None and (text := os.environ.get("GNNA_MIN_WORK")):
-        name, given = "GNNA_MIN_WORK", text
+        name, given = "GNNA_MIN_WORK", repr(text)
         min_work = int(text) if text.strip().isdecimal() else -1
     if min_work is not None and not is_count(min_work):
-        raise ValueError(f"{name} is {given!r}; it must be a whole number of elements (edges x width), 0 to 2**63 - 1")
+        raise ValueError(f"{name} is {given}; it must be a whole number of elements (edges x width), 0 to 2**63 - 1")
     return min_work
 
 
 def is_count(value: object) -> bool:
     """Return whether a setting is a whole number that the ops' 64-bit integers can hold. True and False are none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= value < 1 << 63
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= int(value) < 1 << 63
