@@ -32,7 +32,7 @@ help:
 	@echo "make build         make only the environment and the compiled library"
 	@echo "make dist          make a source distribution, and from it a wheel for $(TORCH), in dist/ (minutes: it compiles anew)"
 	@echo "make wheels        make a wheel for each minor release of torch from 2.11 on (about ten minutes and 6 GB each);"
-	@echo "                   TORCHES='2.12.1 2.13.0' selects the releases"
+	@echo "                   TORCHES='2.12.1 2.13.0' selects the releases, GNNA_CUDA=0 leaves CUDA out"
 	@echo "make clean         remove what was built, $(VENV) and $(OLDEST)"
 	@echo "TORCH=torch==X.Y.Z selects another torch, PYTHON=python3.12 another Python"
 
