@@ -80,7 +80,7 @@ def local_version(torch_version, cuda):
     """Return the local part of a wheel's version, such as "+torch2.13" or "+torch2.13.cu13".
 
     It names what gnna_plugin/_load.py compares: the minor release of torch, or the whole version of a pre-release, and
-    the major version of CUDA if the wheel has the CUDA part.
+    the major version of torch's CUDA.
     """
     release = torch_version.partition("+")[0]
     if re.fullmatch(r"\d+\.\d+\.\d+", release):
@@ -359,8 +359,9 @@ def version():
     number = runpy.run_path(str(ROOT / "gnna_plugin" / "_version.py"))["__version__"]
     if os.environ.get("GNNA_LOCAL_VERSION") != "1":
         return number
-    plan = Plan()
-    return number + local_version(plan.torch, plan.torch_cuda if plan.cuda else None)
+    import torch
+
+    return number + local_version(torch.__version__, torch.version.cuda)
 
 
 def check_environment(arguments):
