@@ -32,6 +32,7 @@ _WITHOUT_LIBRARY = ("doctor", "run")
 
 _EPILOG = """examples:
   gnna run train.py                              run your own script, accelerated and otherwise unchanged
+  gnna compare train.py                          run it without and with the plug-in, side by side
   gnna doctor                                    check the installation
   gnna demo                                      see what the plug-in does, in a minute or two
   gnna compare --model gin --graph edges.csv     train on your own graph, with and without the plug-in
