@@ -53,8 +53,9 @@ def run(args):
 
     from gnna_plugin.data import available_graphs
     from gnna_plugin.tools.compare import report, runner
-    from gnna_plugin.tools.compare.command import command_line, load_graphs, progress
+    from gnna_plugin.tools.compare.command import command_line, load_graphs
     from gnna_plugin.tools.pairs import time_in_pairs
+    from gnna_plugin.tools.progress import progress
 
     console = Console()
     runner.check_framework("pyg")
@@ -70,7 +71,7 @@ def run(args):
                                        on_progress=on_progress)
         times = []
         for graph, case in pairs:
-            on_progress("plain and accelerated", {"case": case.resolved(), "phase": "timing", "done": 0, "total": 0})
+            on_progress(f"{graph.name} {case.model}, plain and accelerated: timing", 0, 0)
             times.append(time_in_pairs(graph, case, device=device, threads=args.threads or 1, seconds=SECONDS))
     console.print(_table(results, times, "wall" if device == "cuda" or (args.threads or 1) > 1 else "processor"))
     console.print("'weighted' is a user-written layer, known to no library: its message is w * x_j, with learned w.\n")

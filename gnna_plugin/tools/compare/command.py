@@ -4,12 +4,12 @@ runner.py measures, and report.py formats the results.
 """
 
 import argparse
-import contextlib
 import shlex
 import sys
 
 from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare.spec import CHOICES, LABELS, MODEL_DEFAULTS, Case, UsageError
+from gnna_plugin.tools.progress import progress
 from gnna_plugin.tools.renumbering import add_renumber, as_asked
 from gnna_plugin.tools.script import program
 
@@ -180,21 +180,6 @@ def load_graphs(sources, seed, renumber="no"):
 def command_line():
     """Return the command that is running, to be stored with its results."""
     return shlex.join(["python", "-m", "gnna_plugin", *sys.argv[1:]])
-
-
-@contextlib.contextmanager
-def progress(console):
-    """Show a live progress line, and yield the runner's ``on_progress``."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def on_progress(what, done, total):
-            bar.update(task, description=what, completed=done, total=total or None)
-
-        yield on_progress
 
 
 def add_config(parser):
