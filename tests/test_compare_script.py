@@ -83,6 +83,8 @@ def test_code_without_steps_is_compared_by_its_total_time(script, capsys):
         (["missing.py"], 2, "missing.py"),
         ([], 2, "--graph"),
         (["--graph", "community:30x90", "--html", "r.html"], 2, "--html"),
+        (["--epochs", "3", "train.py", "2"], 2, "--epochs"),
+        (["--against", "cached", "train.py", "2"], 2, "--against"),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_a_sentence(script, capsys, monkeypatch, arguments, status, text):

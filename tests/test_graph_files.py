@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnna_plugin.data import load_graph
-from gnna_plugin.tools.compare.command import load_graphs
 from gnna_plugin.tools.compare.spec import UsageError
+from gnna_plugin.tools.inputs import load_graphs
 
 EDGES = [(1, 0), (2, 0), (0, 2), (3, 2)]
 ARTIFACT = dict(num_nodes=np.int64(5), src_li=np.array([1, 2, 0, 3], np.int32), dst_li=np.array([0, 0, 2, 2]))

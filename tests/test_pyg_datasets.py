@@ -13,8 +13,8 @@ from torch_geometric.data import Data
 from torch_geometric.io import fs
 
 from gnna_plugin.data import load_graph
-from gnna_plugin.tools.compare.command import load_graphs
 from gnna_plugin.tools.compare.spec import UsageError
+from gnna_plugin.tools.inputs import load_graphs
 
 
 @pytest.fixture

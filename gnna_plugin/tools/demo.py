@@ -53,7 +53,7 @@ def run(args):
 
     from gnna_plugin.data import available_graphs
     from gnna_plugin.tools.compare import report, runner
-    from gnna_plugin.tools.compare.command import command_line, load_graphs
+    from gnna_plugin.tools.inputs import command_line, load_graphs
     from gnna_plugin.tools.pairs import time_in_pairs
     from gnna_plugin.tools.progress import progress
 

@@ -5,8 +5,8 @@ import json
 
 from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.arguments import output_file, positive
-from gnna_plugin.tools.compare.command import add_config
 from gnna_plugin.tools.compare.spec import Case
+from gnna_plugin.tools.inputs import add_config
 
 HELP = "show how a model's aggregations run on a graph, and why"
 
@@ -45,8 +45,8 @@ def run(args):
 
     import gnna_plugin
     from gnna_plugin.tools.compare import runner
-    from gnna_plugin.tools.compare.command import load_graphs
     from gnna_plugin.tools.compare.data import build_model, training_data
+    from gnna_plugin.tools.inputs import load_graphs
 
     runner.check_framework(args.framework)
     device, _ = runner.choose_device(args.device)

@@ -6,11 +6,10 @@ Each measurement is a module of this package.
 from __future__ import annotations
 
 import argparse
-import os
 
 from gnna_plugin.tools.arguments import natural, output_file, positive
-from gnna_plugin.tools.compare.command import add_config, command_line, load_graphs
 from gnna_plugin.tools.compare.spec import UsageError
+from gnna_plugin.tools.inputs import add_config, command_line, load_graphs, prepare_device
 from gnna_plugin.tools.renumbering import add_renumber
 
 HELP = "time kernels, training steps and plans against every installed library"
@@ -139,28 +138,6 @@ def run(args):
     if missing:
         raise UsageError(f"no library {next(iter(missing))!r} for any of the cases; without --peers, all are timed")
     return 0
-
-
-def prepare_device(args, console):
-    """Return the torch.device that the arguments device, cpu_time and threads ask for, and set the threads.
-
-    Raises:
-        UsageError: the device cannot be used, or CPU time cannot be measured as asked.
-    """
-    import torch
-
-    from gnna_plugin.tools.compare import runner
-
-    name, remark = runner.choose_device(args.device)
-    if remark:
-        console.print(remark, style="dim")
-    if getattr(args, "cpu_time", False):
-        if name != "cpu" or args.threads not in (None, 1) or os.environ.get("OMP_NUM_THREADS") != "1":
-            raise UsageError("--cpu-time measures one thread of a CPU: set OMP_NUM_THREADS=1, and use --device cpu")
-        args.threads = 1
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    return torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
 
 
 def check_peers(wanted, found, left_out):

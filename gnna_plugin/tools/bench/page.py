@@ -141,20 +141,17 @@ def _epochs(rows: list[dict]) -> str:
     return _table(["graph, model", *names], lines)
 
 
+_PARTS = ("whole", "allocator", "memo", "fused gather", "kernel")
+
+
 def _split(rows: list[dict]) -> Iterable[str]:
     lines = []
     for case, group in _grouped(rows, _epoch_case).items():
         by = {row["peer"]: row["ms"] for row in group}
         if epoch.FUSED not in by:
             continue
-        steps = [by.get(name) for name in (epoch.AS_RUN["pyg"], epoch.PLAIN["pyg"], epoch.MEMO, epoch.FUSED)]
-        steps.append(by[epoch.OURS["pyg"]])
-        present = [ms for ms in steps if ms is not None]
-        factors, before = [], None
-        for ms in steps:
-            factors.append("-" if ms is None or before is None else f"{before / ms:.2f}x")
-            before = before if ms is None else ms
-        lines.append([case, f"{present[0] / present[-1]:.2f}x", *factors[1:]])
+        parts = epoch.parts_of_gain(by)
+        lines.append([case, *(f"{parts[name]:.2f}x" if name in parts else "-" for name in _PARTS)])
     if lines:
         yield _SPLIT
-        yield _table(["graph, model", "whole", "allocator", "memo", "fused gather", "kernel"], lines)
+        yield _table(["graph, model", *_PARTS], lines)

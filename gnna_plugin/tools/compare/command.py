@@ -5,12 +5,13 @@ runner.py measures, and report.py formats the results.
 
 import argparse
 import shlex
-import sys
 
 from gnna_plugin.tools.arguments import natural, output_file, positive
+from gnna_plugin.tools.compare import against
 from gnna_plugin.tools.compare.spec import CHOICES, LABELS, MODEL_DEFAULTS, Case, UsageError
+from gnna_plugin.tools.inputs import add_config, command_line, load_graphs
 from gnna_plugin.tools.progress import progress
-from gnna_plugin.tools.renumbering import add_renumber, as_asked
+from gnna_plugin.tools.renumbering import add_renumber
 from gnna_plugin.tools.script import program
 
 HELP = "run your script, or a built-in model on a graph, with and without the plug-in, side by side"
@@ -51,6 +52,10 @@ def add_arguments(parser):
              "'community:NODESxEDGES'")
     add("--framework", choices=sorted(CHOICES), default="pyg",
         help="framework to train in; both: PyG and DGL, each with and without the plug-in (default: %(default)s)")
+    add("--against", type=against.paths, metavar="PATH,...",
+        help="with --graph: train on the frameworks' own best paths too, and split the gain over PyG into its parts: "
+             f"any of {', '.join(against.PATHS)} (PyG's defaults, cached normalisation, torch.sparse, EdgeIndex, "
+             "torch.compile, DGL)")
     add("--model", choices=("gcn", "gin"), default="gcn", help="model to train (default: %(default)s)")
     add("--layers", type=positive, help=f"number of layers (default: {_default(0)})")
     add("--hidden", type=positive, help=f"hidden width (default: {_default(1)})")
@@ -84,11 +89,26 @@ def run(args):
     console = Console()
     if program.is_given(args) == bool(args.graph):
         raise UsageError("give a script or --graph: `gnna compare train.py` or `gnna compare --graph community`")
+    needless = _given(args) & (_OF_SCRIPTS if args.graph else _OF_MODELS)
+    if needless:
+        kind = "a script, not for --graph" if args.graph else "--graph, not for a script"
+        raise UsageError(f"{', '.join(f'--{name}' for name in sorted(needless))}: for {kind}")
     if not args.graph:
         return _compare_script(args, console)
-    if args.html or args.allocator or args.rounds != 1:
-        raise UsageError("--html, --allocator and --rounds are options for scripts; --json and --csv work with --graph")
-    return _compare_models(args, console)
+    return against.run(args, console) if args.against else _compare_models(args, console)
+
+
+# Options that have an effect on scripts only, and on built-in models only.
+_OF_SCRIPTS = {"html", "allocator", "rounds"}
+_OF_MODELS = {"against", "classes", "config", "device", "dim", "epochs", "framework", "hidden", "layers", "model",
+              "renumber", "synthetic", "threads"}  # fmt: skip
+
+
+def _given(args):
+    """Return the names of the options whose values are not the defaults."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return {name for name, value in vars(parser.parse_args([])).items() if getattr(args, name) != value}
 
 
 def _compare_script(args, console):
@@ -159,44 +179,6 @@ def _case(graph, args, framework):
     return Case(graph=graph.name, model=args.model, framework=framework, layers=args.layers, hidden=args.hidden,
                 dim=args.dim, classes=args.classes, epochs=args.epochs, seed=args.seed, synthetic=args.synthetic,
                 config=args.config)
-
-
-def load_graphs(sources, seed, renumber="no"):
-    """Load all graphs, so that none is measured if one cannot be loaded.
-
-    ``renumber`` is a choice of the argument --renumber (gnna_plugin.tools.renumbering).
-
-    Raises:
-        UsageError: a graph cannot be loaded. The text is one sentence.
-    """
-    from gnna_plugin.data import load_graph
-
-    try:
-        return [as_asked(load_graph(source, seed=seed), renumber) for source in sources]
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        raise UsageError(str(error) or f"not enough memory for {' '.join(sources)}") from error
-
-
-def command_line():
-    """Return the command that is running, to be stored with its results."""
-    return shlex.join(["python", "-m", "gnna_plugin", *sys.argv[1:]])
-
-
-def add_config(parser):
-    """Add the argument --config, which fixes launch parameters by hand."""
-    parser.add_argument("--config", type=_config, metavar="NAME=N,...",
-                        help="CUDA launch parameters to fix instead of having them chosen, such as lanes=16,block=128: "
-                             "kernel (row or group), lanes, groups, group_size, vector_width, vectors, block, "
-                             "split_above, chunk_edges")
-
-
-def _config(text):
-    from gnna_plugin.decider import parse_config
-
-    try:
-        return parse_config(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _default(position):

@@ -95,8 +95,7 @@ def run(args):
     from rich.console import Console
 
     from gnna_plugin.tools.bench import show
-    from gnna_plugin.tools.bench.command import prepare_device
-    from gnna_plugin.tools.compare.command import command_line
+    from gnna_plugin.tools.inputs import command_line, prepare_device
     from gnna_plugin.tools.progress import bar_of
 
     if args.plot:

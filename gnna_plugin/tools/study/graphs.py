@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gnna_plugin.data import Graph
-from gnna_plugin.tools.compare.command import load_graphs
+from gnna_plugin.tools.inputs import load_graphs
 
 TYPES = ("I", "II", "III")
 DEFAULT_DIM, DEFAULT_CLASSES = 96, 22  # the artifact's own defaults, for graphs that are not the paper's

@@ -71,8 +71,8 @@ def _tune_launches(args, console):
     import gnna_plugin
     from gnna_plugin.tools.bench.show import number
     from gnna_plugin.tools.bench.timing import Rounds
-    from gnna_plugin.tools.compare.command import load_graphs
     from gnna_plugin.tools.compare.data import build_model, training_data
+    from gnna_plugin.tools.inputs import load_graphs
     from gnna_plugin.tools.tune import launches
 
     models = FRAMEWORKS[args.framework].load("tools.models")

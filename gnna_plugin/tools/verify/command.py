@@ -7,7 +7,7 @@ import secrets
 from dataclasses import asdict
 
 from gnna_plugin.tools.arguments import natural, output_file, positive
-from gnna_plugin.tools.compare.command import add_config, load_graphs
+from gnna_plugin.tools.inputs import add_config, load_graphs
 from gnna_plugin.tools.renumbering import add_renumber
 
 HELP = "check results and gradients on your graph against float64"
@@ -61,8 +61,7 @@ def run(args):
 
     from gnna_plugin.decider import overrides_of
     from gnna_plugin.tools.bench import show
-    from gnna_plugin.tools.bench.command import prepare_device
-    from gnna_plugin.tools.compare.command import command_line
+    from gnna_plugin.tools.inputs import command_line, prepare_device
     from gnna_plugin.tools.progress import bar_of
 
     console = Console()
