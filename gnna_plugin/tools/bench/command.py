@@ -10,6 +10,7 @@ import argparse
 from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare.spec import UsageError
 from gnna_plugin.tools.inputs import add_config, command_line, load_graphs, prepare_device
+from gnna_plugin.tools.progress import progress
 from gnna_plugin.tools.renumbering import add_renumber
 
 HELP = "time kernels, training steps and plans against every installed library"
@@ -120,24 +121,38 @@ def run(args):
     graphs = load_graphs(args.graph, args.seed, args.renumber) if "graph" in args else [None]
     result = {"kind": args.kind, "about": show.about(device, command_line()), "rows": [], "left_out": {}}
     missing = dict.fromkeys(getattr(args, "peers", None) or ())
-    for rows, left_out in _cases(args, graphs, device):
-        here = {row.get("peer") for row in rows} | set(left_out)
-        for peer in set(missing) & here:
-            del missing[peer]
-        result["rows"] += rows
-        result["left_out"].update({f"{show.title(rows[0])}: {peer}": why for peer, why in left_out.items()})
-        console.print(show.case_table(rows))
-        for peer, why in left_out.items():
-            console.print(f"  {peer}: {why}", style="dim", highlight=False)
-        if (taken := rows[0].get("missing_cores") or 0) > 0.1:
-            console.print(f"  other processes took {taken:.1f} cores: do not rely on these times", style="yellow")
-        for peer in missing:
-            console.print(f"  {peer}: no library of this name in this case", style="yellow", highlight=False)
-        console.print()
-        show.store(result, args.json, args.csv)  # after every case, so that an interruption loses only one
+    total, done = _number_of_cases(args, graphs), 0
+    with progress(console) as on_progress:
+        on_progress("measuring", done, total)
+        for rows, left_out in _cases(args, graphs, device):
+            here = {row.get("peer") for row in rows} | set(left_out)
+            for peer in set(missing) & here:
+                del missing[peer]
+            result["rows"] += rows
+            result["left_out"].update({f"{show.title(rows[0])}: {peer}": why for peer, why in left_out.items()})
+            console.print(show.case_table(rows))
+            for peer, why in left_out.items():
+                console.print(f"  {peer}: {why}", style="dim", highlight=False)
+            if (taken := rows[0].get("missing_cores") or 0) > 0.1:
+                console.print(f"  other processes took {taken:.1f} cores: do not rely on these times", style="yellow")
+            for peer in missing:
+                console.print(f"  {peer}: no library of this name in this case", style="yellow", highlight=False)
+            console.print()
+            show.store(result, args.json, args.csv)  # after every case, so that an interruption loses only one
+            done += 1
+            on_progress("measuring", done, total)
     if missing:
         raise UsageError(f"no library {next(iter(missing))!r} for any of the cases; without --peers, all are timed")
     return 0
+
+
+def _number_of_cases(args, graphs):
+    """Return the number of cases, or 0 if it is not known."""
+    if args.kind in _KERNELS:
+        return len(graphs) * len(args.widths)
+    if args.kind == "epoch":
+        return len(graphs) * len(args.models) * len(args.shapes)
+    return len(graphs) if args.kind == "plan" else 0
 
 
 def check_peers(wanted, found, left_out):

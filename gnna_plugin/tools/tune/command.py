@@ -9,6 +9,7 @@ from dataclasses import asdict
 from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.arguments import natural, positive
 from gnna_plugin.tools.compare.spec import MODEL_DEFAULTS, Case, UsageError
+from gnna_plugin.tools.progress import progress
 
 HELP = "measure launch parameters (GPU) or min_work here, for later runs"
 
@@ -87,8 +88,10 @@ def _tune_launches(args, console):
         x = torch.from_numpy(data.x).to("cuda")
         with gnna_plugin.enabled(args.framework, min_work=0):
             found = launches.launches_of(lambda: model(x, structure))  # noqa: B023 called before the next graph
-        for launch in found:
-            best = launches.tune(launch, Rounds(args.rounds, 0.01, args.rounds))
+        for number_of, launch in enumerate(found):
+            with progress(console) as on_progress:
+                on_progress(f"{graph.name}: trying launches", number_of, len(found))
+                best = launches.tune(launch, Rounds(args.rounds, 0.01, args.rounds))
             facts = launch.facts
             console.print(
                 f"{graph.name}: {facts.edges:,} edges x {facts.width}, {facts.reduce}: "
@@ -115,7 +118,12 @@ def _measure_min_work(args, device, console):
     if isinstance(steps, str) or not hasattr(steps, "training_steps"):
         raise UsageError(f"min_work is measured with PyG's layers, not with {args.framework}'s")
     rounds = Rounds(args.rounds, 0.02)
-    rows = list(crossover.measure(steps.training_steps, args.framework, torch.device(device), rounds))
+    rows = []
+    with progress(console) as on_progress:
+        on_progress("timing layers on small graphs", 0, 0)
+        for row in crossover.measure(steps.training_steps, args.framework, torch.device(device), rounds):
+            rows.append(row)
+            on_progress(f"timing layers on small graphs: {row['layer']}, {row['edges']:,} edges", len(rows), 0)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("layer", "edges", "width", "work", "plain us", "gnna us", "left us", "plain / gnna"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
