@@ -14,8 +14,6 @@ from pathlib import Path
 
 from gnna_plugin.data.load import READERS
 from gnna_plugin.data.standin import STANDINS
-from gnna_plugin.decider import PARAMETERS
-from gnna_plugin.extractor import THREADS_PER_WARP
 from gnna_plugin.tools.arguments import positive
 from gnna_plugin.tools.bench import command as bench
 from gnna_plugin.tools.compare import command as compare
@@ -142,6 +140,9 @@ def equivalent(args) -> Request:
 
 def _config(args) -> str:
     """Return the launch parameters of manual mode as --config takes them."""
+    from gnna_plugin.decider import PARAMETERS
+    from gnna_plugin.extractor import THREADS_PER_WARP
+
     given = {"group_size": ("partSize", 1), "lanes": ("dimWorker", 1), "block": ("warpPerBlock", THREADS_PER_WARP)}
     words = []
     for name, (flag, unit) in given.items():
