@@ -4,7 +4,7 @@
     python benchmarks/figures.py --tables            the tables only
 
 A marked table is the text between `<!-- figures: NAME -->` and `<!-- end -->`. TABLES has the function of each name.
-benchmarks/measurements.py keeps measurements.
+benchmarks/measurements.py keeps measurements, and benchmarks/paper_figures.py has the paper's figures.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import statistics
 import sys
 from pathlib import Path
 
+import paper_figures
+from formatting import MODELS, conditions, described, label, ms, size, table, times
+from formatting import commands as commands_of
 from measurements import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,8 +26,6 @@ MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
 
 GRAPH = "com-dblp"  # of the chart and of the figures on the front page
 LARGE = 1_500_000  # edges from which the front page gives a range of speed-ups
-BUSY = 0.1  # cores that other processes used, from which a table says so
-MODELS = {"gcn": "GCN", "gin": "GIN", "sage": "SAGE", "gat": "GAT"}
 PLAIN, COMPILED, OURS = "PyG", "PyG compiled", "gnna"  # arms of `gnna bench epoch`
 
 
@@ -49,70 +50,6 @@ def _shapes(cases: dict) -> list[str]:
     """Return the models with their shapes, in the order of MODELS."""
     found = dict.fromkeys(model for _, model in cases)
     return sorted(found, key=lambda model: list(MODELS).index(model.split()[0]))
-
-
-# ---- words and numbers -----------------------------------------------------------------------------------------------
-
-
-def ms(value: float) -> str:
-    """Return a time with one decimal, with none from 100 on and with two below 1."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-
-
-def times(value: float) -> str:
-    return f"{value:.1f}x"
-
-
-def size(count: int) -> str:
-    """Return a count as "11 k" or "2.1 M"."""
-    if count >= 999_500:
-        return f"{count / 1e6:.1f} M"
-    return f"{count / 1e3:.0f} k" if count >= 9_950 else f"{count / 1e3:.1f} k"
-
-
-def label(model: str) -> str:
-    """Return "gcn 2x16" as "GCN 2x16"."""
-    name, *shape = model.split()
-    return " ".join([MODELS.get(name, name), *shape])
-
-
-def described(graph: str, row: dict) -> str:
-    return f"{graph} ({size(row['nodes'])} / {size(row['edges'])})"
-
-
-def table(heading: list[str], lines: list[list[str]]) -> str:
-    rule = ["---"] + ["---:"] * (len(heading) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [heading, rule, *lines])
-
-
-def _machine(about: dict) -> str:
-    if about.get("gpu"):
-        return f"one {about['gpu']}"
-    return f"{about['threads']} threads of an {about['processor']}"
-
-
-def conditions(name: str) -> str:
-    """Return machine, versions and date of a file as a sentence, and a second one if the machine was busy."""
-    result = load(name)
-    about, versions = result["about"], result["about"]["versions"]
-    pyg = f" and torch-geometric {versions['torch_geometric']}" if "torch_geometric" in versions else ""
-    text = f"Measured on {_machine(about)} with torch {versions['torch']}{pyg}, on {about['date']}."
-    spreads = [
-        row[f"{arm}spread_ms"] / row[f"{arm}ms"]
-        for row in result["rows"]
-        for arm in ("", "baseline_", "accelerated_")
-        if f"{arm}spread_ms" in row
-    ]
-    if spreads:
-        text += f" Interquartile ranges are up to {100 * max(spreads):.0f} % of the medians."
-    taken = max((row.get("missing_cores") or 0.0 for row in result["rows"]), default=0.0)
-    if taken > BUSY:
-        text += f" Other processes used up to {taken:.1f} CPU cores meanwhile, so ratios are more reliable than times."
-    return text
-
-
-def _commands(*names: str) -> str:
-    return "\n".join(f"    {load(name)['about']['command']}" for name in names)
 
 
 # ---- the marked tables -----------------------------------------------------------------------------------------------
@@ -212,7 +149,7 @@ def h200_conditions(folder: str) -> str:
     small = "`gnna bench epoch` accelerates graphs of every size. By default, small ones run as PyG's own code."
     if "bench epoch" not in load("h200-epoch")["about"]["command"]:
         small = "Small graphs run as PyG's own code, except that the normalisation is cached."
-    return f"{conditions('h200-epoch')} {small}\n\n{_commands('h200-epoch')}"
+    return f"{conditions('h200-epoch')} {small}\n\n{commands_of('h200-epoch')}"
 
 
 def cpu_epochs(folder: str) -> str:
@@ -238,11 +175,11 @@ def cpu_epochs(folder: str) -> str:
 
 
 def cpu_conditions(folder: str) -> str:
-    return f"GCN: {conditions('cpu-gcn')}\n\nGIN: {conditions('cpu-gin')}\n\n{_commands('cpu-gcn', 'cpu-gin')}"
+    return f"GCN: {conditions('cpu-gcn')}\n\nGIN: {conditions('cpu-gin')}\n\n{commands_of('cpu-gcn', 'cpu-gin')}"
 
 
 def commands(folder: str) -> str:
-    return _commands("h200-epoch", "cpu-gcn", "cpu-gin")
+    return commands_of("h200-epoch", "cpu-gcn", "cpu-gin")
 
 
 def _front_shapes(cases: dict) -> list[str]:
@@ -268,6 +205,7 @@ TABLES = {
     "cpu-epochs": cpu_epochs,
     "cpu-conditions": cpu_conditions,
     "commands": commands,
+    **paper_figures.TABLES,
 }
 
 
@@ -354,6 +292,7 @@ def main() -> int:
             print(f"changed: {page.relative_to(ROOT)}")
     if not args.tables:
         draw()
+        paper_figures.draw(CHARTS)
     return 0
 
 

@@ -124,3 +124,25 @@ def test_stored_results_say_what_they_are():
         result = json.loads(file.read_text())
         assert {"command", "date", "versions"} <= set(result["about"]), file.name
         assert all(not isinstance(value, (dict, list)) for row in result["rows"] for value in row.values()), file.name
+
+
+def test_a_study_that_did_not_finish_says_what_it_lacks(tmp_path, monkeypatch):
+    tool = module("measurements")
+    monkeypatch.setattr(tool, "RESULTS", tmp_path)
+    rows = [{"graph": g, "model": m, "hidden": 16} for g, m in (("a", "gcn"), ("a", "gin"), ("b", "gcn"))]
+    about = {"command": "gnna study fig10 --graph a b c --rounds 3", "versions": {}}
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps({"kind": "fig10", "about": about, "rows": rows}))
+    with pytest.raises(SystemExit, match="lacks b: gin 16, c"):
+        tool.store(path, "out")
+    tool.store(path, "out", partial=True)
+    stored = json.loads((tmp_path / "out.json").read_text())
+    assert stored["rows"] == rows
+    assert stored["about"]["lacks"] == ["b: gin 16", "c"] and stored["about"]["command"] == about["command"]
+
+
+def test_the_papers_graphs_are_those_of_the_studies():
+    from gnna_plugin.tools.study import graphs
+
+    found = {kind: [name for name, graph in graphs.PAPER.items() if graph.type == kind] for kind in graphs.TYPES}
+    assert found == module("measurements").PAPER

@@ -260,6 +260,7 @@ def test_every_study_draws_its_rows(suffix, tmp_path):
     plot.hidden_lines(str(files[2]), trained, "title", "PyG")
     plot.spmm_bars(str(files[3]), timed, "title")
     assert all(file.stat().st_size > 1000 for file in files)
+    assert (plot.STAND_IN, plot.DECIDER) == (graphs.STAND_IN, launches.DECIDER)
 
 
 def test_every_study_has_a_readable_name():

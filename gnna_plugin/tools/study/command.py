@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 
 from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare.spec import UsageError
 from gnna_plugin.tools.study.graphs import TYPES, given_sources, paper_sources
-from gnna_plugin.tools.study.plot import check_matplotlib, plot_file
 
 HELP = "repeat the evaluation of the GNNAdvisor paper, figure by figure"
 
@@ -39,6 +39,7 @@ _STUDIES = {
 _MODELS = {"fig9": ["gcn", "gin"], "fig10": ["gcn", "gin"], "fig11c": ["gin"], "fig12a": ["gcn"]}
 _HIDDEN = [16, 32, 64, 128, 256, 512, 1024]
 _PARAMETERS = {"fig11a": "group_size", "fig11b": "lanes"}
+_PLOT_SUFFIXES = (".svg", ".png")
 
 
 def add_arguments(parser):
@@ -86,6 +87,13 @@ def _add_common(parser, types):
     add("--plot", type=plot_file, metavar="FILE", help="draw the figure into FILE (.svg or .png; needs matplotlib)")
 
 
+def plot_file(text):
+    """Return the path of a plot that can be written, for argparse."""
+    if not text.lower().endswith(_PLOT_SUFFIXES):
+        raise argparse.ArgumentTypeError(f"{text}: plots end in {' or '.join(_PLOT_SUFFIXES)}")
+    return output_file(text)
+
+
 def run(args):
     """Measure, show, store and draw a study, and return the exit status: 1 if no case could be measured, else 0.
 
@@ -98,8 +106,8 @@ def run(args):
     from gnna_plugin.tools.inputs import command_line, prepare_device
     from gnna_plugin.tools.progress import bar_of
 
-    if args.plot:
-        check_matplotlib()
+    if args.plot and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib, which is not installed here: pip install matplotlib")
     if args.study in _PARAMETERS:
         _check_gpu(args)
     console = Console()
