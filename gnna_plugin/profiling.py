@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from gnna_plugin import decider, layer_calls, notebook, report, settings
 
@@ -33,6 +34,7 @@ class LayerProfile:
         calls: number of calls.
         forward_ms, backward_ms: total times in milliseconds. backward_ms does not include calls whose inputs and
             parameters need no gradient, and of several calls before a backward pass it includes the last one only.
+            If several layers read an input, it ends with the gradients of the layer's parameters.
         fused, reduced, left: numbers of fused aggregations, of reductions of existing messages by one kernel, and of
             gathers that ran as the framework's own code.
         configuration: the kernel and the launch parameters of the first fused aggregation; "" if there was none.
@@ -55,6 +57,8 @@ class _Backward:
     def __init__(self, entry: LayerProfile, on_gpu: bool) -> None:
         self.entry, self.on_gpu = entry, on_gpu
         self.handles: list[Any] = []
+        self.inputs: dict[int, Any] = {}  # handles of the hooks on inputs, by id of the input
+        self.done = False
         self.first: Any = None
         self.last: Any = None
 
@@ -80,7 +84,8 @@ class Profile:
     _entries: dict[str, LayerProfile] = field(default_factory=dict)
     _pending: list[tuple[LayerProfile, str, Any, Any]] = field(default_factory=list)
     _names: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary)
-    _waiting: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary)
+    _waiting: dict[int, _Backward] = field(default_factory=dict)  # by id of the layer, the latest call of each
+    _consumers: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)  # input -> the _Backward that waits
     _begin: float = 0.0
     _end: float | None = None
 
@@ -137,8 +142,8 @@ class Profile:
 
     # ---- recording ---------------------------------------------------------------------------------------------------
 
-    def _before(self, module: torch.nn.Module, args: tuple) -> tuple:
-        on_gpu = any(tensor.is_cuda for tensor in layer_calls.tensors_in(args))
+    def _before(self, module: torch.nn.Module, args: tuple, kwargs: dict) -> tuple:
+        on_gpu = any(tensor.is_cuda for tensor in layer_calls.tensors_in((args, kwargs)))
         return on_gpu, report.totals(), _now(on_gpu)
 
     def _after(self, module: torch.nn.Module, args: tuple, kwargs: dict, output: Any, state: tuple) -> None:
@@ -152,7 +157,7 @@ class Profile:
         entry.left += left
         if fused and not entry.configuration and settings.active():
             entry.configuration = _configuration()
-        self._finish(self._waiting.pop(module, None))
+        self._finish(self._waiting.pop(id(module), None))
         if torch.is_grad_enabled():
             self._time_backward(module, entry, (args, kwargs), output, on_gpu)
 
@@ -163,22 +168,32 @@ class Profile:
         return self._entries.setdefault(name, LayerProfile(name, type(module).__name__))
 
     def _time_backward(self, module: Any, entry: LayerProfile, inputs: tuple, output: Any, on_gpu: bool) -> None:
-        """Take the time from the first gradient of an output to the last one of an input or a parameter."""
+        """Take the time from the first gradient of an output to the last one of an input or a parameter.
+
+        The gradient of an input that other layers read too is complete only after theirs, so it is not waited for.
+        """
         outputs = [t for t in layer_calls.tensors_in(output) if t.requires_grad and not t.is_leaf]
-        wanted = [t for t in layer_calls.tensors_in(inputs) if t.requires_grad]
-        wanted += [p for p in module.parameters() if p.requires_grad]
-        if not outputs or not wanted:
+        given = [t for t in layer_calls.tensors_in(inputs) if t.requires_grad]
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if not outputs or not (given or parameters):
             return
-        backward = _Backward(entry, on_gpu)
+        backward = self._waiting[id(module)] = _Backward(entry, on_gpu)
         backward.handles += [t.register_hook(backward.begin) for t in outputs]
-        backward.handles += [t.register_hook(backward.reach) for t in wanted]
-        self._waiting[module] = backward
+        backward.handles += [t.register_hook(backward.reach) for t in parameters]
+        for t in given:
+            other = self._consumers.get(t)
+            if other is None or other.done:
+                self._consumers[t] = backward
+                backward.inputs[id(t)] = t.register_hook(backward.reach)
+            elif other is not backward and id(t) in other.inputs:
+                other.inputs.pop(id(t)).remove()
 
     def _finish(self, backward: _Backward | None) -> None:
         if backward is None:
             return
-        for handle in backward.handles:
+        for handle in (*backward.handles, *backward.inputs.values()):
             handle.remove()
+        backward.done = True
         if backward.last is not None:
             self._took(backward.entry, "backward_ms", backward.first, backward.last)
 
@@ -193,8 +208,8 @@ class Profile:
     def _read(self, everything: bool) -> None:
         """Add the times of the events that have passed, or of all of them and of the backward passes so far."""
         if everything:
-            for module in list(self._waiting):
-                self._finish(self._waiting.pop(module))
+            for key in list(self._waiting):
+                self._finish(self._waiting.pop(key))
         waiting = []
         for entry, kind, start, stop in self._pending:
             if everything:
@@ -215,7 +230,10 @@ def _now(on_gpu: bool) -> Any:
 
 
 def _name(module: torch.nn.Module) -> str:
-    text = repr(module)
+    try:
+        text = repr(module)
+    except Exception:  # a class of the user's
+        return type(module).__name__
     return text if "\n" not in text and len(text) <= _LONGEST_NAME else type(module).__name__
 
 

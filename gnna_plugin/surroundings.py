@@ -68,6 +68,11 @@ def reason(tensor: Tensor, src: Tensor | None = None, segments: tuple[Tensor, in
                 return "a CUDA graph is being captured"
     elif device.type != "cpu":
         return f"device {device.type}"
+    return mode()
+
+
+def mode() -> str | None:
+    """Return the mode of torch that is active on this thread and in which the ops cannot run, or None."""
     if tracing():
         return "torch.jit.trace"
     if _functorch_levels() is not None:

@@ -12,9 +12,6 @@ pytest.importorskip("torch_geometric")
 from torch_geometric.nn import GCNConv, GENConv, MessagePassing
 
 import gnna_plugin
-from gnna_plugin import layer_calls
-
-pytestmark = pytest.mark.skipif(not layer_calls.SUPPORTED, reason="this torch gives its hooks no keyword arguments")
 
 
 class Slow(torch.autograd.Function):
@@ -105,3 +102,34 @@ def test_an_exception_in_a_layer_does_not_end_the_profile(graph):
             layer(x[:, :3], edge_index)
         layer(x, edge_index)
     assert [(e.kind, e.calls) for e in found.layers] == [("GCNConv", 1)]
+
+
+def test_an_input_that_layers_share_is_not_charged_to_the_first_of_them():
+    x, edge_index = torch.randn(50, 4, requires_grad=True), torch.randint(0, 50, (2, 200))
+    layers = [Sleeper() for _ in range(4)]
+    for layer in layers:
+        layer.scale = torch.nn.Parameter(torch.ones(1))
+    with gnna_plugin.profile() as found:
+        sum((layer(x * layer.scale, edge_index) + layer(x, edge_index)).sum() for layer in layers).backward()
+    (entry,) = found.layers
+    assert entry.forward_ms + entry.backward_ms < 1.1 * found.wall_ms
+    assert not x._backward_hooks
+
+
+def test_hooks_of_layers_that_are_gone_are_removed(graph):
+    x, edge_index = graph
+    x.requires_grad_()
+    with gnna_plugin.profile():
+        for _ in range(5):
+            GCNConv(16, 16).to(x.device)(x, edge_index).sum().backward()
+    assert not x._backward_hooks
+
+
+def test_a_layer_without_a_repr_is_named_by_its_class(graph):
+    class Nameless(GCNConv):
+        def __repr__(self):
+            raise AttributeError("no repr")
+
+    with gnna_plugin.profile() as found:
+        Nameless(16, 4).to(graph[0].device)(*graph)
+    assert found.layers[0].layer == "Nameless"

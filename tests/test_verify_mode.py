@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import random
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("torch_geometric")
 
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torch_geometric.data import Data
 from torch_geometric.nn import GATConv, GCNConv, GINConv, MessagePassing, SAGEConv
 
 import gnna_plugin
-from gnna_plugin import layer_calls
+from gnna_plugin.adapters.pyg import layer_call
 from gnna_plugin.verifying import relative_error
 
-pytestmark = pytest.mark.skipif(not layer_calls.SUPPORTED, reason="this torch gives its hooks no keyword arguments")
 NODES, EDGES = 200, 3000
 
 
@@ -55,9 +59,12 @@ def train(x, edge_index, steps=3):
 
 
 def distorted_by(change, monkeypatch):
-    """Change the results of every SpMM."""
-    right = torch.ops.gnna.spmm
+    """Change the results of every SpMM, and of the layers that run as one op."""
+    right, whole = torch.ops.gnna.spmm, layer_call.shortcuts.fused
     monkeypatch.setattr(torch.ops.gnna, "spmm", lambda *args: change(right(*args)))
+    monkeypatch.setattr(
+        layer_call.shortcuts, "fused", lambda *args: None if (out := whole(*args)) is None else change(out)
+    )
 
 
 def test_a_training_is_unchanged_and_all_its_layers_agree(graph):
@@ -109,8 +116,8 @@ def test_a_wrong_gradient_is_found(graph, monkeypatch):
         def backward(ctx, grad):
             return 2 * grad
 
-    distorted_by(Doubled.apply, monkeypatch)
     gnna_plugin.enable("pyg", min_work=0, verify=True)
+    distorted_by(Doubled.apply, monkeypatch)
     GCNConv(16, 8).to(graph[0].device)(*graph)
     (differing,) = gnna_plugin.status().comparisons["GCNConv"].differing
     assert "gradient of lin.weight" in differing and "output" not in differing
@@ -119,11 +126,9 @@ def test_a_wrong_gradient_is_found(graph, monkeypatch):
 def test_a_layer_whose_results_vary_is_not_blamed(graph):
     class Noisy(MessagePassing):
         def forward(self, x, edge_index):
-            noise = torch.randn(1, generator=self.generator).item()
-            return self.propagate(edge_index, x=x) * noise
+            return self.propagate(edge_index, x=x) * next(calls)
 
-    layer = Noisy()
-    layer.generator = torch.Generator().manual_seed(1)
+    layer, calls = Noisy(), itertools.count(1)
     gnna_plugin.enable("pyg", min_work=0, verify=True)
     layer(*graph)
     (found,) = gnna_plugin.status().comparisons.values()
@@ -188,3 +193,148 @@ def test_models_of_dgl():
 )
 def test_relative_error(found, expected, error):
     assert relative_error(torch.tensor(found), torch.tensor(expected)) == error
+
+
+class OnData(MessagePassing):
+    """A layer that takes a Data and writes its result into it."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = torch.nn.Linear(16, 16)
+
+    def forward(self, data):
+        data.x = data.x + self.propagate(data.edge_index, x=self.lin(data.x))
+        return data
+
+
+class Recurrent(MessagePassing):
+    """A layer that keeps a state with a history."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.state = torch.nn.GRUCell(16, 16), None
+
+    def forward(self, x, edge_index):
+        self.state = self.cell(self.propagate(edge_index, x=x), self.state)
+        return self.state
+
+
+class InPlace(MessagePassing):
+    """A layer that writes to its input and to a parameter, and uses three random number generators."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.seen = torch.nn.Parameter(torch.ones(16), requires_grad=False), []
+
+    def forward(self, x, edge_index):
+        self.seen.append(1)
+        F.dropout(x, 0.5, True, inplace=True)
+        with torch.no_grad():
+            self.scale.mul_(0.9)
+        factor = random.random() + np.random.rand()
+        return self.propagate(edge_index, x=x * self.scale) * factor
+
+
+def run_on_data(x, edge_index):
+    data = Data(x=x, edge_index=edge_index)
+    model = torch.nn.Sequential(OnData(), OnData())
+    loss = model(data).x.square().mean()
+    loss.backward()
+    return [loss, *(p.grad for p in model.parameters())]
+
+
+def run_recurrent(x, edge_index):
+    layer = Recurrent()
+    loss = sum(layer(x, edge_index).square().mean() for _ in range(3))
+    loss.backward()
+    return [loss, *(p.grad for p in layer.parameters())]
+
+
+def run_in_place(x, edge_index):
+    layer, x = InPlace(), x.clone()
+    out = [layer(x, edge_index) for _ in range(2)]
+    return [*out, x, layer.scale, torch.tensor([random.random(), np.random.rand(), len(layer.seen)])]
+
+
+def run_normalised(x, edge_index):
+    layer = GCNConv(16, 8)
+    layer.lin = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(16, 8, bias=False))
+    attention = torch.nn.utils.weight_norm(GATConv(8, 8), "att_src")
+    out = [attention(layer(x, edge_index), edge_index) for _ in range(2)]
+    sum(o.square().mean() for o in out).backward()
+    return [*out, attention.att_src_g.grad]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("run", [run_on_data, run_recurrent, run_in_place, run_normalised])
+def test_layers_with_side_effects_are_unchanged_and_not_blamed(run):
+    x, edge_index = torch.randn(NODES, 16), torch.randint(0, NODES, (2, EDGES))
+    results = []
+    for verify in (False, True):
+        for seed in (torch.manual_seed, random.seed, np.random.seed):
+            seed(5)
+        with gnna_plugin.enabled("pyg", min_work=0, verify=verify):
+            results.append(run(x.clone(), edge_index))
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+    assert gnna_plugin.status().comparisons
+    for comparison in gnna_plugin.status().comparisons.values():
+        assert comparison.calls >= 2 and not comparison.differing
+
+
+def test_wrong_results_are_found_in_data_objects_and_after_a_cast(monkeypatch):
+    class Cast(GCNConv):
+        def forward(self, *args):
+            return super().forward(*args).float()
+
+    x, edge_index = torch.randn(NODES, 16), torch.randint(0, NODES, (2, EDGES))
+    gnna_plugin.enable("pyg", min_work=0, verify=True)
+    distorted_by(lambda out: out * 1.5, monkeypatch)
+    with torch.no_grad():
+        OnData()(Data(x=x, edge_index=edge_index))
+        Cast(16, 8)(x, edge_index)
+    found = gnna_plugin.status().comparisons
+    assert "output" in found["OnData"].differing[0] and "output" in found["Cast"].differing[0]
+
+
+def test_hooks_of_the_user_run_once(graph):
+    x, edge_index = graph
+    layer, calls = GCNConv(16, 8).to(x.device), []
+    layer.lin.register_forward_hook(lambda *_: calls.append("lin"))
+    layer.lin.weight.register_hook(lambda _: calls.append("weight"))
+    layer.register_forward_pre_hook(lambda *_: calls.append("layer"))
+    gnna_plugin.enable("pyg", min_work=0, verify=True)
+    layer(x, edge_index).sum().backward()
+    assert sorted(calls) == ["layer", "lin", "weight"]
+    assert gnna_plugin.status().comparisons["GCNConv"].calls == 1
+
+
+def test_a_dgl_module_whose_result_is_on_the_graph_only_is_not_counted_as_compared():
+    pytest.importorskip("dgl")
+    import dgl
+    import dgl.function as fn
+
+    class Layer(torch.nn.Module):
+        def forward(self, graph, result):
+            graph.update_all(fn.copy_u("h", "m"), fn.sum("m", "n"))
+            graph.ndata["h"] = graph.ndata["h"] * 0.5 + graph.ndata.pop("n")
+            return graph.ndata["h"] if result else None
+
+    def run(result):
+        graph = dgl.graph(torch.randint(0, NODES, (2, EDGES)).unbind(), num_nodes=NODES)
+        torch.manual_seed(2)
+        graph.ndata["h"] = torch.randn(NODES, 16)
+        for _ in range(2):
+            Layer()(graph=graph, result=result)
+        return graph.ndata["h"]
+
+    torch.manual_seed(1)
+    expected = run(True)
+    gnna_plugin.enable("dgl", min_work=0, verify=True)
+    torch.manual_seed(1)
+    torch.testing.assert_close(run(True), expected)
+    found = gnna_plugin.status().comparisons["Layer"]
+    assert found.calls == 2 and not found.differing
+    gnna_plugin.reset_status()
+    run(False)
+    found = gnna_plugin.status().comparisons["Layer"]
+    assert found.calls == 0 and found.unchecked.total() == 2
