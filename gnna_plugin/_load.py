@@ -25,12 +25,14 @@ failure: Exception | None = None
 
 
 def load_for_package() -> bool:
-    """Load the library and return whether it is there.
+    """Load the library and return whether it is there. `gnna run` does not need it.
 
     Raises:
         ImportError, OSError: the library cannot be loaded, and this process is not the command line.
     """
     global failure
+    if sys.argv[1:2] == ["run"] and _is_command_line(sys.argv, sys.orig_argv):
+        return False  # it starts another process, which loads the library
     try:
         load()
     except Exception as error:  # a torch that does not fit the system raises more than ImportError

@@ -43,6 +43,7 @@ class Comparison:
 
     Attributes:
         calls: number of calls that were compared with the framework's own path.
+        accelerated: number of them in which something ran on the plug-in's kernels.
         output_error, gradient_error: largest difference of any element, relative to the largest element of its tensor.
         tolerance: the largest difference that was accepted.
         differing: what differed in each call beyond the tolerance, such as "gradient of lin.weight: 0.3".
@@ -50,6 +51,7 @@ class Comparison:
     """
 
     calls: int = 0
+    accelerated: int = 0
     output_error: float = 0.0
     gradient_error: float = 0.0
     tolerance: float = 0.0
@@ -61,7 +63,11 @@ class Comparison:
             shown = "; ".join(self.differing[:3])
             return f"DIFFERS from the framework's own path in {len(self.differing)} of {calls(self.calls)}: {shown}"
         text = f"{calls(self.calls)} compared with the framework's own path"
-        if self.calls:
+        if self.calls and not self.accelerated:
+            text += ", but none ran on the plug-in"
+        elif self.calls:
+            if self.accelerated < self.calls:
+                text += f" ({self.accelerated:,} ran on the plug-in)"
             text += f": outputs within {self.output_error:.0e}, gradients within {self.gradient_error:.0e}"
             text += f" (accepted: {self.tolerance:.0e})"
         return "; ".join([text, *(f"{calls(n)} not compared: {reason}" for reason, n in self.unchecked.items())])

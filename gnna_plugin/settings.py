@@ -77,6 +77,11 @@ def set_active(value: bool) -> bool:
     return before
 
 
+def kept_off() -> bool:
+    """Return whether enable() has no effect in this process, which `gnna compare` asks for in its plain runs."""
+    return os.environ.get("GNNA_KEEP_OFF") == "1"
+
+
 def layers_from_environment(name: str) -> list[str] | None:
     """Return the layer class names that GNNA_ONLY or GNNA_SKIP lists, separated by commas; None if it is not set."""
     text = os.environ.get(name)

@@ -18,6 +18,13 @@ from gnna_plugin.report import logger
 _lock = threading.RLock()
 
 
+class _Installing:
+    ident: int | None = None  # of the thread that imports an adapter; _lock lets one thread do so
+
+
+_installing = _Installing()
+
+
 def enable(
     *frameworks: str,
     only: Iterable[str] | None = None,
@@ -111,6 +118,9 @@ def enable(
         schedule=schedule,
         rewrite=rewrite,
     )
+    if settings.kept_off():
+        logger.info("enable() has no effect, because this process is a plain run of `gnna compare`")
+        return
     if config and not torch.cuda.is_available():
         logger.warning("config sets parameters of CUDA launches, and there is no CUDA device: it changes nothing here")
     with _lock:
@@ -142,8 +152,14 @@ def _warn_of_misspelling(label: str, layer: str) -> None:
         warnings.warn(f"{label} names {layer!r}, which no layer class has so far; {near[0]!r} is near", stacklevel=3)
 
 
+def is_installing() -> bool:
+    """Return whether enable() is at work on this thread. Adapters import their frameworks then."""
+    return _installing.ident == threading.get_ident()
+
+
 def _install(name: str, asked_for: bool) -> bool:
     framework = FRAMEWORKS[name]
+    before, _installing.ident = _installing.ident, threading.get_ident()
     try:
         adapter = framework.load()
     except ImportError as error:  # installed, but not in working order, such as a DGL built for another torch
@@ -152,6 +168,8 @@ def _install(name: str, asked_for: bool) -> bool:
             raise ImportError(text) from error
         warnings.warn(text, stacklevel=3)
         return False
+    finally:
+        _installing.ident = before
     try:
         return adapter.install()
     except BaseException:

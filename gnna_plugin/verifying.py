@@ -137,6 +137,8 @@ def _differences(found: report.Comparison, inputs: _Inputs, output: Any) -> str:
     theirs = _frameworks_results(inputs)
     with report.fresh():
         ours = _results(inputs)
+        accelerated = any(report.totals()[:2])
+    found.accelerated += accelerated
     names = [name for name in ours if name.startswith("output")]
     # The outputs are those of the script's own call, which had all cached state.
     ours.update((name, tensor.detach()) for name, tensor in zip(names, outputs, strict=True))

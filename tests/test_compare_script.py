@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import time
 
 import pytest
 
 pytest.importorskip("torch_geometric")
 
 from gnna_plugin.tools import cli
-from gnna_plugin.tools.script.arms import Arm, loss_gap
+from gnna_plugin.tools.script.arms import Arm, last_result, loss_gap
 from gnna_plugin.tools.script.show import first_difference
 
 SCRIPT = """
@@ -119,3 +120,55 @@ def test_the_first_steps_are_not_part_of_the_median():
     assert Arm("baseline", step_ms=[[90.0, 10.0, 10.0]]).step_time() == (10.0, 0.0)
     assert Arm("baseline", step_ms=[[90.0]]).step_time() == (90.0, 0.0)
     assert Arm("baseline", step_ms=[[]]).step_time() is None
+
+
+def compared(folder, name, text, *options, arguments=()):
+    """Compare a script, and return what is stored."""
+    (folder / name).write_text(text)
+    assert cli.main(["compare", "--json", str(folder / "r.json"), *options, str(folder / name), *arguments]) == 0
+    return json.loads((folder / "r.json").read_text())
+
+
+@pytest.mark.parametrize("place", ["import torch\n", "optimizer ="])
+def test_a_script_that_enables_the_plug_in_has_a_plain_baseline(script, place, capfd):
+    """enable() before the import of the framework, and after it."""
+    line = "import gnna_plugin; gnna_plugin.enable('pyg', strict=True)\n"
+    found = compared(script, "own.py", SCRIPT.replace(place, line + place, 1), arguments=["4"])
+    assert found["status"]["layers"]["GCNConv"]["fused"] == 4
+    assert "partially initialized" not in capfd.readouterr().err
+    plain, ours = (found["losses"][arm][0] for arm in ("baseline", "accelerated"))
+    assert plain == pytest.approx(ours, rel=1e-5)
+
+
+def test_a_run_can_be_ended_after_some_seconds(script):
+    text = SCRIPT.replace("    optimizer.step()", "    optimizer.step(); time.sleep(0.3)")
+    text = text.replace("import sys", "import sys, time")
+    found = compared(script, "long.py", text, "--seconds", "1", arguments=["1000"])
+    assert all(3 <= row["steps"] <= 7 for row in found["rows"])
+
+
+def test_the_loss_is_not_that_of_the_gradient_scaler(script):
+    text = SCRIPT.replace("    loss.backward()", "    scaler.scale(loss).backward(); print('loss', loss.item())")
+    text = text.replace("model =", "scaler = torch.amp.GradScaler('cpu', init_scale=1024.0)\nmodel =")
+    found = compared(script, "scaled.py", text.replace('print("accuracy", 0.5)', ""), arguments=["2"])
+    assert found["rows"][0]["last_loss"] == pytest.approx(float(found["rows"][0]["last_line"].split()[1]))
+
+
+def test_processes_that_the_script_leaves_behind_are_not_waited_for(script):
+    text = SCRIPT + "import subprocess; subprocess.Popen(['sleep', '60'])\n"
+    start = time.perf_counter()
+    compared(script, "behind.py", text, arguments=["2"])
+    assert time.perf_counter() - start < 50
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("epoch 1\ntest 0.81\nMedian time per epoch: 0.1 s\n", "test 0.81"),
+        ("took 3 s\nno number\n", "took 3 s"),
+        ("a 100:100 b\\\n", "a 100:100 b\\"),
+        ("", ""),
+    ],
+)
+def test_the_last_result_is_no_time(text, line):
+    assert last_result(text) == line

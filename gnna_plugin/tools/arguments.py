@@ -14,8 +14,8 @@ def positive(text):
 
 
 def natural(text):
-    """Return a whole number of 0 or more, such as a seed."""
-    return _whole(text, 0, None)
+    """Return a seed: a whole number of 0 to 2**32 - 1, which all random number generators accept."""
+    return _whole(text, 0, 2**32 - 1)
 
 
 def _whole(text, least, most):
@@ -25,7 +25,7 @@ def _whole(text, least, most):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
     if value < least:
         raise argparse.ArgumentTypeError(f"{text} is too small; it must be {least} or more")
-    if most is not None and value > most:
+    if value > most:
         raise argparse.ArgumentTypeError(f"{text} is too large; it must be {most:,} or less")
     return value
 

@@ -110,5 +110,8 @@ def main(argv=None):
     except WorkerError as error:
         print(f"gnna: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # such as a full disk
+        print(f"gnna: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130

@@ -43,6 +43,8 @@ def add_arguments(parser):
     add("--rounds", type=positive, default=1, help="of a script: runs of each kind (default: %(default)s)")
     add("--allocator", action="store_true",
         help="of a script: run it without the plug-in, but with its setting of the C allocator, too")
+    add("--seconds", type=positive, metavar="N",
+        help="of a script: end each run after a step, N seconds after its first step")
     add("--html", type=output_file, metavar="FILE", help="of a script: write a page with plots to FILE")
     add("--graph", nargs="+", metavar="G",
         help="train a built-in model on one or more graphs, each a .npz graph, a .mtx matrix, a .txt/.tsv/.csv edge "
@@ -99,7 +101,7 @@ def run(args):
 
 
 # Options that have an effect on scripts only, and on built-in models only.
-_OF_SCRIPTS = {"html", "allocator", "rounds"}
+_OF_SCRIPTS = {"html", "allocator", "rounds", "seconds"}
 _OF_MODELS = {"against", "classes", "config", "device", "dim", "epochs", "framework", "hidden", "layers", "model",
               "renumber", "synthetic", "threads"}  # fmt: skip
 
@@ -117,7 +119,7 @@ def _compare_script(args, console):
     if args.html:
         page.check()
     with progress(console) as on_progress:
-        found = arms.measure(args, args.rounds, args.allocator, args.seed, on_progress)
+        found = arms.measure(args, args.rounds, args.allocator, args.seed, args.seconds, on_progress)
     result = show.result(found, command_line())
     console.print(show.table(found))
     for line in show.sentences(found):

@@ -2,8 +2,11 @@
 
 import json
 import math
+import re
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +16,8 @@ from gnna_plugin.tools.compare.spec import ACCELERATED, ALLOCATOR, BASELINE, Wor
 from gnna_plugin.tools.script import program
 
 _WARM_UP = 5  # steps at the start that are not part of the median, if there are four times as many
+
+_ABOUT_TIME = re.compile(r"\b(time|duration|elapsed|seconds?|ms|took)\b", re.IGNORECASE)
 
 
 @dataclass
@@ -26,7 +31,7 @@ class Arm:
         seconds: seconds from the import of the framework to the end of the process, per round.
         peak_mib: peak memory in MiB, per round: on a GPU of torch's tensors, else of the process above its memory after
             the import of the framework.
-        last_line: the last line that the script printed and that has a digit, per round; "" if there is none.
+        last_line: what last_result() finds in the output of the script, per round.
         record: the recorder's file of the last round.
     """
 
@@ -68,12 +73,14 @@ def _after_warm_up(times):
     return times[_WARM_UP if len(times) >= 4 * _WARM_UP else min(1, len(times) - 1) :]
 
 
-def measure(args, rounds, allocator, seed, on_progress):
+def measure(args, rounds, allocator, seed, seconds, on_progress):
     """Run the arms in turn, `rounds` times, and return the Arms in order, the baseline first.
 
     Args:
         args: the parsed command line, with the script (see program.add_arguments).
         allocator: whether to run the arm ALLOCATOR too.
+        seconds: end each run after its first step that ends later than so many seconds after the first one; None:
+            the script runs to its end.
         on_progress: called with what is under way, in words, the number of runs that are done, and their total.
 
     Raises:
@@ -86,26 +93,26 @@ def measure(args, rounds, allocator, seed, on_progress):
     for number in range(rounds):
         for arm in arms:
             on_progress(f"{arm.name}, round {number + 1}", done, rounds * len(arms))
-            _run(command, arm, seed)
+            _run(command, arm, seed, seconds)
             done += 1
     return arms
 
 
-def _run(command, arm, seed):
+def _run(command, arm, seed, seconds):
+    switches = {"GNNA_ALLOCATOR": arm.name == ALLOCATOR, "GNNA_KEEP_OFF": arm.name != ACCELERATED}
+    variables = {name: "1" if on else "0" for name, on in switches.items()}
     with tempfile.TemporaryDirectory(prefix="gnna-") as folder:
         environment = program.environment(
             "1" if arm.name == ACCELERATED else "0",
-            GNNA_RECORD=folder,
-            GNNA_SEED=str(seed),
-            GNNA_ALLOCATOR="1" if arm.name == ALLOCATOR else "0",
-        )
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
-        last = "\n".join(done.stderr.rstrip().splitlines()[-15:])
-        if done.returncode:
-            raise WorkerError(f"the script ended with status {done.returncode} ({arm.name}):\n{last}")
+            **variables, GNNA_RECORD=folder, GNNA_SEED=str(seed), GNNA_SECONDS=str(seconds or ""),
+        )  # fmt: skip
+        out, err = Path(folder) / "stdout", Path(folder) / "stderr"
+        status = _wait(command, environment, out, err)
+        last = "\n".join(_text(err).rstrip().splitlines()[-15:])
+        if status:
+            raise WorkerError(f"the script ended with status {status} ({arm.name}):\n{last}")
         records = [json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).glob("*.json")]
+        printed = _text(out)
     if not records:
         raise WorkerError(
             "there is nothing to compare: the script imports neither torch_geometric nor dgl, or it ended without "
@@ -113,17 +120,46 @@ def _run(command, arm, seed):
         )
     # Of the processes that a script starts, the one that trains; of several that train, rank 0.
     record = max(records, key=lambda found: (len(found["losses"]) > 0, -found["rank"], len(found["losses"])))
+    if arm.name == ACCELERATED and record["status"] is None:
+        raise WorkerError(f"the plug-in was off at the end of the script\n{last}".rstrip())
     arm.record = record
     arm.step_ms.append(record["step_ms"])
     arm.losses.append(record["losses"])
     arm.seconds.append(record["seconds"])
     arm.peak_mib.append(record["peak_mib"])
-    arm.last_line.append(_last_line(done.stdout))
+    arm.last_line.append(last_result(printed))
 
 
-def _last_line(text):
+def _wait(command, environment, out, err):
+    """Run the script with its output in files, and return its exit status.
+
+    Processes that it leaves behind are not waited for. It is killed if this process is interrupted or terminated.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
+            )
+            try:
+                return process.wait()
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _text(path):
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def last_result(text):
+    """Return the last line that has a number and is not about time; without one, the last line that has a number."""
     lines = [line.strip() for line in text.splitlines() if any(character.isdigit() for character in line)]
-    return lines[-1] if lines else ""
+    results = [line for line in lines if not _ABOUT_TIME.search(line)]
+    return (results or lines or [""])[-1]
 
 
 def loss_gap(found, expected):

@@ -40,6 +40,8 @@ def script_of(args):
             if not given:
                 raise UsageError(f"{flag} needs the name of a module" if flag == "-m" else "-c needs code to run")
             return [flag, *given]
+    if args.script[:1] == ["--"]:
+        args.script = args.script[1:]
     if not args.script:
         raise UsageError("no script was given; give the path of a Python file, or -m MODULE, or -c CODE")
     if not Path(args.script[0]).exists():

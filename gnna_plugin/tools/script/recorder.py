@@ -6,6 +6,7 @@ writes one JSON file.
 """
 
 import atexit
+import functools
 import itertools
 import json
 import os
@@ -28,7 +29,8 @@ def start(folder):
     """Begin to record this process, once.
 
     Random number generators get the seed GNNA_SEED, so that a script without a seed starts from the same weights in
-    every process. With GNNA_ALLOCATOR=1, freed memory is kept as enable() keeps it.
+    every process. With GNNA_ALLOCATOR=1, freed memory is kept as enable() keeps it. GNNA_SECONDS ends the process after
+    a step that ends later than so many seconds after the first one.
 
     Args:
         folder: an existing folder, into which the file PID.json is written.
@@ -60,15 +62,27 @@ class _Recorder:
         self.begin = time.perf_counter()
         self.marks, self.losses, self.loss = [], [], None
         optimizers.register_optimizer_step_post_hook(self._step)
-        _after_backward(self._note)
+        self.scaled = None, None
+        self.limit = float(os.environ.get("GNNA_SECONDS") or "inf")
+        _before(torch.Tensor, "backward", self._note)
+        _after(torch.amp.GradScaler, "scale", self._note_scaled)
 
-    def _note(self, value):
+    def _note_scaled(self, scaled, _scaler, value):
+        self.scaled = scaled, value
+
+    def _note(self, value, *_args, **_kwargs):
+        scaled, unscaled = self.scaled
+        if value is scaled:  # the gradient scaler's multiple of the loss
+            value = unscaled
+        self.scaled = None, None
         self.loss = value.detach().clone() if value.numel() == 1 else None
 
     def _step(self, *_):
         self.marks.append(_now())
         self.losses.append(self.loss)
         self.loss = None
+        if self.marks[-1][0] - self.marks[0][0] > self.limit:
+            raise SystemExit(0)
 
     def write(self, path):
         """Write the file of this process. Processes that it forked write none."""
@@ -95,16 +109,29 @@ class _Recorder:
             file.write(text)
 
 
-def _after_backward(note):
-    """Call `note` with every tensor on which backward() is called."""
-    original = torch.Tensor.backward
+def _before(cls, name, note):
+    """Call `note` with the arguments of a method before every call of it."""
+    original = getattr(cls, name)
 
-    def backward(self, *args, **kwargs):
-        note(self)
-        return original(self, *args, **kwargs)
+    @functools.wraps(original)
+    def method(*args, **kwargs):
+        note(*args, **kwargs)
+        return original(*args, **kwargs)
 
-    backward.__doc__, backward.__wrapped__ = original.__doc__, original
-    torch.Tensor.backward = backward
+    setattr(cls, name, method)
+
+
+def _after(cls, name, note):
+    """Call `note` with the result and the arguments of a method after every call of it."""
+    original = getattr(cls, name)
+
+    @functools.wraps(original)
+    def method(*args, **kwargs):
+        result = original(*args, **kwargs)
+        note(result, *args, **kwargs)
+        return result
+
+    setattr(cls, name, method)
 
 
 def _now():

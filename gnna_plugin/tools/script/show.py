@@ -6,8 +6,8 @@ import json
 import math
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gnna_plugin.tools.compare.report import finite
 from gnna_plugin.tools.compare.spec import ACCELERATED, ALLOCATOR, BASELINE
@@ -16,6 +16,8 @@ from gnna_plugin.tools.script.arms import loss_gap
 LABELS = {BASELINE: "plain", ALLOCATOR: "same allocator", ACCELERATED: "accelerated"}
 # Above this share of the largest loss, two loss curves are no longer called equal.
 _EQUAL_LOSSES = 1e-3
+# Interquartile range of the steps, as a share of their median, from which a warning is given.
+_LARGE_SPREAD = 0.5
 
 
 def result(arms, command):
@@ -72,18 +74,30 @@ def _speedup(arm, arms):
 
 
 def sentences(arms):
-    """Yield what else was found, as rich markup: losses, printed results, and what ran on the plug-in."""
+    """Yield what else was found: losses, printed results, and what ran on the plug-in. A str is rich markup."""
     plain, ours = arms[0], arms[-1]
     if not ours.steps:
         yield "[yellow]no step of an optimizer was seen, so only the total times can be compared[/yellow]"
+    yield from _noise_sentences(arms)
     yield from _loss_sentences(plain, ours)
     if plain.last_line[-1] == ours.last_line[-1]:
         if ours.last_line[-1]:
-            yield f"both print, last: {escape(ours.last_line[-1])}"
+            yield Text(f"both print, last: {ours.last_line[-1]}")
     else:
-        yield f"plain prints, last:       {escape(plain.last_line[-1])}"
-        yield f"accelerated prints, last: {escape(ours.last_line[-1])}"
-    yield escape(ours.record["status_text"] or "the plug-in was not enabled")
+        yield Text(f"plain prints, last:       {plain.last_line[-1]}")
+        yield Text(f"accelerated prints, last: {ours.last_line[-1]}")
+    yield Text(ours.record["status_text"])
+
+
+def _noise_sentences(arms):
+    times = [(arm, *arm.step_time()) for arm in arms if arm.step_time()]
+    for arm, median, spread in times:
+        if spread > _LARGE_SPREAD * median:
+            yield (
+                f"[yellow]{LABELS[arm.name]}: steps vary by {100 * spread / median:.0f} % of their median, because of "
+                "other processes or of what the script does between steps: rely on the total times, or repeat with "
+                "--rounds 3[/yellow]"
+            )
 
 
 def _loss_sentences(plain, ours):
@@ -99,9 +113,12 @@ def _loss_sentences(plain, ours):
     if gap[0] <= max(_EQUAL_LOSSES, own[0] if own else 0.0):
         yield text
         return
-    yield f"[yellow]{text}, first at step {first_difference(ours.losses[-1], plain.losses[-1]) + 1}[/yellow]"
-    if own is None:
-        yield "  a script that draws other random numbers in each run differs from itself too: --rounds 2 shows it"
+    first = first_difference(ours.losses[-1], plain.losses[-1])
+    yield f"[yellow]{text}; above {_EQUAL_LOSSES:.0e} from step {first + 1} on[/yellow]"
+    start = loss_gap(ours.losses[-1][:1], plain.losses[-1][:1])
+    if start is not None and start[0] <= _EQUAL_LOSSES < gap[0] and first > 0:
+        yield f"  the first losses agree to {start[0]:.1e}; training can amplify rounding"
+    yield "  `gnna run --verify` compares every call of a layer; --rounds 2 shows how far two plain runs differ"
 
 
 def first_difference(found, expected):

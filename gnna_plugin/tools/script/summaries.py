@@ -21,10 +21,12 @@ def at_exit(summaries):
     if not _registered:
         _registered = True
         profile, stop = profiling.start() if "profile" in summaries else (None, None)
-        atexit.register(_print, summaries, profile, stop)
+        atexit.register(_print, os.getpid(), summaries, profile, stop)
 
 
-def _print(summaries, profile, stop):
+def _print(process, summaries, profile, stop):
+    if os.getpid() != process:  # a fork of the process
+        return
     status = gnna_plugin.status()
     lines = []
     if profile is not None:
@@ -49,4 +51,6 @@ def _verdict(comparisons):
         return f"gnna_plugin verify: {', '.join(differing)} DIFFER from the framework's own path"
     if not any(comparison.calls for comparison in comparisons.values()):
         return "gnna_plugin verify: no call of a layer was compared"
+    if not any(comparison.accelerated for comparison in comparisons.values()):
+        return "gnna_plugin verify: no layer ran on the plug-in, so there was nothing to find"
     return "gnna_plugin verify: all layers agree with the framework's own path"

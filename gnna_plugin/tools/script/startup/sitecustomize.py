@@ -47,21 +47,27 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module):
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        try:
-            if _ENABLE:
-                _enable(self._framework)
-            if "GNNA_RECORD" in os.environ:
-                from gnna_plugin.tools.script import recorder
+        for start in (_record, _enable):
+            try:
+                start(self._framework)
+            except Exception as error:  # the script runs without the plug-in
+                warnings.warn(f"gnna_plugin stays off for {module.__name__}: {error}", stacklevel=2)
 
-                recorder.start(os.environ["GNNA_RECORD"])
-        except Exception as error:  # the script runs without the plug-in
-            warnings.warn(f"gnna_plugin stays off for {module.__name__}: {error}", stacklevel=2)
+
+def _record(_framework):
+    if "GNNA_RECORD" in os.environ:
+        from gnna_plugin.tools.script import recorder
+
+        recorder.start(os.environ["GNNA_RECORD"])
 
 
 def _enable(framework):
-    import gnna_plugin
+    if not _ENABLE:
+        return
+    from gnna_plugin import switch
 
-    gnna_plugin.enable(framework)
+    if not switch.is_installing():  # otherwise an enable() of the script imports the framework
+        switch.enable(framework)
     summaries = {"report", "profile", "verify"}.intersection(_ENABLE.split(","))
     if summaries:
         from gnna_plugin.tools.script import summaries as at_end
