@@ -253,7 +253,8 @@ def _copied(
 
     memo: dict = {}
     original = Tensor.__deepcopy__
-    Tensor.__deepcopy__ = copy_tensor  # type: ignore[method-assign]  torch's own refuses tensors with a history
+    # torch's own refuses tensors with a history.
+    Tensor.__deepcopy__ = copy_tensor  # type: ignore[method-assign]
     try:
         graphs = {id(graph): graph for graph in _graphs_in(value)}
         memo.update((key, _copied_graph(graph, memo)) for key, graph in graphs.items())
