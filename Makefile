@@ -22,7 +22,7 @@ CLANG_TIDY := clang-tidy==23.1.4
 .PHONY: help demo test test-oldest lint ruff format types tidy docs figures build dist wheels environment tools clean
 
 help:
-	@echo "make demo          show what the plug-in does, in about two minutes"
+	@echo "make demo          show what the plug-in does, in two minutes (the first time plus 5 to 15 minutes of installation)"
 	@echo "make test          run all tests that this machine can run (GNNA_DATA=folder adds real graphs)"
 	@echo "make test-oldest   run the tests with the oldest torch, PyG and DGL, in $(OLDEST) (Python 3.10 or 3.11)"
 	@echo "make lint          check the Python files with ruff and mypy, and the C++ files with clang-format"
@@ -118,7 +118,7 @@ $(VENV)/.stamp: $(VENV)/.torch pyproject.toml setup.py .ci/requirements.txt
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.stamp $(SOURCES)
-	@echo "compiling the library: a minute or two the first time, later only the files that changed"
+	@echo "compiling the library: 2 to 10 minutes the first time, later only the files that changed"
 	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
 	@$(PY) -c "from gnna_plugin._build_info import INFO as i; print('built for torch', i['torch'] + ': CUDA', i['cuda'] or 'no, ' + i['reason'])"
 	@touch $@

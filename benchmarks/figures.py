@@ -26,7 +26,7 @@ MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
 
 GRAPH = "com-dblp"  # of the chart and of the figures on the front page
 LARGE = 1_500_000  # edges from which the front page gives a range of speed-ups
-PLAIN, COMPILED, OURS = "PyG", "PyG compiled", "gnna"  # arms of `gnna bench epoch`
+PLAIN, SPARSE, COMPILED, OURS = "PyG", "PyG torch.sparse", "PyG compiled", "gnna"  # arms of `gnna bench epoch`
 
 
 # ---- measurements ----------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def headline(folder: str) -> str:
     return (
         f"- **{times(statistics.median(speed))} the speed of PyG on an {gpu}** (median; {times(speed[0])} to "
         f"{times(speed[-1])}): training epochs of {', '.join(models[:-1])} and {models[-1]} on {graphs} graphs of "
-        f"{size(LARGE)} edges and more.\n"
+        f"{size(LARGE)} edges and more, {len(large)} cases.\n"
         f"- **{statistics.median(memory):.2f} of PyG's peak memory** in the same runs (median; {memory[0]:.2f} to "
         f"{memory[-1]:.2f}).\n"
         f"- **{times(plain)} the speed of PyG on {threads} CPU threads**, and {times(same)} "
@@ -97,17 +97,19 @@ def chart(folder: str) -> str:
 
 
 def h200_epochs(folder: str) -> str:
-    """Times of a graph in a row and of a model in a column."""
+    """Times of a graph and a shape in a row and of a model in a column."""
     cases = epochs("h200-epoch")
-    shapes, lines = _front_shapes(cases), []
-    for graph in _graphs(cases)[-8:]:
-        of_graph = {model: arms for (name, model), arms in cases.items() if name == graph}
-        cells = [
-            f"{ms(arms[PLAIN]['ms'])}, {ms(arms[OURS]['ms'])} ({times(_ratio(arms))})" if arms else ""
-            for arms in map(of_graph.get, shapes)
-        ]
-        lines.append([described(graph, next(iter(of_graph.values()))[OURS]), *cells])
-    return table(["graph (nodes / edges)", *map(label, shapes)], lines)
+    models = list(dict.fromkeys(model.split()[0] for model in _shapes(cases)))
+    shapes, lines = list(dict.fromkeys(model.split()[1] for model in _shapes(cases))), []
+    for graph in _graphs(cases)[-8 // len(shapes) :]:
+        facts = next(arms for (name, _), arms in cases.items() if name == graph)[OURS]
+        for shape in shapes:
+            cells = [
+                f"{ms(arms[PLAIN]['ms'])}, {ms(arms[OURS]['ms'])} ({times(_ratio(arms))})" if arms else ""
+                for arms in (cases.get((graph, f"{model} {shape}")) for model in models)
+            ]
+            lines.append([described(graph, facts), shape, *cells])
+    return table(["graph (nodes / edges)", "layers x width", *(MODELS[model] for model in models)], lines)
 
 
 def h200_memory(folder: str) -> str:
@@ -124,25 +126,22 @@ def h200_memory(folder: str) -> str:
 
 
 def h200_all(folder: str) -> str:
-    """Every case of the GPU, with torch.compile if it was measured."""
-    cases = epochs("h200-epoch")
-    compiled, lines = any(COMPILED in arms for arms in cases.values()), []
+    """Every case of the GPU, with PyG's other paths that were measured."""
+    cases, lines = epochs("h200-epoch"), []
+    others = [name for name in (SPARSE, COMPILED) if any(name in arms for arms in cases.values())]
     for graph in _graphs(cases):
         for model in _shapes(cases):
             arms = cases.get((graph, model))
             if arms is None:
                 continue
-            cells = [ms(arms[PLAIN]["ms"]), ms(arms[OURS]["ms"]), times(_ratio(arms))]
-            if compiled:
-                other = arms.get(COMPILED)
-                cells[1:1] = [ms(other["ms"]) if other else "-"]
-                cells += [times(other["ms"] / arms[OURS]["ms"]) if other else "-"]
+            measured = [arms.get(name) for name in (PLAIN, *others)]
+            ours = arms[OURS]["ms"]
+            cells = [ms(arm["ms"]) if arm else "-" for arm in measured]
+            ratios = [times(arm["ms"] / ours) if arm else "-" for arm in measured]
             peaks = f"{arms[PLAIN]['peak_mib']:,.0f} / {arms[OURS]['peak_mib']:,.0f}"
-            lines.append([f"{graph}, {label(model)}", *cells, peaks])
-    heading = ["graph, model", "PyG", "gnna_plugin", "over PyG"]
-    if compiled:
-        heading = ["graph, model", "PyG", "PyG compiled", "gnna_plugin", "over PyG", "over compiled"]
-    return table([*heading, "peak MiB, PyG / ours"], lines)
+            lines.append([f"{graph}, {label(model)}", *cells, ms(ours), *ratios, peaks])
+    over = ["over " + name.removeprefix("PyG ") for name in (PLAIN, *others)]
+    return table(["graph, model", PLAIN, *others, "gnna_plugin", *over, "peak MiB, PyG / ours"], lines)
 
 
 def h200_conditions(folder: str) -> str:

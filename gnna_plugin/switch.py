@@ -92,7 +92,6 @@ def enable(
         for cls in classes:
             if not isinstance(cls, str):
                 raise ValueError(f"{label} holds {cls!r}; it must hold names of layer classes, such as 'GATConv'")
-            _warn_of_misspelling(label, cls)
     for label, switch in (("keep_memory", keep_memory), ("schedule", schedule), ("rewrite", rewrite)):
         if not isinstance(switch, bool):
             raise ValueError(f"{label} is {switch!r}; it must be True or False")
@@ -134,6 +133,9 @@ def enable(
             raise
         if settings.enabled_frameworks:
             _apply(chosen)
+    for label, classes in (("only", only or []), ("skip", skip)):
+        for cls in classes:
+            _warn_of_misspelling(label, cls)  # now that the frameworks are imported
 
 
 def _warn_of_misspelling(label: str, layer: str) -> None:

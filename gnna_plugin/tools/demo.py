@@ -113,7 +113,8 @@ def _show_script(console):
     first = next(number for number, line in enumerate(lines, 1) if line.startswith("import torch"))
     last = next(number for number, line in enumerate(lines, 1) if line.startswith("def main"))
     console.print(f"[bold]An ordinary PyG script, and the one line to add[/bold] ({EXAMPLE}, line {added})")
-    console.print(Syntax(text, "python", line_numbers=True, line_range=(first, last - 3), highlight_lines={added}))
+    shown = {"line_range": (first, last - 3), "highlight_lines": {added}}
+    console.print(Syntax(text, "python", line_numbers=True, word_wrap=True, **shown))
 
 
 def _show_next(console, available):

@@ -122,15 +122,16 @@ def _compare_script(args, console):
         found = arms.measure(args, args.rounds, args.allocator, args.seed, args.seconds, on_progress)
     result = show.result(found, command_line())
     console.print(show.table(found))
-    for line in show.sentences(found):
-        console.print(line, highlight=False)
+    for text in show.sentences(found):
+        console.print(text)
     if args.json:
         show.write_json(result, args.json)
     if args.csv:
         show.write_csv(result, args.csv)
     if args.html:
         script = shlex.join(program.script_of(args))
-        page.write(result, script, found[-1].record["status_text"], args.html)
+        *remarks, status_text = (text.plain for text in show.sentences(found))
+        page.write(result, script, remarks, status_text, args.html)
         console.print(f"written: {args.html}", highlight=False, style="dim")
     return 0
 

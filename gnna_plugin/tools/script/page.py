@@ -25,12 +25,13 @@ def check():
         raise UsageError(f"--html draws its plots with Matplotlib: pip install matplotlib ({error})") from None
 
 
-def write(found, script, status_text, path):
+def write(found, script, remarks, status_text, path):
     """Write the page.
 
     Args:
         found: the stored form of a comparison (see show.result).
         script: the script and its arguments, for the heading.
+        remarks: sentences on losses, printed results and noise.
         status_text: status() of the accelerated run.
     """
     about, rows = found["about"], found["rows"]
@@ -43,6 +44,7 @@ def write(found, script, status_text, path):
         "<p>The script ran unchanged, without and with gnna_plugin, each time in a process of its own.</p>",
         _figures(rows),
         _results(rows),
+        *(f"<p>{html.escape(text)}</p>" for text in remarks),
         *(f"<figure>{svg}</figure>" for svg in _plots(found)),
         "<h2>What ran on the plug-in</h2>",
         f"<pre>{html.escape(status_text)}</pre>",

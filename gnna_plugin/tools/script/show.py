@@ -17,7 +17,7 @@ LABELS = {BASELINE: "plain", ALLOCATOR: "same allocator", ACCELERATED: "accelera
 # Above this share of the largest loss, two loss curves are no longer called equal.
 _EQUAL_LOSSES = 1e-3
 # Interquartile range of the steps, as a share of their median, from which a warning is given.
-_LARGE_SPREAD = 0.5
+_LARGE_SPREAD = 0.3
 
 
 def result(arms, command):
@@ -69,15 +69,19 @@ def _speedup(arm, arms):
     if arm is arms[0] or arm.step_time() is None or arms[0].step_time() is None:
         return ""
     ratios = [base.step_time()[0] / arm.step_time()[0] for base in arms if base.step_time() and base is not arm]
-    text = f"{ratios[0]:.2f}x"
-    return f"{text} ({ratios[1]:.2f}x)" if arm is arms[-1] and len(ratios) > 1 else text
+    text = _times(ratios[0])
+    return f"{text} ({_times(ratios[1])})" if arm is arms[-1] and len(ratios) > 1 else text
+
+
+def _times(ratio):
+    return f"{ratio:.1f}x" if ratio >= 10 else f"{ratio:.2f}x"
 
 
 def sentences(arms):
-    """Yield what else was found: losses, printed results, and what ran on the plug-in. A str is rich markup."""
+    """Yield what else was found, as rich Texts: noise, losses, printed results, and last what ran on the plug-in."""
     plain, ours = arms[0], arms[-1]
     if not ours.steps:
-        yield "[yellow]no step of an optimizer was seen, so only the total times can be compared[/yellow]"
+        yield Text("no step of an optimizer was seen, so only the total times can be compared", "yellow")
     yield from _noise_sentences(arms)
     yield from _loss_sentences(plain, ours)
     if plain.last_line[-1] == ours.last_line[-1]:
@@ -93,10 +97,11 @@ def _noise_sentences(arms):
     times = [(arm, *arm.step_time()) for arm in arms if arm.step_time()]
     for arm, median, spread in times:
         if spread > _LARGE_SPREAD * median:
-            yield (
-                f"[yellow]{LABELS[arm.name]}: steps vary by {100 * spread / median:.0f} % of their median, because of "
+            yield Text(
+                f"{LABELS[arm.name]}: steps vary by {100 * spread / median:.0f} % of their median, because of "
                 "other processes or of what the script does between steps: rely on the total times, or repeat with "
-                "--rounds 3[/yellow]"
+                "--rounds 3",
+                "yellow",
             )
 
 
@@ -111,14 +116,14 @@ def _loss_sentences(plain, ours):
     if own is not None:
         text += f" (two plain runs: {own[0]:.1e})"
     if gap[0] <= max(_EQUAL_LOSSES, own[0] if own else 0.0):
-        yield text
+        yield Text(text)
         return
     first = first_difference(ours.losses[-1], plain.losses[-1])
-    yield f"[yellow]{text}; above {_EQUAL_LOSSES:.0e} from step {first + 1} on[/yellow]"
+    yield Text(f"{text}; above {_EQUAL_LOSSES:.0e} from step {first + 1} on", "yellow")
     start = loss_gap(ours.losses[-1][:1], plain.losses[-1][:1])
     if start is not None and start[0] <= _EQUAL_LOSSES < gap[0] and first > 0:
-        yield f"  the first losses agree to {start[0]:.1e}; training can amplify rounding"
-    yield "  `gnna run --verify` compares every call of a layer; --rounds 2 shows how far two plain runs differ"
+        yield Text(f"the first losses agree to {start[0]:.1e}; training can amplify rounding")
+    yield Text("`gnna run --verify` compares every call of a layer; --rounds 2 shows how far two plain runs differ")
 
 
 def first_difference(found, expected):
