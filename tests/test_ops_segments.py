@@ -89,4 +89,4 @@ def test_layers_that_cannot_be_fused_reduce_on_a_plan(device):
     layer = layers.build(layers.NOT_FUSED["EdgeConv"], device)
     gnna_plugin.enable(min_work=0)
     layer(x, edge_index)
-    assert gnna_plugin.status().layers["MaxAggregation"].reduced == 1
+    assert gnna_plugin.status().layers["EdgeConv"].reduced == 1

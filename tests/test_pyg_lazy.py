@@ -153,7 +153,7 @@ def test_messages_that_were_materialised_are_reduced_as_they_are():
     gnna_plugin.enable(min_work=0)
     layers.build((lambda: layers.Layer(centred, "sum"),))(x, edge_index, edge["weight"])
     status = gnna_plugin.status()
-    assert status.layers["Layer"].fused == 0 and status.layers["SumAggregation"].reduced == 1
+    assert status.layers["Layer"].fused == 0 and status.layers["Layer"].reduced == 1
 
 
 def test_a_kept_message_is_a_plain_tensor_after_the_layer():
