@@ -79,8 +79,8 @@ class LayerCounts:
 
     Attributes:
         fused: aggregations that ran as one kernel, and scores of edges computed from the features of both ends.
-        reduced: reductions of existing messages that ran as one kernel. Outside of layers, such as in global pooling, they
-            are counted under the class of the aggregation, and softmaxes under "softmax".
+        reduced: reductions of existing messages that ran as one kernel. Outside of layers, such as in global pooling,
+            they are counted under the class of the aggregation, and softmaxes under "softmax".
         materialised: gathers that became a plain tensor, by the name of the operation that has no fused form.
         framework: gathers that fell back to the framework, by reason.
         examples: by reason, the details of the first such case.

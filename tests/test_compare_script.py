@@ -102,7 +102,7 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(script, capsys, monkeypat
         ([1.0, None], [1.0, None], (0.0, 0)),
         ([1.0, math.nan], [1.0, math.nan], (0.0, 1)),
         ([1.0, math.nan], [1.0, 0.5], (math.inf, 1)),
-        ([1.0], [1.0, 0.5], (math.inf, 1)),
+        ([1.0], [1.0, 0.5], (0.0, 0)),
         ([None], [None], None),
         ([], [], None),
     ],

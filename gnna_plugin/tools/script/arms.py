@@ -166,13 +166,11 @@ def loss_gap(found, expected):
     """Return the largest difference of two loss curves, relative to the largest loss, and the step where it is.
 
     Returns:
-        (gap, step), or None if the curves have no common steps with a loss. The gap is infinite if the numbers of steps
-        differ, or if one loss is finite and the other is not.
+        (gap, step) over the steps that both curves have, or None if none of them has a loss. The gap is infinite if one
+        loss is finite and the other is not.
     """
-    if len(found) != len(expected):
-        return math.inf, min(len(found), len(expected))
-    steps = range(len(found))
-    pairs = [(a, b, n) for a, b, n in zip(found, expected, steps, strict=True) if a is not None and b is not None]
+    steps = range(min(len(found), len(expected)))
+    pairs = [(a, b, n) for a, b, n in zip(found, expected, steps, strict=False) if a is not None and b is not None]
     if not pairs:
         return None
     scale = max((abs(b) for _, b, _ in pairs if math.isfinite(b)), default=1.0) or 1.0

@@ -112,7 +112,9 @@ def _loss_sentences(plain, ours):
     own = loss_gap(plain.losses[0], plain.losses[-1]) if len(plain.losses) > 1 else None
     text = f"loss curves with and without the plug-in: within {gap[0]:.1e} of the largest loss"
     if math.isinf(gap[0]):
-        text = "loss curves with and without the plug-in: of different lengths, or finite in one only"
+        text = "loss curves with and without the plug-in: finite in one only"
+    if ours.steps != plain.steps:
+        text += f", in the first {min(ours.steps, plain.steps):,} steps"
     if own is not None:
         text += f" (two plain runs: {own[0]:.1e})"
     if gap[0] <= max(_EQUAL_LOSSES, own[0] if own else 0.0):
