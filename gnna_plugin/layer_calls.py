@@ -22,6 +22,11 @@ class _Thread(threading.local):
     paused = False
 
 
+_thread = _Thread()
+_watchers: list[tuple[Before, After]] = []
+_original: Callable = torch.nn.Module._call_impl  # while something is watched: the function that was there before
+
+
 def watch(before: Before, after: After) -> Callable[[], None]:
     """Call two functions around every call of a graph layer, but not in code that torch compiles or traces.
 
@@ -33,36 +38,39 @@ def watch(before: Before, after: After) -> Callable[[], None]:
     Layers that `before` or `after` call are not watched.
 
     Returns:
-        A function that stops watching.
+        A function that stops watching. After the last one, torch has its own function back.
     """
-    thread, original = _Thread(), torch.nn.Module._call_impl
-    stopped = False
-
-    def paused(function: Callable, *args: Any) -> Any:
-        thread.paused = True
-        try:
-            return function(*args)
-        finally:
-            thread.paused = False
-
-    @functools.wraps(original)
-    def _call_impl(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if stopped or torch.compiler.is_compiling() or thread.paused or not is_graph_layer(self, args, kwargs):
-            return original(self, *args, **kwargs)
-        state = paused(before, self, args, kwargs)
-        output = original(self, *args, **kwargs)
-        paused(after, self, args, kwargs, output, state)
-        return output
-
-    torch.nn.Module._call_impl = _call_impl  # type: ignore[method-assign]
+    global _original
+    watcher = before, after
+    if not _watchers:
+        _original, torch.nn.Module._call_impl = torch.nn.Module._call_impl, _call_impl  # type: ignore[method-assign]
+    _watchers.append(watcher)
 
     def stop() -> None:
-        nonlocal stopped
-        stopped = True
-        if torch.nn.Module._call_impl is _call_impl:  # otherwise another watcher calls this function
-            torch.nn.Module._call_impl = original  # type: ignore[method-assign]
+        _watchers.remove(watcher)
+        if not _watchers:
+            torch.nn.Module._call_impl = _original  # type: ignore[method-assign]
 
     return stop
+
+
+@functools.wraps(torch.nn.Module._call_impl)
+def _call_impl(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    if torch.compiler.is_compiling() or _thread.paused or not is_graph_layer(self, args, kwargs):
+        return _original(self, *args, **kwargs)
+    states = [(after, _paused(before, self, args, kwargs)) for before, after in _watchers]
+    output = _original(self, *args, **kwargs)
+    for after, state in reversed(states):
+        _paused(after, self, args, kwargs, output, state)
+    return output
+
+
+def _paused(function: Callable, *args: Any) -> Any:
+    _thread.paused = True
+    try:
+        return function(*args)
+    finally:
+        _thread.paused = False
 
 
 def is_graph_layer(module: torch.nn.Module, args: tuple, kwargs: dict) -> bool:

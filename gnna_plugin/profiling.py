@@ -252,9 +252,6 @@ def profile() -> Iterator[Profile]:
 
     It works whether the plug-in is enabled or not. Layers in code that torch compiles are not recorded.
 
-    Raises:
-        RuntimeError: this release of torch lacks a kind of hook that the profile needs.
-
     >>> import gnna_plugin
     >>> with gnna_plugin.profile() as found:
     ...     pass

@@ -133,3 +133,14 @@ def test_a_layer_without_a_repr_is_named_by_its_class(graph):
     with gnna_plugin.profile() as found:
         Nameless(16, 4).to(graph[0].device)(*graph)
     assert found.layers[0].layer == "Nameless"
+
+
+def test_torch_has_its_own_function_back_after_watchers_that_end_in_any_order(graph):
+    original = torch.nn.Module._call_impl
+    gnna_plugin.enable("pyg", min_work=0, verify=True)
+    with gnna_plugin.profile() as found:
+        GCNConv(16, 4).to(graph[0].device)(*graph)
+        gnna_plugin.disable()
+        GCNConv(16, 4).to(graph[0].device)(*graph)
+    assert found.layers[0].calls == 2 and gnna_plugin.status().comparisons["GCNConv"].calls == 1
+    assert torch.nn.Module._call_impl is original

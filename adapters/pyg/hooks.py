@@ -116,9 +116,7 @@ def _recomputed() -> str | None:
 def _left_as_small(conv: Any, src: Any, index: Any, call: layer_call.Call | None) -> bool:
     if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or surroundings.tracing():
         return False
-    shape, dim, edges = src.shape, conv.node_dim, index.numel()
-    nodes = shape[dim] if -len(shape) <= dim < len(shape) else 0
-    width = src.numel() // nodes if nodes else 0
+    edges, width = index.numel(), _width(conv, src)
     pays = call is not None and call.pays
     work, cuda = edges * width, src.is_cuda
     if not edges:
@@ -134,9 +132,14 @@ def _work(conv: Any, src: Any, index: Any) -> int:
     """Return the elements of a gather that is left to PyG, or 0 if the operands are unusual."""
     if not (isinstance(src, Tensor) and isinstance(index, Tensor)) or surroundings.tracing():
         return 0
-    dims = src.dim()
-    nodes = src.size(conv.node_dim) if -dims <= conv.node_dim < dims else 0
-    return index.numel() * (src.numel() // nodes) if nodes else 0
+    return index.numel() * _width(conv, src)
+
+
+def _width(conv: Any, src: Tensor) -> int:
+    """Return the elements per node of a layer's features, or 0 if they have no node dimension."""
+    shape, dim = src.shape, conv.node_dim
+    nodes = shape[dim] if -len(shape) <= dim < len(shape) else 0
+    return src.numel() // nodes if nodes else 0
 
 
 def _is_score(conv: Any, src: Tensor) -> bool:

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 
+from gnna_plugin.tools.arguments import positive
 from gnna_plugin.tools.compare.spec import UsageError
 from gnna_plugin.tools.renumbering import as_asked
 
@@ -28,6 +29,13 @@ def load_graphs(sources, seed, renumber="no"):
 def command_line():
     """Return the command that is running, to be stored with its results."""
     return shlex.join(["python", "-m", "gnna_plugin", *sys.argv[1:]])
+
+
+def add_device(parser):
+    """Add the arguments --device and --threads, which prepare_device() reads."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="where to run (default: cuda if it can be used, else cpu)")
+    parser.add_argument("--threads", type=positive, help="number of CPU threads (default: torch's choice)")
 
 
 def add_config(parser):

@@ -9,7 +9,7 @@ import argparse
 
 from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare.spec import UsageError
-from gnna_plugin.tools.inputs import add_config, command_line, load_graphs, prepare_device
+from gnna_plugin.tools.inputs import add_config, add_device, command_line, load_graphs, prepare_device
 from gnna_plugin.tools.progress import progress
 from gnna_plugin.tools.renumbering import add_renumber
 
@@ -92,9 +92,7 @@ def _measurement(kinds, name, text, graphs):
             add("--cpu-time", action="store_true", help=help_text)
             help_text = "libraries to time beside the plug-in, by their names in the table (default: all)"
             add("--peers", nargs="+", metavar="P", help=help_text)
-    help_text = "where to run (default: cuda if it can be used, else cpu)"
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help=help_text)
-    add("--threads", type=positive, help="number of CPU threads (default: torch's choice)")
+    add_device(sub)
     help_text = "rounds of timing, of which the median counts (default: %(default)s)"
     add("--rounds", type=positive, default=7, help=help_text)
     add("--json", type=output_file, metavar="FILE", help="write rows, versions and the command to FILE, as JSON")
@@ -153,13 +151,6 @@ def _number_of_cases(args, graphs):
     if args.kind == "epoch":
         return len(graphs) * len(args.models) * len(args.shapes)
     return len(graphs) if args.kind == "plan" else 0
-
-
-def check_peers(wanted, found, left_out):
-    """Raise UsageError if a library of ``wanted`` neither gave a row (``found``) nor said why not (``left_out``)."""
-    unknown = [name for name in wanted if name not in found and name not in left_out]
-    if unknown:
-        raise UsageError(f"no library {unknown[0]!r} for this operation here; `--peers` left out times all of them")
 
 
 def _cases(args, graphs, device):

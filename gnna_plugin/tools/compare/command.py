@@ -9,7 +9,7 @@ import shlex
 from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare import against
 from gnna_plugin.tools.compare.spec import CHOICES, LABELS, MODEL_DEFAULTS, Case, UsageError
-from gnna_plugin.tools.inputs import add_config, command_line, load_graphs
+from gnna_plugin.tools.inputs import add_config, add_device, command_line, load_graphs
 from gnna_plugin.tools.progress import progress
 from gnna_plugin.tools.renumbering import add_renumber
 from gnna_plugin.tools.script import program
@@ -70,9 +70,7 @@ def add_arguments(parser):
         help="training epochs, of which the first few are not part of the median time (default: %(default)s)")
     add("--seed", type=natural, default=0,
         help="seed of weights, dropout, random features and generated graphs (default: %(default)s)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto",
-        help="where to run (default: cuda if it can be used, else cpu)")
-    add("--threads", type=positive, help="number of CPU threads (default: torch's choice)")
+    add_device(parser)
     add_config(parser)
     add_renumber(parser)
     add("--json", type=output_file, metavar="FILE", help="write rows, decisions and versions to FILE, as JSON")

@@ -169,12 +169,14 @@ def loss_gap(found, expected):
         (gap, step) over the steps that both curves have, or None if none of them has a loss. The gap is infinite if one
         loss is finite and the other is not.
     """
-    steps = range(min(len(found), len(expected)))
-    pairs = [(a, b, n) for a, b, n in zip(found, expected, steps, strict=False) if a is not None and b is not None]
-    if not pairs:
-        return None
+    return max(loss_gaps(found, expected), default=None)
+
+
+def loss_gaps(found, expected):
+    """Return [(gap, step)] as loss_gap() defines it, of every step with a loss in both curves."""
+    pairs = [(a, b, n) for n, (a, b) in enumerate(zip(found, expected, strict=False)) if None not in (a, b)]
     scale = max((abs(b) for _, b, _ in pairs if math.isfinite(b)), default=1.0) or 1.0
-    return max((_distance(a, b) / scale, step) for a, b, step in pairs)
+    return [(_distance(a, b) / scale, step) for a, b, step in pairs]
 
 
 def _distance(a, b):

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gnna_plugin.tools.compare.report import finite
 from gnna_plugin.tools.compare.spec import ACCELERATED, ALLOCATOR, BASELINE
-from gnna_plugin.tools.script.arms import loss_gap
+from gnna_plugin.tools.script.arms import loss_gap, loss_gaps
 
 LABELS = {BASELINE: "plain", ALLOCATOR: "same allocator", ACCELERATED: "accelerated"}
 # Above this share of the largest loss, two loss curves are no longer called equal.
@@ -129,12 +129,8 @@ def _loss_sentences(plain, ours):
 
 
 def first_difference(found, expected):
-    """Return the first step whose losses differ by more than the limit for equal curves."""
-    scale = max((abs(b) for b in expected if b is not None and math.isfinite(b)), default=1.0) or 1.0
-    for step, (a, b) in enumerate(zip(found, expected, strict=False)):
-        if a is not None and b is not None and not abs(a - b) <= _EQUAL_LOSSES * scale:
-            return step
-    return min(len(found), len(expected))
+    """Return the first step whose losses differ by more than the limit for equal curves, or None."""
+    return next((step for gap, step in loss_gaps(found, expected) if gap > _EQUAL_LOSSES), None)
 
 
 def write_json(found, path):

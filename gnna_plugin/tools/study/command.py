@@ -8,6 +8,7 @@ import importlib.util
 from gnna_plugin.frameworks import FRAMEWORKS
 from gnna_plugin.tools.arguments import natural, output_file, positive
 from gnna_plugin.tools.compare.spec import UsageError
+from gnna_plugin.tools.inputs import add_device
 from gnna_plugin.tools.study.graphs import TYPES, given_sources, paper_sources
 
 HELP = "repeat the evaluation of the GNNAdvisor paper, figure by figure"
@@ -77,9 +78,7 @@ def _add_common(parser, types):
     add("--seed", type=natural, default=0, help="seed of generated graphs, features and weights (default: 0)")
     help_text = "run one thread and take its CPU time, for a busy machine; needs a CPU and OMP_NUM_THREADS=1"
     add("--cpu-time", action="store_true", help=help_text)
-    help_text = "where to run (default: cuda if it can be used, else cpu)"
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help=help_text)
-    add("--threads", type=positive, help="number of CPU threads (default: torch's choice)")
+    add_device(parser)
     help_text = "rounds of timing, of which the median counts (default: %(default)s)"
     add("--rounds", type=positive, default=5, help=help_text)
     add("--json", type=output_file, metavar="FILE", help="write rows, versions and the command to FILE, as JSON")
@@ -165,7 +164,6 @@ def _count(args, sources):
 
 def _measure(args, sources, framework, device, advance):
     """Yield (rows, {what: why it could not be measured}) of one case after another."""
-    from gnna_plugin.tools.bench.command import check_peers
     from gnna_plugin.tools.study import launches, spmm, training
 
     if args.study in _PARAMETERS:
@@ -174,7 +172,7 @@ def _measure(args, sources, framework, device, advance):
         return
     if args.study == "spmm":
         for rows, left_out in spmm.tables(sources, device, args, advance):
-            check_peers(args.peers or (), {row["peer"] for row in rows}, left_out)
+            _check_peers(args.peers or (), {row["peer"] for row in rows}, left_out)
             where = f"{rows[0]['graph']}, width {rows[0]['width']}"
             yield rows, {f"{where}: {peer}": why for peer, why in left_out.items()}
         return
@@ -186,6 +184,13 @@ def _measure(args, sources, framework, device, advance):
     for row, reason in found:
         what = f"{row['graph']}, {row['model']} {row['layers']}x{row['hidden']}"
         yield [row], {} if reason is None else {what: reason}
+
+
+def _check_peers(wanted, found, left_out):
+    """Raise UsageError if a library of ``wanted`` neither gave a row (``found``) nor said why not (``left_out``)."""
+    unknown = [name for name in wanted if name not in found and name not in left_out]
+    if unknown:
+        raise UsageError(f"no library {unknown[0]!r} for this operation here; `--peers` left out times all of them")
 
 
 def _show(args, result, framework, console):

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import asdict
 
 from gnna_plugin.tools.arguments import natural, output_file, positive
-from gnna_plugin.tools.inputs import add_config, load_graphs
+from gnna_plugin.tools.inputs import add_config, add_device, load_graphs
 from gnna_plugin.tools.renumbering import add_renumber
 
 HELP = "check results and gradients on your graph against float64"
@@ -38,9 +38,7 @@ def add_arguments(parser):
     reduces = ("sum", "mean", "max", "min")
     add("--reduce", nargs="+", choices=reduces, default=list(reduces), help="reductions (default: all)")
     add("--dtype", default="float32", choices=_DTYPES, help="dtype of the inputs (default: %(default)s)")
-    help_text = "where to run (default: cuda if it can be used, else cpu)"
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help=help_text)
-    add("--threads", type=positive, help="number of CPU threads (default: torch's choice)")
+    add_device(parser)
     add("--seed", type=natural, help="seed of the inputs, to repeat a run (default: a new one, which is shown)")
     add_config(parser)
     add_renumber(parser)
